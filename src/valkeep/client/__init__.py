@@ -1,0 +1,1 @@
+"""Sockets that drive `valkeep.wire`: endpoints, connections, what a server says about itself."""

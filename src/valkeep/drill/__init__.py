@@ -1,0 +1,1 @@
+"""Workloads, faults, recorded histories and the checkers that judge them."""

@@ -1,0 +1,1 @@
+"""Result values and events, and their renderers: terminal, JSON, JUnit, HTML, Prometheus."""

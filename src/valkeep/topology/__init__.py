@@ -1,0 +1,1 @@
+"""Immutable descriptions of what should run and of what was observed. Pure."""

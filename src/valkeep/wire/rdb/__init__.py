@@ -1,0 +1,1 @@
+"""Snapshots (RDB files and payloads): scanning, decoding, converting and writing them."""
