@@ -1,1 +1,1 @@
-"""Snapshots (RDB files and payloads): scanning, decoding, converting and writing them."""
+"""RDB, the snapshot format: opcodes (the dispatch table), scan (steps over), decode (opens), encode (writes), convert (re-encodes)."""

@@ -1,0 +1,45 @@
+cimport cython
+
+cpdef bytes decimal(long long number)
+
+@cython.locals(low=cython.longlong)
+cpdef long long signed64(unsigned long long number)
+
+cdef class Reader:
+    cdef readonly bytes blob
+    cdef const unsigned char[::1] view
+    cdef readonly Py_ssize_t size
+    cdef readonly Py_ssize_t pos
+    cdef readonly Py_ssize_t start
+    cdef readonly Py_ssize_t stop
+    cdef readonly Py_ssize_t count
+    cdef readonly Py_ssize_t index
+    cdef readonly long long number
+    cdef readonly int state
+    cpdef void open(self, bytes blob) except *
+    @cython.locals(pos=Py_ssize_t, last=Py_ssize_t, left=Py_ssize_t, head=Py_ssize_t, length=cython.longlong, first=int, width=int, number=cython.longlong, bit=int)
+    cpdef int advance(self) except -1
+    @cython.locals(pos=Py_ssize_t, last=Py_ssize_t, width=int, i=int, value=cython.longlong, ok=bint)
+    cdef void backward(self, long long length) except *
+    @cython.locals(number=cython.longlong)
+    cdef long long little(self, Py_ssize_t pos, int width) except? -1
+    @cython.locals(number=cython.ulonglong, i=int)
+    cdef unsigned long long bits64(self, Py_ssize_t pos) except? 0
+    cpdef bytes value(self)
+    cpdef bytes next(self)
+    cpdef long long integer(self) except? -1
+
+cdef class Builder:
+    cdef bytearray body
+    cdef readonly Py_ssize_t count
+    @cython.locals(length=Py_ssize_t, head=int)
+    cpdef void append(self, bytes value) except *
+    @cython.locals(first=int, negative=bint, i=Py_ssize_t, magnitude=cython.ulonglong, number=cython.longlong)
+    cdef bint append_digits(self, bytes value, Py_ssize_t length) except -1
+    @cython.locals(body=bytearray, width=int)
+    cpdef void append_integer(self, long long number) except *
+    cdef void append_little(self, long long number, int width) except *
+    @cython.locals(width=int, shift=int)
+    cdef void append_backward(self, Py_ssize_t length) except *
+    cpdef bytes finish(self)
+    cpdef void clear(self) except *
