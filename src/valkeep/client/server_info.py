@@ -1,0 +1,115 @@
+"""What a server says about itself: INFO, and the number of its databases where CONFIG may be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from valkeep.client.connection import Connection
+from valkeep.errors import Refused, RemoteProtocolError, ServerError
+
+__all__ = ["ServerInfo", "parse_info", "server_info"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """``kind``: the product; ``version``: its own (a Valkey's ``valkey_version``, not the Redis version it claims for clients).
+
+    ``offset``: bytes since ``replid`` began (a primary's ``master_repl_offset``, a replica's processed offset). ``databases``: None where
+    CONFIG is forbidden. ``fields``: everything that INFO said.
+    """
+
+    kind: Literal["redis", "valkey", "other"]
+    version: tuple[int, ...]
+    redis_version: tuple[int, ...]
+    mode: str  # standalone | cluster | sentinel
+    role: str  # primary | replica | sentinel
+    replid: str
+    offset: int
+    run_id: str
+    databases: int | None
+    fields: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """For people: ``Valkey 8.1.1``."""
+        product = {"redis": "Redis", "valkey": "Valkey"}.get(self.kind, self.fields.get("server_name", "a server like Redis"))
+        return f"{product} {'.'.join(map(str, self.version))}"
+
+    def number(self, field: str, default: int = 0) -> int:
+        """A field of INFO as an integer; ``default`` where it is absent or no number."""
+        try:
+            return int(self.fields.get(field, ""))
+        except ValueError:
+            return default
+
+    @property
+    def keys(self) -> dict[int, int]:
+        """Keys in each database that has some."""
+        found = {}
+        for name, value in self.fields.items():
+            if re.fullmatch(r"db[0-9]+", name) and (count := re.match(r"keys=([0-9]+)", value)):
+                found[int(name[2:])] = int(count.group(1))
+        return found
+
+
+def parse_info(text: bytes | str) -> dict[str, str]:
+    """INFO's ``name:value`` lines; section headers and what is no such line are left out."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
+    return {name: value for name, colon, value in pairs if colon}
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """``"8.1.1"`` → ``(8, 1, 1)``; a trailing ``-rc1`` or the like is left out; ``()`` where there is no number."""
+    found = re.match(r"[0-9]+(?:\.[0-9]+)*", text)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+async def server_info(connection: Connection) -> ServerInfo:
+    """Ask INFO and ``CONFIG GET databases``. Raises ``Refused`` where INFO is forbidden or renamed."""
+    where = connection.endpoint.address
+    info, databases = await connection.pipeline([("INFO",), ("CONFIG", "GET", "databases")])
+    if isinstance(info, ServerError):
+        if info.kind == "LOADING":
+            raise Refused(f"{where} is still loading its data", remedy=info.remedy)
+        raise Refused(
+            f"{where} does not let us read INFO: {info.message}",
+            remedy="permit INFO to this user (ACL SETUSER … +info), or undo its renaming",
+        )
+    if not isinstance(info, bytes):
+        raise RemoteProtocolError(f"{where} answered INFO with a {type(info).__name__}", remedy="is it Redis or Valkey?")
+    fields = parse_info(info)
+    if "redis_version" not in fields and "valkey_version" not in fields:
+        raise RemoteProtocolError(f"{where} answered INFO without a version", remedy="is it Redis or Valkey?")
+    kind: Literal["redis", "valkey", "other"] = "redis"
+    version = redis_version = version_of(fields.get("redis_version", ""))
+    if fields.get("server_name") == "valkey" or "valkey_version" in fields:
+        kind, version = "valkey", version_of(fields.get("valkey_version", "")) or redis_version
+    else:
+        for foreign in ("dragonfly_version", "keydb_version", "garnet_version", "kvrocks_version", "pika_version", "tendis_version"):
+            if foreign in fields:
+                kind, version = "other", version_of(fields[foreign].removeprefix("df-").removeprefix("v"))
+        if fields.get("server_name", "redis") != "redis":
+            kind = "other"
+    role = {"master": "primary", "slave": "replica"}.get(fields.get("role", ""), fields.get("role", "primary"))
+    offset = fields.get("slave_repl_offset") if role == "replica" else fields.get("master_repl_offset")
+    count: int | None = None
+    if isinstance(databases, list) and len(databases) == 2 and isinstance(databases[1], bytes) and databases[1].isdigit():
+        count = int(databases[1])
+    mode = fields.get("server_mode") or fields.get("redis_mode") or ("cluster" if fields.get("cluster_enabled") == "1" else "standalone")
+    return ServerInfo(
+        kind=kind,
+        version=version,
+        redis_version=redis_version,
+        mode=mode,
+        role=role,
+        replid=fields.get("master_replid", "?"),
+        offset=int(offset or fields.get("master_repl_offset") or 0),
+        run_id=fields.get("run_id", ""),
+        databases=count,
+        fields=fields,
+    )
