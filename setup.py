@@ -145,7 +145,9 @@ class BuildWire(build_ext):
             extra_compile_args=["-O2"],
         )
         try:
-            (made,) = cythonize([declared], build_dir="build/cython", compiler_directives=DIRECTIVES, include_path=["src"], force=True, quiet=True)
+            (made,) = cythonize(
+                [declared], build_dir="build/cython", compiler_directives=DIRECTIVES, include_path=["src"], force=True, quiet=True
+            )
         except CompileError as error:
             print(f"valkeep: {path}: {error}", file=sys.stderr)
             return False
@@ -170,4 +172,8 @@ class BuildWire(build_ext):
 
 
 placeholders: list[Any] = [Extension(module_name(path), [str(path)], py_limited_api=True) for path in sources()]
-setup(ext_modules=placeholders, cmdclass={"build_ext": BuildWire}, options={"bdist_wheel": {"py_limited_api": "cp311"}} if placeholders else {})
+setup(
+    ext_modules=placeholders,
+    cmdclass={"build_ext": BuildWire},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if placeholders else {},
+)

@@ -158,7 +158,11 @@ def unpack(package: Package, workshop: Path, tree: Path, *, etc: Path = APT, tim
     apt = ["apt-get", *(f"-o{name}={value}" for name, value in options.items())]
     # An expired or half-fetched index is only a warning to apt, unless it is told otherwise.
     _run([*apt, "update", "--error-on=any"], package, timeout)
-    _run([*apt, "install", "--yes", "--no-install-recommends", "--download-only", f"--target-release={package.suites[-1]}", package.package], package, timeout)
+    _run(
+        [*apt, "install", "--yes", "--no-install-recommends", "--download-only", f"--target-release={package.suites[-1]}", package.package],
+        package,
+        timeout,
+    )
     archives = sorted((workshop / "cache" / "archives").glob("*.deb"))
     tree.mkdir(parents=True, exist_ok=True)
     for archive in archives:
@@ -169,7 +173,9 @@ def unpack(package: Package, workshop: Path, tree: Path, *, etc: Path = APT, tim
 def _run(command: list[str], package: Package, timeout: float) -> None:
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise ProvisioningFailed(
             f"fetching {package.package} of {package.origin}: {command[0]} took longer than {timeout:.0f} s",
@@ -178,9 +184,10 @@ def _run(command: list[str], package: Package, timeout: float) -> None:
     if done.returncode:
         # Only apt's errors: its other lines are progress. Addresses in them are the machine's own.
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith(("E:", "Err:", "dpkg-deb: error"))]
+        said = " | ".join(lines[:3]) or f"exit status {done.returncode}"
         raise ProvisioningFailed(
-            f"fetching {package.package} of {package.origin}: {command[0]} failed: {' | '.join(lines[:3]) or f'exit status {done.returncode}'}",
-            remedy="check that this machine reaches the mirror in its apt sources (offline, copy a filled cache folder here), then run it again: it resumes",
+            f"fetching {package.package} of {package.origin}: {command[0]} failed: {said}",
+            remedy="check that this machine reaches the mirror in its apt sources, then run it again (it resumes); or copy a filled cache here",
         )
 
 
