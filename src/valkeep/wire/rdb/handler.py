@@ -113,7 +113,7 @@ class Handler:
         """The record is complete."""
 
     def end(self, crc: int) -> None:
-        """The snapshot is complete. `crc`: the footer as it stood (and it was right); 0: the writer computed none, or there is no footer."""
+        """The snapshot is complete. `crc`: its footer, which was right; 0: the writer computed none, or there is no footer."""
 
 
 _MODULE_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
