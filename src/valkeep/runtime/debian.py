@@ -187,7 +187,7 @@ def _run(command: list[str], package: Package, timeout: float) -> None:
         said = " | ".join(lines[:3]) or f"exit status {done.returncode}"
         raise ProvisioningFailed(
             f"fetching {package.package} of {package.origin}: {command[0]} failed: {said}",
-            remedy="check that this machine reaches the mirror in its apt sources, then run it again (it resumes); or copy a filled cache here",
+            remedy="check that this machine reaches the mirror in its apt sources, then run it again (it resumes)",
         )
 
 

@@ -1,0 +1,1 @@
+"""What the tests share: servers, and the interpreted twin of ``valkeep.wire``."""
