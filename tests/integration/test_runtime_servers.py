@@ -93,7 +93,7 @@ def test_the_mirror_is_read_from_the_machines_own_apt_sources(tmp_path: Path, na
 
 
 def test_off_debian_the_remedy_names_path_and_environment(tmp_path: Path) -> None:
-    with pytest.raises(debian.ProvisioningFailed, match="no apt source of this machine|not found") as caught:
+    with pytest.raises(debian.ProvisioningFailed, match=r"no apt source of this machine|not found") as caught:
         debian.unpack(debian.SOURCES["redis-8.0"], tmp_path / "apt", tmp_path / "tree", etc=tmp_path / "etc")
     assert "VALKEEP_SERVERS" in caught.value.remedy
 
