@@ -94,6 +94,7 @@ class BuildWire(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         # The Extensions given to setup() only say that there are some; the real ones are made in run().
+        self._tool = self.compiler  # run() replaces the name by an object, and takes only a name
         self._in_place = bool(self.inplace) or bool(getattr(self, "editable_mode", False))
 
     def run(self) -> None:
@@ -153,6 +154,7 @@ class BuildWire(build_ext):
             return False
         made.optional = MODE == "auto"
         self.extensions = [made]
+        self.compiler = self._tool
         self.force = True
         self.check_extensions_list(self.extensions)
         for attribute, value in (("_full_name", made.name), ("_links_to_dynamic", False), ("_needs_stub", False)):
