@@ -143,7 +143,7 @@ class BuildWire(build_ext):
             [str(path)],
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            extra_compile_args=["-O2"],
+            extra_compile_args=["-g0"],
         )
         try:
             (made,) = cythonize(
