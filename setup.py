@@ -9,8 +9,8 @@ compiled to C (Cython's pure Python mode), into one abi3 extension that every CP
     never    do not try
     require  anything that is not compiled is an error: continuous integration, benches, wheels
 
-In-place builds (``make build``, editable installs) go by the hash of the sources and not by file times: a module whose sources, or
-any ``.pxd`` they might cimport, changed loses its old ``.so`` *before* the new one is built. So a failed build leaves an
+In-place builds (``make build``, editable installs) go by the hash of the sources and not by file times: a module whose source, or
+any ``.pxd`` that it cimports, changed loses its old ``.so`` *before* the new one is built. So a failed build leaves an
 interpreted module, never a stale compiled one. Extensions whose ``.py`` or ``.pxd`` has gone are removed as well.
 
 Traps that this file steps around: ``optional`` must be set on the Extension that ``cythonize`` returns (a copy); ``.pxd`` files are
@@ -23,6 +23,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,11 +60,30 @@ def module_name(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """Of everything that decides about a module's extension: its source, all declarations, this file, the tools."""
+    """Of everything that decides about a module's extension: its source, the declarations it sees, this file, the tools."""
     seen = hashlib.sha256(f"{sys.version}{sys.platform}{_cython_version()}".encode())
-    for part in (HERE / path, *sorted((HERE / WIRE).rglob("*.pxd")), HERE / "setup.py"):
+    for part in (HERE / path, *declarations(HERE / path.with_suffix(".pxd")), HERE / "setup.py"):
         seen.update(part.name.encode() + b"\0" + part.read_bytes() + b"\0")
     return seen.hexdigest()
+
+
+def declarations(first: Path) -> list[Path]:
+    """``first`` and every ``.pxd`` of wire that it cimports, transitively; by the last part of the module's name, so rather too many."""
+    every = sorted((HERE / WIRE).rglob("*.pxd"))
+    found: set[Path] = set()
+    todo = [first]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found.add(one)
+            named = set(re.findall(r"(\w+)\s+cimport\b|\bcimport\s+[\w.]*?(\w+)\s*(?:as\b|$)", one.read_text(), re.MULTILINE))
+            # `from .rdb cimport handler` names the module after the word, not before it
+            named |= {
+                (word, "") for line in re.findall(r"\bcimport\s+(.+)$", one.read_text(), re.MULTILINE) for word in re.findall(r"\w+", line)
+            }
+            words = {word for pair in named for word in pair if word}
+            todo += [other for other in every if other.stem in words]
+    return sorted(found)
 
 
 def _cython_version() -> str:
@@ -89,12 +109,11 @@ def _alone() -> Iterator[None]:
 
 
 class BuildWire(build_ext):
-    """``build_ext`` that compiles module by module, so that one broken module does not take the others with it."""
+    """``build_ext`` that goes by the hashes of the sources and lets one module fail without the others."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
         # The Extensions given to setup() only say that there are some; the real ones are made in run().
-        self._tool = self.compiler  # run() replaces the name by an object, and takes only a name
         self._in_place = bool(self.inplace) or bool(getattr(self, "editable_mode", False))
 
     def run(self) -> None:
@@ -109,7 +128,7 @@ class BuildWire(build_ext):
                 known = json.loads(HASHES.read_text())
             self._drop_stale(wanted, known)
         todo = [path for path, key in wanted.items() if not (self._in_place and known.get(str(path)) == key)]
-        failed = [path for path in todo if not self._build_one(path)]
+        failed = self._build(todo)
         if self._in_place:
             done = {str(path): key for path, key in wanted.items() if path not in failed}
             HASHES.parent.mkdir(exist_ok=True)
@@ -131,43 +150,56 @@ class BuildWire(build_ext):
             if not any((HERE / path).parent.glob(f"{path.stem}.*.so")):
                 known.pop(str(path), None)
 
-    def _build_one(self, path: Path) -> bool:
+    def _build(self, todo: list[Path]) -> list[Path]:
+        """Compile ``todo``; returns what failed. C files are made one by one, so that one broken module does not take the others with it."""
+        if not todo:
+            return []
         try:
             from Cython.Build import cythonize
             from Cython.Compiler.Errors import CompileError
         except ImportError:
             print("valkeep: no Cython, so no compiled wire", file=sys.stderr)
-            return False
-        declared = Extension(
-            module_name(path),
-            [str(path)],
-            py_limited_api=True,
-            define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            extra_compile_args=["-g0"],
-        )
-        try:
-            (made,) = cythonize(
-                [declared], build_dir="build/cython", compiler_directives=DIRECTIVES, include_path=["src"], force=True, quiet=True
+            return todo
+        made: dict[Path, Extension] = {}
+        for path in todo:
+            declared = Extension(
+                module_name(path),
+                [str(path)],
+                py_limited_api=True,
+                define_macros=[("Py_LIMITED_API", "0x030B0000")],
+                extra_compile_args=["-g0", "-w"],
             )
-        except CompileError as error:
-            print(f"valkeep: {path}: {error}", file=sys.stderr)
-            return False
-        made.optional = MODE == "auto"
-        self.extensions = [made]
-        self.compiler = self._tool
-        self.force = True
+            try:
+                (made[path],) = cythonize(
+                    [declared],
+                    build_dir="build/cython",
+                    compiler_directives=DIRECTIVES,
+                    include_path=["src"],
+                    force=True,
+                    quiet=True,
+                    show_all_warnings=False,
+                )
+            except CompileError as error:
+                print(f"valkeep: {path}: {error}", file=sys.stderr)
+        for extension in made.values():
+            extension.optional = True  # whether a failure is allowed is decided above, once, for all of them
+            extension._full_name, extension._links_to_dynamic, extension._needs_stub = extension.name, False, False
+            extension._file_name = self.get_ext_filename(extension.name)
+            self.ext_map[extension.name] = self.ext_map[extension._file_name] = extension
+        self.extensions = list(made.values())
         self.check_extensions_list(self.extensions)
-        for attribute, value in (("_full_name", made.name), ("_links_to_dynamic", False), ("_needs_stub", False)):
-            setattr(made, attribute, value)
-        self.ext_map[made.name] = made
-        made._file_name = self.get_ext_filename(made.name)
-        self.ext_map[made._file_name] = made
-        try:
+        self.force = True
+        self.parallel = os.cpu_count() or 1
+        if self.extensions:
             build_ext.run(self)
-        except Exception as error:  # noqa: BLE001 - whatever a tool chain may throw
-            print(f"valkeep: {path}: {error}", file=sys.stderr)
-            return False
-        return Path(self.get_ext_fullpath(made.name)).exists() or (HERE / SOURCE / made._file_name).exists()
+        built = {path for path, extension in made.items() if self._result(extension.name).exists()}
+        return [path for path in todo if path not in built]
+
+    def _result(self, name: str) -> Path:
+        """Where the extension is at the end: in place, beside its source."""
+        if self._in_place:
+            return HERE / SOURCE / self.get_ext_filename(name)
+        return Path(self.get_ext_fullpath(name))
 
     def get_source_files(self) -> list[str]:
         return [str(path) for path in sources()]

@@ -1,0 +1,117 @@
+"""What this machine offers to Valkeep, and what each absence disables. Looks, changes nothing, starts nothing that stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from valkeep.errors import ValkeepError
+from valkeep.runtime import servers
+from valkeep.wire import build
+
+__all__ = ["Finding", "findings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``disables``: what does not work, or works worse, without it; empty when found. ``needed``: the main job suffers, not only a drill."""
+
+    name: str
+    found: bool
+    detail: str
+    disables: str = ""
+    remedy: str = ""
+    needed: bool = False
+
+
+def findings() -> list[Finding]:
+    """Everything that ``valkeep doctor`` prints, in its order."""
+    return [_wire(), _compiler(), *(_server(spec) for spec in servers.SPECS), _cache(), _namespaces(), _docker(), _java()]
+
+
+def _said(command: list[str], timeout: float = 10.0) -> tuple[bool, str]:
+    """Whether ``command`` ended well, and the first line that it printed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, str(error)
+    lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    return done.returncode == 0, lines[0] if lines else ""
+
+
+def _wire() -> Finding:
+    how = build()
+    if how.word == "compiled":
+        return Finding("compiled wire", True, f"{len(how.compiled)} modules")
+    return Finding(
+        "compiled wire",
+        False,
+        how.word,
+        disables="speed: the gateway and verify run some 25 times slower",
+        remedy="install a C compiler, then install Valkeep again with VALKEEP_COMPILE=require",
+        needed=True,
+    )
+
+
+def _compiler() -> Finding:
+    named = os.environ.get("CC", "cc").split()[0]
+    found = shutil.which(named) or shutil.which("gcc") or shutil.which("clang")
+    return Finding("C compiler", True, found) if found else Finding(
+        "C compiler", False, "none", disables="compiling the hot path at install", remedy="install gcc or clang"
+    )  # fmt: skip
+
+
+def _server(spec: str) -> Finding:
+    try:
+        binary = servers.find(spec)
+    except ValkeepError as error:
+        tests = "rehearsing with a representative source; its tests" if spec == "redis-8.0" else "its tests"
+        return Finding(f"server {spec}", False, "not found", disables=tests, remedy=error.remedy)
+    return Finding(f"server {spec}", True, f"{binary} from {binary.origin}")
+
+
+def _cache() -> Finding:
+    folder = servers.cache_folder()
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if os.access(nearest, os.W_OK):
+        return Finding("cache folder", True, str(folder))
+    return Finding(
+        "cache folder", False, f"{folder} can not be written", disables="fetching servers", remedy="set VALKEEP_CACHE to a folder that can"
+    )
+
+
+def _namespaces() -> Finding:
+    disables = "nodes at addresses of their own, and partitions in drills; nodes then differ by port"
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        return Finding("namespaces", False, "no unshare on this system", disables=disables, remedy="run drills on Linux with util-linux")
+    good, said = _said(["unshare", "--user", "--map-root-user", "--net", "--mount", "true"])
+    if good:
+        return Finding("namespaces", True, "user, network and mount")
+    return Finding("namespaces", False, said, disables=disables, remedy="allow unprivileged user namespaces (a sysctl), or run as root")
+
+
+def _docker() -> Finding:
+    disables, remedy = "the Compose environments", "install and start Docker"
+    if shutil.which("docker") is None:
+        return Finding("Docker", False, "not found", disables=disables, remedy=remedy)
+    good, said = _said(["docker", "version", "--format", "{{.Server.Version}}"])
+    return Finding("Docker", True, f"server {said}") if good and said else Finding(
+        "Docker", False, "client only, no server answers", disables=disables, remedy=remedy
+    )  # fmt: skip
+
+
+def _java() -> Finding:
+    java = shutil.which("java")
+    home = os.environ.get("JAVA_HOME")
+    if java is None and home and (Path(home) / "bin" / "java").exists():
+        java = str(Path(home) / "bin" / "java")
+    good, said = _said([java, "-version"]) if java else (False, "not found")
+    return Finding("Java", True, said) if good else Finding(
+        "Java", False, said, disables="local Kafka and DynamoDB", remedy="install a Java runtime, 17 or newer"
+    )  # fmt: skip
