@@ -1,0 +1,370 @@
+"""We answer: the conversation with a target, which takes us for its primary. The package's head draws it."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from valkeep.errors import LocalProtocolError, RemoteProtocolError, ValkeepError
+
+from .events import KEEP_ALIVE, MARK_SIZE, REPLID, Ack, Command, Failed, LoginFailed, PrimaryEvent, PsyncRequest, Replica
+from .replies import bulk_reply, error_reply, simple_reply
+
+MAX_ARGUMENTS: Final = 128  # of a request; a replica's longest has some 10
+MAX_REQUEST: Final = 64 * 1024  # bytes
+
+
+class Serving(Enum):
+    """Where the primary side is."""
+
+    LOCKED = "it has to log in"
+    OPEN = "handshake"
+    ASKED = "it asked to sync, and we have not answered"
+    FULL = "full sync promised, snapshot not begun"
+    SNAPSHOT = "the snapshot is on its way"
+    LOADING = "the snapshot is sent, its first ACK has not come"
+    STREAM = "the stream runs"
+    OVER = "nothing more"
+
+
+class Heard(Enum):
+    """What the replica sent, or (in capitals with WE_) what we did."""
+
+    PING = "PING"
+    LOGIN = "AUTH, right"
+    BAD_LOGIN = "AUTH, wrong"
+    CONF = "REPLCONF …"
+    ACK = "REPLCONF ACK"
+    PSYNC = "PSYNC"
+    OTHER = "another command"
+    WE_FULL = "+FULLRESYNC"
+    WE_CONTINUE = "+CONTINUE"
+    WE_REFUSE = "-…"
+    WE_BEGIN = "$…"
+    WE_ENDED_LENGTH = "last byte of a snapshot with a length"
+    WE_ENDED_MARK = "end mark"
+
+
+V, H = Serving, Heard
+
+#: (state, what happened) → next state. What is not here breaks the protocol: theirs when they sent it, ours for WE_….
+PRIMARY_TABLE: Final[dict[tuple[Serving, Heard], Serving]] = {
+    (V.LOCKED, H.PING): V.LOCKED,  # all answered with -NOAUTH
+    (V.LOCKED, H.CONF): V.LOCKED,
+    (V.LOCKED, H.ACK): V.LOCKED,
+    (V.LOCKED, H.PSYNC): V.LOCKED,
+    (V.LOCKED, H.OTHER): V.LOCKED,
+    (V.LOCKED, H.BAD_LOGIN): V.LOCKED,
+    (V.LOCKED, H.LOGIN): V.OPEN,
+    (V.OPEN, H.PING): V.OPEN,
+    (V.OPEN, H.LOGIN): V.OPEN,
+    (V.OPEN, H.BAD_LOGIN): V.LOCKED,
+    (V.OPEN, H.CONF): V.OPEN,
+    (V.OPEN, H.ACK): V.OPEN,
+    (V.OPEN, H.OTHER): V.OPEN,
+    (V.OPEN, H.PSYNC): V.ASKED,
+    (V.ASKED, H.WE_FULL): V.FULL,
+    (V.ASKED, H.WE_CONTINUE): V.STREAM,
+    (V.ASKED, H.WE_REFUSE): V.OPEN,
+    (V.FULL, H.WE_BEGIN): V.SNAPSHOT,
+    (V.FULL, H.WE_REFUSE): V.OVER,
+    (V.SNAPSHOT, H.ACK): V.SNAPSHOT,
+    (V.SNAPSHOT, H.WE_ENDED_LENGTH): V.STREAM,
+    (V.SNAPSHOT, H.WE_ENDED_MARK): V.LOADING,
+    (V.LOADING, H.ACK): V.STREAM,
+    (V.STREAM, H.ACK): V.STREAM,
+    (V.STREAM, H.CONF): V.STREAM,  # unanswered: a reply would stand in the stream
+}
+
+
+@dataclass(slots=True)
+class _Told:
+    """``Replica`` in the making."""
+
+    listening_port: int = 0
+    ip_address: str = ""
+    capabilities: set[str] = field(default_factory=set)
+    version: tuple[int, ...] = ()
+    node_id: str = ""
+    unknown: list[str] = field(default_factory=list)
+
+
+class PrimarySide:
+    """A target's conversation with us: ``receive`` what it sends, act on the events, send ``data_to_send()``.
+
+    ``password``: what the target's ``primaryauth`` has to be; None lets everyone in, also those who send a password. ``username``: its
+    ``primaryuser``. Snapshot and stream bytes are written by the caller itself, after what ``data_to_send`` gave.
+    """
+
+    def __init__(self, *, password: str | None = None, username: str = "default") -> None:
+        self.state = V.LOCKED if password is not None else V.OPEN
+        self._password = password
+        self._username = username
+        self._told = _Told()
+        self._buffer = b""
+        self._out: list[bytes] = []
+        self._mark: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<PrimarySide: {self.state.value}>"
+
+    @property
+    def replica(self) -> Replica:
+        """What the target has said about itself so far."""
+        told = self._told
+        return Replica(told.listening_port, told.ip_address, frozenset(told.capabilities), told.version, told.node_id, tuple(told.unknown))
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether stream bytes may be written now."""
+        return self.state is V.STREAM
+
+    def data_to_send(self) -> bytes:
+        """Bytes for the target, once. Ask after each ``receive`` and after each of our own steps."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def receive(self, data: bytes | bytearray | memoryview) -> list[PrimaryEvent]:
+        """What the target sent; any pieces."""
+        self._buffer += bytes(data)
+        events: list[PrimaryEvent] = []
+        while self.state is not V.OVER:
+            try:
+                parsed = _request(self._buffer)
+            except RemoteProtocolError as error:
+                self._out.append(error_reply(f"ERR Protocol error: {error.message}"))
+                events.append(self._over(error))
+                break
+            if parsed is None:
+                break
+            args, used = parsed
+            self._buffer = self._buffer[used:]
+            if args and (event := self._heard(args)) is not None:
+                events.append(event)
+        return events
+
+    # --- our steps
+
+    def full_resync(self, replid: str, offset: int) -> None:
+        """Answer ``PsyncRequest``: a snapshot follows, then the stream from byte ``offset + 1`` of ``replid`` on."""
+        if not REPLID.fullmatch(replid) or offset < 0:
+            raise LocalProtocolError(
+                f"{replid!r} {offset} is no replication id and offset", remedy="give 40 hex digits and a number from 0"
+            )
+        self._step(H.WE_FULL)
+        self._out.append(b"+FULLRESYNC %s %d\r\n" % (replid.encode(), offset))
+
+    def continue_with(self, replid: str) -> None:
+        """Answer ``PsyncRequest``: the stream goes on from the byte asked for; ``replid`` is our current id."""
+        if not REPLID.fullmatch(replid):
+            raise LocalProtocolError(f"{replid!r} is no replication id", remedy="give 40 hex digits")
+        self._step(H.WE_CONTINUE)
+        self._out.append(b"+CONTINUE %s\r\n" % replid.encode() if "psync2" in self._told.capabilities else b"+CONTINUE\r\n")
+
+    def refuse(self, text: str = "NOMASTERLINK Can't SYNC while not connected with my master") -> None:
+        """Answer ``PsyncRequest`` (or, after ``full_resync``, instead of a snapshot): not now. The default makes the target try again."""
+        self._step(H.WE_REFUSE)
+        self._out.append(error_reply(text))
+
+    def keep_alive(self) -> None:
+        """A newline that says we are there: only between ``PsyncRequest`` and the snapshot; nothing elsewhere."""
+        if self.state in (V.ASKED, V.FULL):
+            self._out.append(KEEP_ALIVE)
+
+    def begin_payload(self, *, length: int | None = None, mark: bytes | None = None) -> None:
+        """The snapshot's header: its ``length`` in bytes, or a ``mark`` of 40 random bytes (only if the target said ``capa eof``)."""
+        if (length is None) == (mark is None) or (length is not None and length < 0):
+            raise LocalProtocolError("a snapshot has a length or a mark", remedy="give one of the two")
+        if mark is not None:
+            if len(mark) != MARK_SIZE or b"\r" in mark or b"\n" in mark:
+                raise LocalProtocolError("the mark has to be 40 bytes without line ends", remedy="give 40 hex digits")
+            if "eof" not in self._told.capabilities:
+                raise LocalProtocolError("this target knows no end mark (capa eof)", remedy="spool the snapshot and give its length")
+        self._step(H.WE_BEGIN)
+        self._mark = mark
+        self._out.append(b"$EOF:%s\r\n" % mark if mark is not None else b"$%d\r\n" % (length or 0))
+
+    def end_payload(self) -> None:
+        """The caller has written the last byte of the snapshot. With a mark, the mark is sent now, and the stream waits for the first ACK."""
+        if self._mark is None:
+            self._step(H.WE_ENDED_LENGTH)
+        else:
+            self._step(H.WE_ENDED_MARK)
+            self._out.append(self._mark)
+
+    def reply(self, data: bytes) -> None:
+        """The answer to a ``Command``, already encoded (``simple_reply``, ``error_reply``, ``bulk_reply``, …)."""
+        if self.state not in (V.OPEN, V.LOCKED):
+            raise LocalProtocolError("a reply would land in the snapshot or stream", remedy="answer commands before the sync only")
+        self._out.append(data)
+
+    # --- inside
+
+    def _step(self, heard: Heard) -> None:
+        following = PRIMARY_TABLE.get((self.state, heard))
+        if following is None:
+            raise LocalProtocolError(
+                f"{heard.value!r} has no place where we are: {self.state.value}", remedy="this is a bug of Valkeep: please report it"
+            )
+        self.state = following
+
+    def _over(self, error: ValkeepError) -> Failed:
+        self.state = V.OVER
+        self._buffer = b""
+        return Failed(error)
+
+    def _heard(self, args: list[bytes]) -> PrimaryEvent | None:
+        name = args[0].upper()
+        was = self.state
+        heard = H.OTHER
+        if name == b"AUTH":
+            heard = H.LOGIN if self._right(args) else H.BAD_LOGIN
+        elif name == b"PING" and len(args) <= 2:
+            heard = H.PING
+        elif name == b"PSYNC":
+            heard = H.PSYNC
+        elif name == b"REPLCONF":
+            heard = H.ACK if len(args) > 2 and args[1].lower() in (b"ack", b"fack") else H.CONF
+        following = PRIMARY_TABLE.get((was, heard))
+        if following is None:
+            shown = name[:40].decode("ascii", "backslashreplace")
+            return self._over(
+                RemoteProtocolError(
+                    f"the target sent {shown} where we are: {was.value}", remedy="let it connect again; is it a Valkey server?"
+                )
+            )
+        if was is V.LOCKED and heard not in (H.LOGIN, H.BAD_LOGIN):
+            if heard is not H.ACK:
+                self._out.append(error_reply("NOAUTH Authentication required."))
+            return None
+        if heard is H.PSYNC:
+            return self._psync(args)
+        if heard is H.ACK:
+            return self._ack(args, following)
+        self.state = following
+        if heard is H.LOGIN:
+            self._out.append(simple_reply("OK"))
+        elif heard is H.BAD_LOGIN:
+            self._out.append(error_reply("WRONGPASS invalid username-password pair or user is disabled."))
+            return LoginFailed(args[1][:64].decode("utf-8", "backslashreplace") if len(args) == 3 else "default")
+        elif heard is H.PING:
+            self._out.append(bulk_reply(args[1]) if len(args) == 2 else simple_reply("PONG"))
+        elif heard is H.CONF:
+            answer = self._conf(args)
+            if was is not V.STREAM:
+                self._out.append(answer)
+        else:
+            return Command(tuple(args))
+        return None
+
+    def _right(self, args: list[bytes]) -> bool:
+        if len(args) not in (2, 3):
+            return False
+        if self._password is None:
+            return True
+        name = args[1] if len(args) == 3 else self._username.encode()
+        # both are compared in any case, so that the time says nothing about either
+        name_right = hmac.compare_digest(name, self._username.encode())
+        password_right = hmac.compare_digest(args[-1], self._password.encode())
+        return name_right and password_right
+
+    def _psync(self, args: list[bytes]) -> PrimaryEvent | None:
+        if len(args) != 3 or not re.fullmatch(rb"-?[0-9]{1,19}", args[2]):
+            self._out.append(error_reply("ERR PSYNC is taken with a replication id and an offset only"))
+            return None
+        replid = args[1].decode("ascii", "replace")
+        offset = int(args[2])
+        if replid == "?" or not REPLID.fullmatch(replid) or offset < 0:
+            if offset < -1:  # -2, -3: second connections of rdb-channel and dual-channel replication, which nobody offered
+                self._out.append(error_reply("ERR one connection only"))
+                return None
+            request = PsyncRequest(None, -1, self.replica)
+        else:
+            request = PsyncRequest(replid, offset, self.replica)
+        self.state = PRIMARY_TABLE[self.state, H.PSYNC]
+        return request
+
+    def _ack(self, args: list[bytes], following: Serving) -> PrimaryEvent | None:
+        numbers: dict[bytes, int] = {}
+        for word, number in zip(args[1::2], args[2::2], strict=False):
+            if re.fullmatch(rb"[0-9]{1,19}", number):
+                numbers[word.lower()] = int(number)
+        if b"ack" not in numbers:
+            return None
+        self.state = following
+        return Ack(numbers[b"ack"], numbers.get(b"fack"))
+
+    def _conf(self, args: list[bytes]) -> bytes:
+        if len(args) % 2 == 0:
+            return error_reply("ERR syntax error")
+        told = self._told
+        for raw_option, raw in zip(args[1::2], args[2::2], strict=True):
+            option = raw_option[:64].lower().decode("ascii", "backslashreplace")
+            value = raw[:256].decode("utf-8", "backslashreplace")
+            if option == "listening-port":
+                if not re.fullmatch("[0-9]{1,5}", value):
+                    return error_reply("ERR value is not an integer or out of range")
+                told.listening_port = int(value)
+            elif option == "ip-address":
+                told.ip_address = value
+            elif option == "capa":
+                if len(told.capabilities) < 64:
+                    told.capabilities.add(value.lower())
+            elif option == "version":
+                found = re.match(r"[0-9]{1,6}(?:\.[0-9]{1,6}){0,3}", value)
+                if found is None:
+                    return error_reply("ERR Unrecognized version format")
+                told.version = tuple(int(part) for part in found.group().split("."))
+            elif option == "set-cluster-node-id":
+                told.node_id = value
+            elif option == "getack":
+                return b""
+            else:  # rdb-only, rdb-channel, main-ch-client-id, rdb-filter-only, …: nothing that we could do
+                if len(told.unknown) < 64:
+                    told.unknown.append(option)
+                return error_reply(f"ERR Unrecognized REPLCONF option: {option}")
+        return simple_reply("OK")
+
+
+def _request(buffer: bytes) -> tuple[list[bytes], int] | None:
+    """The first request in ``buffer`` and the bytes it takes; None when it is not whole. Empty lines are requests without words."""
+    if not buffer:
+        return None
+    end = buffer.find(b"\n")
+    if end < 0:
+        if len(buffer) > MAX_REQUEST:
+            raise RemoteProtocolError("too big inline request", remedy="is the peer a Valkey server?")
+        return None
+    if buffer[:1] != b"*":
+        return buffer[:end].split(), end + 1  # inline, as a person or an old server types it
+    count = _number(buffer[1:end], MAX_ARGUMENTS, "invalid multibulk length")
+    args: list[bytes] = []
+    at = end + 1
+    for _ in range(count):
+        end = buffer.find(b"\n", at, at + 32)
+        if end < 0:
+            if len(buffer) - at >= 32:
+                raise RemoteProtocolError("invalid bulk length", remedy="is the peer a Valkey server?")
+            return None
+        if buffer[at : at + 1] != b"$":
+            raise RemoteProtocolError(f"expected '$', got {buffer[at : at + 1]!r}", remedy="is the peer a Valkey server?")
+        size = _number(buffer[at + 1 : end], MAX_REQUEST, "invalid bulk length")
+        at = end + 1
+        if len(buffer) < at + size + 2:
+            if at + size > 2 * MAX_REQUEST:
+                raise RemoteProtocolError("request too big", remedy="is the peer a Valkey server?")
+            return None
+        args.append(buffer[at : at + size])
+        at += size + 2
+    return args, at
+
+
+def _number(text: bytes, limit: int, wrong: str) -> int:
+    text = text.removesuffix(b"\r")
+    if not re.fullmatch(rb"[0-9]{1,9}", text) or int(text) > limit:
+        raise RemoteProtocolError(wrong, remedy="is the peer a Valkey server?")
+    return int(text)
