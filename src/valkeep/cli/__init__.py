@@ -151,6 +151,8 @@ def _invoke(name: str, arguments: list[str]) -> ExitCode:
     except click_exception as error:
         error.show()  # type: ignore[attr-defined]
         return ExitCode.USAGE
+    if answer == ExitCode.INTERRUPTED:  # newer typers turn KeyboardInterrupt into this; it may have been SIGTERM
+        return _interrupted()
     return ExitCode(answer) if isinstance(answer, int) else ExitCode.GOOD
 
 

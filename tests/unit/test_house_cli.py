@@ -1,0 +1,209 @@
+"""The command line's frame: what is said when something goes wrong, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from valkeep import cli
+from valkeep.errors import ConnectionLost, ExitCode, Refused, ValkeepError
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Registers a function as ``valkeep probe``."""
+
+    def register(function: Callable[[], object]) -> None:
+        app = typer.Typer(add_completion=False)
+        app.command()(function)
+        module = types.ModuleType("valkeep_probe_command")
+        module.app = app  # type: ignore[attr-defined]
+        module.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(cli.COMMANDS, "probe", cli.Entry(module.__name__, "a probe"))
+
+    return register
+
+
+def valkeep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "valkeep", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    )
+
+
+def test_bare_valkeep_prints_at_most_four_lines_each_with_a_command_of_this_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) is ExitCode.GOOD
+    lines = capsys.readouterr().out.splitlines()
+    assert 1 <= len(lines) <= 4
+    for line in lines:
+        word = line.split()[1]
+        assert word == "--help" or word in cli.commands()
+
+
+def test_help_lists_every_command_and_imports_none_of_them() -> None:
+    done = valkeep("--help")
+    assert done.returncode == 0
+    for name in cli.commands():
+        assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+    listed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys\nfrom valkeep import cli\ncli.run(['--help'])\nprint([m for m in ('typer', 'rich', 'asyncio') if m in sys.modules])",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_unknown_command_is_a_usage_error_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["versoin"]) is ExitCode.USAGE
+    assert "did you mean 'valkeep version'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["version", "--nonsense"], ["version", "extra"], ["servers", "nonsense"]])
+def test_a_wrong_option_or_argument_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) is ExitCode.USAGE
+    assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "changed"),
+    [
+        (Refused("a module value", remedy="leave it behind", code="VK-MODULE"), ExitCode.NOT_RUN, "nothing"),
+        (ConnectionLost("the promotion's reply was lost", remedy="ask ROLE", definite=False), ExitCode.UNCERTAIN, "uncertain"),
+    ],
+)
+def test_an_error_says_what_happened_the_remedy_and_whether_anything_changed(
+    command: Callable, capsys: pytest.CaptureFixture[str], error: ValkeepError, code: ExitCode, changed: str
+) -> None:
+    def probe() -> None:
+        raise error
+
+    command(probe)
+    assert cli.run(["probe"]) is code
+    err = capsys.readouterr().err
+    assert error.message in err
+    assert f"remedy:   {error.remedy}" in err
+    assert f"changed:  {changed}" in err
+    assert error.code in err
+
+
+@pytest.mark.parametrize("code", list(ExitCode))
+def test_a_commands_exit_code_is_the_programs(command: Callable, code: ExitCode) -> None:
+    command(lambda: code)
+    assert cli.run(["probe"]) is code
+
+    def leave() -> None:
+        raise typer.Exit(int(code))
+
+    command(leave)
+    assert cli.run(["probe"]) is code
+
+
+def test_a_bug_is_called_one_and_leaves_the_state_uncertain(command: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    def probe() -> None:
+        raise ZeroDivisionError("one by none")
+
+    command(probe)
+    assert cli.run(["probe"]) is ExitCode.UNCERTAIN
+    err = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError: one by none" in err
+    assert "bug of Valkeep" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_an_asynchronous_job_clean_up_and_gives_its_exit_code(number: signal.Signals, code: int) -> None:
+    script = """
+import asyncio, sys, types, typer
+from valkeep import cli
+async def job():
+    print("running", flush=True)
+    try:
+        await asyncio.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+app = typer.Typer()
+@app.command()
+def probe() -> None:
+    asyncio.run(job())
+module = types.ModuleType("probe_module"); module.app = app; module.__spec__ = types.SimpleNamespace()
+sys.modules["probe_module"] = module
+cli.COMMANDS["probe"] = cli.Entry("probe_module", "")
+cli.main(["probe"])
+"""
+    running = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "running\n"
+    running.send_signal(number)
+    out, err = running.communicate(timeout=30)
+    assert out == "cleaned up\n"
+    assert "Traceback" not in err
+    assert running.returncode == code
+
+
+def test_json_on_stdout_is_one_value_with_its_schema_and_nothing_else() -> None:
+    done = valkeep("version", "--json", "-")
+    value = json.loads(done.stdout)
+    assert next(iter(value)) == "schema"
+    assert value["schema"] == 1
+    assert value["wire"] in done.stderr
+
+
+def test_json_into_a_file_appears_whole_and_a_bad_path_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["version", "--json", str(tmp_path / "deep" / "v.json")]) is ExitCode.GOOD
+    assert json.loads((tmp_path / "deep" / "v.json").read_text())["schema"] == 1
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["v.json"]
+    (tmp_path / "file").write_text("")
+    assert cli.run(["version", "--json", str(tmp_path / "file" / "v.json")]) is ExitCode.NOT_RUN
+    assert "remedy" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m valkeep doctor | head -n 1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_doctor_says_for_everything_absent_what_that_disables_and_a_remedy() -> None:
+    done = valkeep("doctor", "--json", "-", VALKEEP_CACHE="/nonexistent/cache", VALKEEP_SERVERS="")
+    findings = json.loads(done.stdout)["findings"]
+    names = {one["name"] for one in findings}
+    assert {"compiled wire", "server redis-8.0", "Java", "Docker", "namespaces"} <= names
+    for one in findings:
+        if not one["found"]:
+            assert one["disables"], one
+            assert one["remedy"], one
+    assert done.returncode in (0, 1)
