@@ -186,6 +186,8 @@ class BuildWire(build_ext):
             extension._full_name, extension._links_to_dynamic, extension._needs_stub = extension.name, False, False
             extension._file_name = self.get_ext_filename(extension.name)
             self.ext_map[extension.name] = self.ext_map[extension._file_name] = extension
+            # an older result in build/ would be copied in place of one that fails to build now
+            (Path(self.build_lib) / extension._file_name).unlink(missing_ok=True)
         self.extensions = list(made.values())
         self.check_extensions_list(self.extensions)
         self.force = True
