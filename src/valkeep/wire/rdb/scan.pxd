@@ -16,6 +16,7 @@ cdef class Scanner:
     cdef public long long expires
     cdef public long long database
     cdef public long long offset
+    cdef public str where
     cdef Py_ssize_t _base
     cdef bint _taking
     cdef int _ip
@@ -55,6 +56,9 @@ cdef class Scanner:
     cdef Py_ssize_t _length(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -9
     @cython.locals(number=cython.ulonglong, i=int)
     cdef long long _little(self, const unsigned char[::1] data, Py_ssize_t pos, int size) except? -9
+    @cython.locals(number=cython.ulonglong, i=int)
+    cdef unsigned long long _bits64(self, const unsigned char[::1] data, Py_ssize_t pos) except? 9
+    cdef unsigned long long _count(self, Py_ssize_t pos) except? 9
     @cython.locals(after=Py_ssize_t, kind=int)
     cpdef object prefix(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end)
     @cython.locals(after=Py_ssize_t, until=Py_ssize_t, first=int)

@@ -120,6 +120,7 @@ class Scanner:
         self.expires = 0
         self.database = 0
         self.offset = HEADER_SIZE
+        self.where = "snapshot byte"
         self._base = 0
         self._taking = False
         self._ip = 0
@@ -511,11 +512,10 @@ class Scanner:
                 return -1
             self._number = ((first & 0x3F) << 8) | data[pos + 1]
             return pos + 2
-        if first == 0x80:  # 80, 4 bytes big-endian
-            size = 4
-        elif first == 0x81:  # 81, 8 bytes big-endian
+        size = 4  # 80, 4 bytes big-endian
+        if first == 0x81:  # 81, 8 bytes big-endian
             size = 8
-        else:
+        elif first != 0x80:
             self._broken(pos, f"{first:#04x} where a length should stand")
         if end - pos <= size:
             return -1
@@ -534,17 +534,30 @@ class Scanner:
             self._broken(pos, f"an expiry of {number}")
         return number
 
+    def _bits64(self, data: Buffer, pos: int) -> int:
+        """Eight bytes, little-endian, unsigned."""
+        number = 0
+        for i in range(8, 0, -1):
+            number = (number << 8) | data[pos + i - 1]
+        return number
+
+    def _count(self, pos: int) -> int:
+        """The length just read, as a number of elements."""
+        if self._number > _MAX_COUNT:
+            self._broken(pos, f"{self._number} elements")
+        return self._number
+
     def _unknown(self, pos: int, kind: int) -> NoReturn:
         at = self.offset + pos - self._base
         raise RemoteProtocolError(
-            f"snapshot byte {at}: {name_of(REDIS if self.is_redis else VALKEY, kind)}, which this Valkeep can't step over",
+            f"{self.where} {at}: {name_of(REDIS if self.is_redis else VALKEY, kind)}, which this Valkeep can't step over",
             remedy="the snapshot is damaged, or its server is newer than this Valkeep: check the server's version",
         )
 
     def _broken(self, pos: int, text: str) -> NoReturn:
         at = self.offset + pos - self._base
         raise RemoteProtocolError(
-            f"snapshot byte {at}: {text}",
+            f"{self.where} {at}: {text}",
             remedy="the snapshot is damaged: check the link and the source's memory, and start again",
         )
 
