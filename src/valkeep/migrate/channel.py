@@ -1,0 +1,303 @@
+"""A channel: one rendering of the source's data for one (target format, policy), with its own replication id and offsets.
+
+Because rewriting changes byte counts, a target can't be told the source's offsets. Each channel therefore is a primary of its own: it has a
+replication id, an offset space that begins where the snapshot was taken, and a backlog (the stream spool). ``covering`` maps a source offset to
+the channel's::
+
+    source   812 ──────────── 1900 ───────────── 2400      bytes of the source's stream, processed up to here
+    channel  812 ──────────── 1862 ───────────── 2301      bytes of our stream that have their effect
+
+The map is a list of marks, one for each piece that was translated; older marks are thinned out, which only makes an answer later than needed,
+never too early.
+
+**Waiting.** When the translation needs a key copied again, or must not go on at all (hold), the channel stops translating and puts what the
+source goes on sending on a spool of its own (``-held``); the source's output buffer stays drained. ``resume`` works that off.
+
+What it does not do: talk to anybody. The gateway feeds it and hands out what it holds.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valkeep.errors import RemoteProtocolError
+from valkeep.migrate.spool import Spool
+from valkeep.migrate.transform.snapshot import SnapshotTransform
+from valkeep.migrate.transform.stream import Copy, StreamTransform, Wanted
+from valkeep.wire.resp import encode
+
+if TYPE_CHECKING:
+    from valkeep.migrate.ledger import Ledger
+    from valkeep.migrate.transform.target import FieldTtl, TargetFormat
+
+__all__ = ["Channel"]
+
+PING = encode(b"PING")
+GETACK = encode(b"REPLCONF", b"GETACK", b"*")
+MARKS = 1 << 15
+HELD_PIECE = 1 << 18
+
+
+class Channel:
+    """See the module's head. ``replid``: 40 hex digits of our own; ``begins``: our offset at the snapshot; ``ends``: our offset now.
+
+    ``source_offset``: how far the source's stream was translated. ``wanted``: what it waits for, or None.
+    """
+
+    def __init__(
+        self,
+        target: TargetFormat,
+        policy: FieldTtl,
+        ledger: Ledger,
+        directory: Path,
+        replid: str,
+        *,
+        source_version: tuple[int, ...],
+        source_offset: int,
+        spool_limit: int = 0,
+        on_wanted: Callable[[Channel, Wanted], None],
+    ) -> None:
+        self.target = target
+        self.policy = policy
+        self.ledger = ledger
+        self.replid = replid
+        self.begins = source_offset
+        self.source_offset = source_offset
+        self.complete = False
+        self.wanted: Wanted | None = None
+        self.snapshot: Spool | None = Spool(directory, f"snapshot-{replid[:8]}", limit=spool_limit)
+        self.stream = Spool(directory, f"stream-{replid[:8]}", start=source_offset, limit=spool_limit)
+        self._directory = directory
+        self._spool_limit = spool_limit
+        self._source_version = source_version
+        self._on_wanted = on_wanted
+        self._aside = _AsideFile(directory / f"aside-{replid[:8]}")
+        self._reader = SnapshotTransform(target, policy, ledger, self.snapshot.append, self._aside, source_offset=source_offset)
+        self._translator: StreamTransform | None = None
+        self._buffer = bytearray()
+        self._held: Spool | None = None
+        self._held_read = 0
+        self._marks_source = [source_offset]
+        self._marks_own = [source_offset]
+
+    @property
+    def keys(self) -> int:
+        """Records of the snapshot read so far."""
+        return self._reader.keys
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Bytes of the source's snapshot read so far."""
+        return self._reader.bytes_in
+
+    @property
+    def source_rdb_version(self) -> int:
+        """The version in the source's snapshot header; 0 before it came."""
+        return self._reader.header.version if self._reader.header is not None else 0
+
+    @property
+    def ends(self) -> int:
+        return self.stream.end
+
+    @property
+    def commands(self) -> int:
+        """Commands of the stream that were looked at one by one."""
+        return self._translator.commands if self._translator is not None else 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the source's stream that wait for ``resume``."""
+        return 0 if self._held is None else self._held.end - self._held_read
+
+    # -- snapshot ------------------------------------------------------------------------------------------------------------------
+
+    def feed_snapshot(self, data: bytes | memoryview) -> None:
+        """Take the next piece of the source's snapshot. Raises ``RemoteProtocolError``, ``Refused`` or ``SpoolFull``."""
+        self._buffer += data
+        consumed = self._reader.feed(self._buffer)
+        del self._buffer[:consumed]
+
+    def end_snapshot(self) -> None:
+        """The source's framing says that the snapshot is over: it must be whole. From here on the stream may come."""
+        if not self._reader.done:
+            raise RemoteProtocolError(
+                f"the snapshot ended after {self._reader.bytes_in} bytes and {self._reader.keys} keys, in the middle of its data",
+                remedy="start again; the source's log says why it stopped (memory, repl-timeout, output-buffer limit)",
+                code="VK-SNAPSHOT-TRUNCATED",
+            )
+        if self._buffer:
+            raise RemoteProtocolError(
+                f"{len(self._buffer)} bytes follow the snapshot's end",
+                remedy="start again; report this with the source's version",
+                code="VK-SNAPSHOT-TRAILING",
+            )
+        assert self.snapshot is not None  # noqa: S101 — only released after it is complete
+        self.snapshot.seal()
+        self.complete = True
+        database = max(self._reader.repl_stream_db, 0)
+        self._translator = StreamTransform(
+            self._source_version, self.target, self.policy, self.ledger, database=database, lost_fields=self._reader.lost_fields
+        )
+        # A replica's stream carries no SELECT; the database stands in the snapshot only. Said explicitly, it holds for every target.
+        self.stream.append(encode(b"SELECT", database))
+        self._mark()
+        self._aside.close()
+
+    def release_snapshot(self) -> None:
+        """No target will ask for the snapshot any more: give its space back."""
+        if self.snapshot is not None:
+            self.snapshot.close()
+            self.snapshot = None
+
+    # -- stream --------------------------------------------------------------------------------------------------------------------
+
+    def feed_stream(self, data: bytes | memoryview) -> None:
+        """Take the next piece of the source's stream. Never blocks for longer than the translation of what is given."""
+        if self._held is not None:
+            self._held.append(data)
+        else:
+            self._buffer += data
+            self._translate()
+
+    def supply(self, copies: list[Copy]) -> None:
+        """What was wanted is here. Raises ``Refused`` when a value cannot be sent; the channel then goes on waiting."""
+        assert self._translator is not None  # noqa: S101 — something was wanted
+        self._translator.supply(copies)
+        self.wanted = None
+
+    def resume(self) -> bool:
+        """Work off a piece of what was held; True while there is more to do right now."""
+        if self.wanted is not None:
+            return False
+        self._translate()
+        if self._held is None or self._waiting():
+            return False
+        piece = self._held.read(self._held_read, HELD_PIECE)
+        if not piece:
+            self._held.close()
+            self._held = None
+            return False
+        self._held_read += len(piece)
+        self._held.trim(self._held_read)
+        self._buffer += piece
+        self._translate()
+        return not self._waiting()
+
+    def demand(self, places: tuple[tuple[int, bytes], ...]) -> bool:
+        """Have these keys copied again (a repair). False while the channel already waits for something."""
+        if self.wanted is not None or self._translator is None:
+            return False
+        self._translator.demand(places, self.source_offset)
+        self._wait()
+        return True
+
+    def insert(self, command: bytes) -> bool:
+        """Put a command of our own (PING, GETACK) into the stream; False when the stream is within a command or a transaction just now."""
+        if self._translator is None or not self._translator.at_boundary:
+            return False
+        self.stream.append(command)
+        self._mark()
+        return True
+
+    def take_acknowledge(self) -> bool:
+        """Whether the source asked for an ACK since the last call."""
+        if self._translator is None or not self._translator.acknowledge:
+            return False
+        self._translator.acknowledge = False
+        return True
+
+    def covering(self, source_offset: int) -> int | None:
+        """Our offset at which everything up to ``source_offset`` has had its effect; None while it was not translated that far."""
+        if source_offset > self.source_offset:
+            return None
+        return self._marks_own[bisect_left(self._marks_source, source_offset)]
+
+    def close(self) -> None:
+        """Remove what is on disk."""
+        self.release_snapshot()
+        self.stream.close()
+        self._aside.close()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _translate(self) -> None:
+        translator = self._translator
+        assert translator is not None  # noqa: S101 — the snapshot is complete before its stream comes
+        while self._buffer and translator.wants is None:
+            consumed, out = translator.feed(self._buffer, self.source_offset)
+            if len(out):
+                self.stream.append(out)
+            if isinstance(out, memoryview):
+                out.release()
+            if consumed:
+                del self._buffer[:consumed]
+                self.source_offset += consumed
+                self._mark()
+            elif translator.wants is None:
+                break
+        if translator.wants is not None:
+            self._wait()
+
+    def _waiting(self) -> bool:
+        return self.wanted is not None
+
+    def _wait(self) -> None:
+        assert self._translator is not None  # noqa: S101
+        assert self._translator.wants is not None  # noqa: S101
+        self.wanted = self._translator.wants
+        if self._held is None:
+            self._held = Spool(self._directory, f"held-{self.replid[:8]}", limit=self._spool_limit)
+            self._held_read = 0
+        self._on_wanted(self, self.wanted)
+
+    def _mark(self) -> None:
+        if self._marks_source[-1] == self.source_offset:
+            self._marks_own[-1] = self.stream.end
+            return
+        if len(self._marks_source) >= MARKS:
+            half = MARKS // 2
+            self._marks_source[:half] = self._marks_source[1:half:2]
+            self._marks_own[:half] = self._marks_own[1:half:2]
+        self._marks_source.append(self.source_offset)
+        self._marks_own.append(self.stream.end)
+
+
+class _AsideFile:
+    """A file that exists only while a hash waits for its count."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._fd, view, self._size)
+            self._size += written
+            view = view[written:]
+
+    def chunks(self) -> Iterator[bytes]:
+        position = 0
+        while position < self._size:
+            piece = os.pread(self._fd, 1 << 20, position)
+            position += len(piece)
+            yield piece
+
+    def clear(self) -> None:
+        self._size = 0
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,315 @@
+"""The cut-over: a protocol with a fence, so that no acknowledged write is lost and the writers wait as little as possible.
+
+    1  pause    CLIENT PAUSE lease WRITE on the source: writers wait, the pause ends by itself (a lease) if we die
+    2  drain    the source's offset M is read; the target has acknowledged what M means in our offsets
+    3  verify   what was written since the full verification is compared again, key by key
+    4  fence    one MULTI: min-replicas-to-write 255, then UNPAUSE: the held writers get errors, and so does everyone after them
+    5  drain    once more: everything acknowledged before the fence is on the target
+    6  promote  REPLICAOF NO ONE
+
+**Why a pause is not enough.** Writers held by CLIENT PAUSE get +OK *on the source* as soon as the pause times out, at whatever point we are.
+The fence is what makes the source refuse; it is atomic with the end of the pause, and it comes before the promotion. So at every moment at most
+one side acknowledges writes, and when the target starts to, it has everything the source ever acknowledged.
+
+**If we are killed** before 4: the lease ends, the source goes on, the target is still a replica. Between 4 and 6: the source refuses writes, the
+target is not promoted: nobody acknowledges anything until a person decides (``valkeep migrate abort`` restores the source). After 6: done.
+
+Sources without CLIENT PAUSE WRITE (before 6.2) are fenced at once (1 and 4 together: writers get errors while the rest is drained and verified).
+Where CONFIG is denied nothing can be fenced by us: the writers must be stopped by their owner (``external``), and we check that no write comes
+any more before we promote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from valkeep.client.server_info import server_info
+from valkeep.errors import ConnectionLost, ExitCode, Refused, ServerError, ValkeepError
+from valkeep.report.events import Emit, Phase
+
+if TYPE_CHECKING:
+    from valkeep.client.connection import Connection
+    from valkeep.migrate.state import MigrationState, StateFile
+
+__all__ = ["Aborted", "Cutover", "CutoverResult", "FenceMode", "abort", "fence_before", "is_fenced", "restore_target"]
+
+FENCE = "255"
+FENCED_BY = ("min-replicas-to-write", "min-replicas-max-lag")
+_OLD_NAMES = {"min-replicas-to-write": "min-slaves-to-write", "min-replicas-max-lag": "min-slaves-max-lag"}
+QUIET_SECONDS = 2.0
+
+
+class FenceMode(StrEnum):
+    """How the source is kept from writing. See the module's head."""
+
+    PAUSE = "pause"  # pause, then fence
+    DIRECT = "direct"  # fence at once
+    EXTERNAL = "external"  # the writers were stopped by their owner
+
+
+class Aborted(ValkeepError):
+    """The cut-over was called off; the source goes on writing."""
+
+    exit_code = ExitCode.JUDGED_BAD
+
+
+@dataclass(frozen=True, slots=True)
+class CutoverResult:
+    """``timeline``: (step, seconds on the job's clock) in order. ``write_pause_ms``: from the pause (or fence) until the target was promoted: how long a
+    writer that turns to the target at once could not write."""
+
+    timeline: tuple[tuple[str, float], ...]
+    write_pause_ms: float
+    fence: FenceMode
+    checked_keys: int
+
+
+class Cutover:
+    """One cut-over. ``drained(offset)`` returns when the target has acknowledged everything up to that source offset; ``verify(offset)`` compares what was
+    written since the full verification and returns (keys compared, differences); ``stopped()`` counts writes seen in the source's stream so far."""
+
+    def __init__(
+        self,
+        source: Connection,
+        target: Connection,
+        *,
+        fence: FenceMode,
+        lease_ms: int,
+        drained: Callable[[int], Awaitable[None]],
+        verify: Callable[[int], Awaitable[tuple[int, int]]],
+        writes_seen: Callable[[], int],
+        state: StateFile,
+        emit: Emit,
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._fence = fence
+        self._lease = lease_ms / 1000
+        self._drained = drained
+        self._verify = verify
+        self._writes_seen = writes_seen
+        self._state = state
+        self._emit = emit
+        self._clock = clock
+        self._timeline: list[tuple[str, float]] = []
+
+    async def run(self) -> CutoverResult:
+        """Drive the protocol. Raises ``Aborted`` (or what went wrong) when it was called off and the source is writable again; a ``ValkeepError`` with
+        ``definite=False`` when the source may be left fenced or the target promoted."""
+        before = {} if self._fence is FenceMode.EXTERNAL else await fence_before(self._source)
+        self._state.step("cutting", fence_before=before)
+        started = self._clock()
+        try:
+            checked = await self._silence_writers(started, before)
+            self._mark("drain-after-fence")
+            await self._drain(2 * self._lease)
+        except BaseException as error:
+            await asyncio.shield(self._call_off(before, error))
+            raise
+        await self._promote()
+        promoted = self._clock()
+        self._state.step("promoted")
+        return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._fence, checked)
+
+    async def _silence_writers(self, started: float, before: dict[str, str]) -> int:
+        """Steps 1 to 4: returns the number of keys compared. From here on the source acknowledges no write."""
+        if self._fence is FenceMode.EXTERNAL:
+            await self._expect_silence()
+            return await self._drain_and_verify()
+        if self._fence is FenceMode.DIRECT:
+            await self._raise_fence(before)
+            return await self._drain_and_verify()
+        self._mark("pause")
+        await self._source.call("CLIENT", "PAUSE", int(self._lease * 1000), "WRITE")
+        checked = await self._drain_and_verify()
+        if self._clock() - started > self._lease * 0.8:
+            raise Aborted(
+                f"draining and verifying took {self._clock() - started:.2f} s of the pause's lease of {self._lease:.2f} s; the source goes on writing",
+                remedy="wait until the target's lag is smaller, or give a longer --lease",
+                code="VK-CUTOVER-LEASE",
+            )
+        await self._raise_fence(before)
+        return checked
+
+    async def _drain_and_verify(self) -> int:
+        self._mark("drain")
+        offset = await self._drain(self._lease * 0.5)
+        self._mark("verify-changed")
+        checked, differences = await self._verify(offset)
+        if differences:
+            raise Aborted(
+                f"{differences} of {checked} keys that changed lately differ on the target; the source goes on writing",
+                remedy="see verification.json; run `valkeep migrate verify --repair`, then try the cut-over again",
+                code="VK-CUTOVER-DIFFERENT",
+            )
+        return checked
+
+    async def _expect_silence(self) -> None:
+        self._mark("wait-for-silence")
+        seen = self._writes_seen()
+        await asyncio.sleep(QUIET_SECONDS)
+        if self._writes_seen() != seen:
+            raise Aborted(
+                f"the source still gets writes ({self._writes_seen() - seen} bytes in {QUIET_SECONDS:.0f} s), and this user may not fence it",
+                remedy="stop the writers (or permit CONFIG SET to this user: ACL SETUSER … +config), then try again",
+                code="VK-CUTOVER-WRITERS",
+            )
+
+    async def _raise_fence(self, before: dict[str, str]) -> None:
+        self._mark("fence")
+        commands: list[tuple[str, ...]] = []
+        for name, old in before.items():
+            # A max-lag of 0 would switch the fence off.
+            value = (old if old != "0" else "10") if name.endswith("max-lag") else FENCE
+            commands.append(("CONFIG", "SET", name, value))
+        if self._fence is FenceMode.PAUSE:
+            commands.append(("CLIENT", "UNPAUSE"))
+        failed = [reply for reply in await self._source.execute(commands) if isinstance(reply, ServerError)]
+        if failed:
+            raise Aborted(
+                f"the source could not be fenced: {failed[0].message}",
+                remedy="permit CONFIG SET to this user, or stop the writers yourself and use --fence external",
+                code="VK-CUTOVER-FENCE",
+            )
+
+    async def _drain(self, seconds: float) -> int:
+        """Wait until the target has everything that the source acknowledged up to now; returns the source's offset."""
+        info = await server_info(self._source)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._drained(info.offset)
+        except TimeoutError:
+            raise Aborted(
+                f"the target did not acknowledge source offset {info.offset} within {seconds:.1f} s",
+                remedy="wait until the target's lag is smaller, or give a longer --lease",
+                code="VK-CUTOVER-LAG",
+            ) from None
+        return info.offset
+
+    async def _promote(self) -> None:
+        self._mark("promote")
+        try:
+            await self._target.call("REPLICAOF", "NO", "ONE")
+            role = (await self._target.call("ROLE"))[0]
+        except ValkeepError as error:
+            raise _promotion_uncertain(error.message) from error
+        if role != b"master":
+            raise _promotion_uncertain(f"its role is still {role.decode('ascii', 'replace')}")
+        self._mark("promoted")
+
+    async def _call_off(self, before: dict[str, str], cause: BaseException) -> None:
+        """Make the source writable again: nothing was promoted, so nothing can be lost by that."""
+        self._mark("call-off")
+        commands: list[tuple[str, ...]] = [("CONFIG", "SET", name, old) for name, old in before.items()]
+        if self._fence is FenceMode.PAUSE:
+            commands.append(("CLIENT", "UNPAUSE"))
+        if not commands:
+            return
+        try:
+            await self._source.pipeline(commands)
+            self._state.step("attached")
+        except ConnectionLost as error:
+            raise ValkeepError(
+                f"the cut-over was called off ({cause}), but the source did not answer when it should be made writable again: {error.message}",
+                remedy="run `valkeep migrate abort` as soon as the source answers; the target was not promoted",
+                definite=False,
+                code="VK-CUTOVER-UNFENCE",
+            ) from error
+
+    def _mark(self, name: str) -> None:
+        now = self._clock()
+        self._timeline.append((name, now))
+        self._emit(Phase(now, f"cutover:{name}"))
+
+
+def _promotion_uncertain(why: str) -> ValkeepError:
+    return ValkeepError(
+        f"the target may or may not have been promoted ({why}); the source is fenced, so no write is lost either way",
+        remedy="ask the target for its ROLE: if it is a primary, move the writers there; if not, `valkeep migrate abort` makes the source writable again",
+        definite=False,
+        code="VK-CUTOVER-PROMOTE",
+    )
+
+
+async def fence_before(source: Connection) -> dict[str, str]:
+    """The parameters that the fence sets, by the name this server knows, with their present values. Raises ``Refused`` where CONFIG is denied."""
+    found: dict[str, str] = {}
+    for name in FENCED_BY:
+        for known in (name, _OLD_NAMES[name]):
+            try:
+                reply = await source.call("CONFIG", "GET", known)
+            except ServerError as error:
+                raise Refused(
+                    f"the source may not be fenced by this user: {error.message}",
+                    remedy="permit CONFIG GET and SET to this user, or stop the writers yourself and use --fence external",
+                    code="VK-CUTOVER-FENCE",
+                ) from error
+            if reply:
+                found[known] = reply[1].decode()
+                break
+    return found
+
+
+async def is_fenced(source: Connection) -> bool:
+    """Whether the source refuses writes because of our fence."""
+    return FENCE in (await fence_before(source)).values()
+
+
+async def abort(source: Connection, target: Connection, state: StateFile, *, force: bool = False) -> list[str]:
+    """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences.
+
+    Raises ``Refused`` when the target was promoted already: making the source writable then would let two primaries diverge (``force`` does it).
+    """
+    found = state.current or state.read()
+    if found is None:
+        raise Refused(
+            f"no migration is recorded in {state.directory}",
+            remedy="give the --source and --target of the migration, or its --state folder",
+        )
+    done: list[str] = []
+    role = (await target.call("ROLE"))[0]
+    promoted = found.step == "promoted" or (found.step == "cutting" and role == b"master")
+    if promoted and not force:
+        raise Refused(
+            f"the target {found.target} is a primary already: the cut-over is complete, and it has every write that the source acknowledged",
+            remedy="move the writers to the target; `--force` makes the source writable too, and the two then diverge",
+            code="VK-ABORT-PROMOTED",
+        )
+    if found.fence_before:
+        replies = await source.pipeline(
+            [*(("CONFIG", "SET", name, old) for name, old in found.fence_before.items()), ("CLIENT", "UNPAUSE")]
+        )
+        refused = [reply for reply in replies[:-1] if isinstance(reply, ServerError)]
+        if refused:
+            raise ValkeepError(
+                f"the source could not be made writable: {refused[0].message}",
+                remedy="; ".join(f"CONFIG SET {name} {old}" for name, old in found.fence_before.items())
+                + " on the source, by a user who may",
+                definite=False,
+                code="VK-CUTOVER-UNFENCE",
+            )
+        done.append("the source accepts writes again (" + ", ".join(f"{name} {old}" for name, old in found.fence_before.items()) + ")")
+    else:
+        done.append("the source was never fenced and accepts writes")
+    if not promoted:
+        done += await restore_target(target, found)
+    state.step("aborted")
+    return done
+
+
+async def restore_target(target: Connection, found: MigrationState) -> list[str]:
+    """Detach the target from the gateway and put its settings back as they were found."""
+    done: list[str] = []
+    role = await target.call("ROLE")
+    if role[0] != b"master" and (not found.gateway or found.gateway == f"{role[1].decode()}:{role[2]}"):
+        await target.call("REPLICAOF", "NO", "ONE")
+        done.append("the target is detached; it keeps what was copied so far")
+    for name, old in found.target_before.items():
+        await target.call("CONFIG", "SET", name, old)
+        done.append(f"the target's {name} is {old or 'empty'} again")
+    return done

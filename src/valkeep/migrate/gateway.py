@@ -1,0 +1,481 @@
+"""The gateway: a replica to the source, a primary to the targets.
+
+It composes what the other modules do: the source's link feeds a channel, targets that connect are served from it, keys that the stream cannot
+express any more are fetched from the source, and what happens is told as events. One event loop, no threads; the only thing that may block it is
+the spool's disk.
+
+Who may attach: connections from the addresses of the targets that were named (``allow``), nobody else; a target whose ``primaryauth`` is set has to
+give that password (``password``). The listening socket is bound to one address, by default the one that faces the target.
+
+A channel is made when the source answers PSYNC with a full resync, one for each target format that was asked for. Sources are asked for one
+snapshot, whatever the number of targets.
+
+What it does not do (yet): continue a broken source link by PSYNC, clusters, delivery by push. A broken source link ends the gateway with the
+reason; targets that come back are continued from the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valkeep.client.connection import Connection
+from valkeep.client.server_info import ServerInfo, parse_info, server_info
+from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
+from valkeep.migrate.channel import GETACK, PING, Channel
+from valkeep.migrate.sink import LinkState, TargetLink
+from valkeep.migrate.source import SourceLink
+from valkeep.migrate.transform.stream import Copy, Place, Wanted
+from valkeep.migrate.transform.target import FieldTtl, TargetFormat
+from valkeep.report.events import Emit, Lag, Note, Phase, Progress
+from valkeep.wire import psync
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint, Secret
+    from valkeep.migrate.ledger import Ledger
+
+__all__ = ["Gateway", "GatewayOptions"]
+
+TICK_SECONDS = 0.5
+PING_SECONDS = 10.0
+HOLD_RETRY_SECONDS = 2.0
+COPY_TIMEOUT = 60.0
+BACKLOG_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """``source``: whom to replicate. ``formats``: one channel each. ``listen``: (host, port), port 0: any free one. ``allow``: addresses that may attach
+    (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds)."""
+
+    source: Endpoint
+    formats: tuple[TargetFormat, ...]
+    field_ttl: FieldTtl
+    listen: tuple[str, int]
+    allow: frozenset[str]
+    spool: Path
+    spool_limit: int = 0
+    backlog: int = BACKLOG_BYTES
+    password: Secret | None = None
+    username: str = "default"
+    tls: ssl.SSLContext | None = field(default=None, compare=False)
+
+
+class Gateway:
+    """See the module's head. ``async with Gateway(…) as gateway`` binds, connects and starts; leaving it closes everything and removes the spool.
+
+    ``failed``: ends with the error that ended the gateway's work; wait for it beside whatever else is waited for (``watch``).
+    """
+
+    def __init__(self, options: GatewayOptions, ledger: Ledger, emit: Emit, clock: Callable[[], float]) -> None:
+        self.options = options
+        self.ledger = ledger
+        self.channels: list[Channel] = []
+        self.links: list[TargetLink] = []
+        self.source_info: ServerInfo | None = None
+        self.address: tuple[str, int] = options.listen
+        self.snapshot_seconds = 0.0
+        self._emit = emit
+        self._clock = clock
+        self._source: SourceLink | None = None
+        self._admin: Connection | None = None
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] | None = None
+        self._snapshot_taken = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._resynced = asyncio.Event()
+        self._last_growth: dict[str, tuple[int, float]] = {}
+        self._acknowledging: dict[str, tuple[int, float]] = {}
+        self._started = 0.0
+        self._closing = False
+
+    # -- life ----------------------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Gateway:
+        self._failed = asyncio.get_running_loop().create_future()
+        self._failed.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _start(self) -> None:
+        options = self.options
+        self._started = self._clock()
+        self._admin = await Connection.open(options.source, client_name="valkeep-gateway")
+        info = self.source_info = await server_info(self._admin)
+        loop = asyncio.get_running_loop()
+        host, port = options.listen
+        try:
+            self._server = await loop.create_server(self._accept, host, port, ssl=options.tls)
+        except OSError as error:
+            raise ValkeepError(
+                f"the gateway cannot listen on {host}:{port}: {error.strerror or error}",
+                remedy="choose an address of this machine that the target reaches, and a free port: --listen HOST:PORT",
+                code="VK-LISTEN",
+            ) from error
+        bound: socket.socket = self._server.sockets[0]
+        self.address = bound.getsockname()[:2]
+        self._emit(Phase(self._clock(), "snapshot"))
+        present_as = ".".join(map(str, info.version)) if info.kind == "valkey" else ""
+        self._source = await SourceLink.open(options.source, self, listening_port=self.address[1], present_as=present_as)
+        self._spawn(self._watch_source(self._source), "source watch")
+        self._spawn(self._tick(), "tick")
+
+    async def close(self) -> None:
+        """End every link and task, close the port, remove the spool. Idempotent."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._source is not None:
+            self._source.close()
+        for link in list(self.links):
+            link.close("the gateway ends")
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._admin is not None:
+            await self._admin.close()
+        for channel in self.channels:
+            channel.close()
+        self.ledger.flush()
+
+    async def watch(self) -> None:
+        """Never returns; raises what ended the gateway's work."""
+        assert self._failed is not None  # noqa: S101 — entered
+        await asyncio.shield(self._failed)
+
+    # -- what others wait for --------------------------------------------------------------------------------------------------------
+
+    async def resynced(self) -> None:
+        """Return when the source has begun a full resync: there are channels."""
+        await self._or_failed(self._resynced.wait())
+
+    async def snapshot_taken(self) -> None:
+        """Return when the whole snapshot of the source is on the spool, checked and translated. Raises what went wrong instead."""
+        await self._or_failed(self._snapshot_taken.wait())
+
+    async def online(self, channel: Channel) -> TargetLink:
+        """Return the first link of this channel that has loaded the snapshot and takes the stream."""
+        while True:
+            for link in self.links:
+                if link.channel is channel and link.online and link.acknowledged >= channel.begins:
+                    return link
+            self._progress.clear()
+            await self._or_failed(self._progress.wait())
+
+    async def drained(self, source_offset: int) -> None:
+        """Return when every online target has applied everything up to this source offset."""
+        while True:
+            waiting = [channel for channel in self.channels if channel.covering(source_offset) is None]
+            if not waiting:
+                break
+            self._progress.clear()
+            await self._or_failed(self._progress.wait())
+        for channel in self.channels:
+            offset = channel.covering(source_offset)
+            assert offset is not None  # noqa: S101 — just waited for
+            links = [link for link in self.links if link.channel is channel and link.online]
+            if not links:
+                raise ConnectionLost(
+                    "no target is attached",
+                    remedy="see the target's log; the gateway goes on as soon as it connects again",
+                    code="VK-TARGET-LOST",
+                )
+            while any(link.acknowledged < offset for link in links):
+                channel.insert(GETACK)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await self._or_failed(asyncio.gather(*(self._acknowledged(link, offset) for link in links)))
+
+    @staticmethod
+    async def _acknowledged(link: TargetLink, offset: int) -> None:
+        try:
+            await link.acknowledged_up_to(offset)
+        except ConnectionError as error:
+            raise ConnectionLost(str(error), remedy="see the target's log, then start again", code="VK-TARGET-LOST") from error
+
+    async def _or_failed(self, work: Awaitable[object]) -> None:
+        """Wait for ``work``, or raise what ended the gateway."""
+        assert self._failed is not None  # noqa: S101 — entered
+        task: asyncio.Future[Any] = asyncio.ensure_future(work)
+        ended: asyncio.Future[Any] = self._failed
+        try:
+            await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                self._failed.result()
+            await task
+        finally:
+            if not task.done():
+                task.cancel()
+
+    # -- what can be asked -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def source_offset(self) -> int:
+        """The source's offset up to which everything has been received."""
+        return self._source.received if self._source is not None else 0
+
+    @property
+    def held(self) -> tuple[Wanted, ...]:
+        """Why channels do not go on, where a person has to do something."""
+        return tuple(channel.wanted for channel in self.channels if channel.wanted is not None and channel.wanted.hold is not None)
+
+    async def recopy(self, places: tuple[Place, ...]) -> None:
+        """Have these keys copied again from the source, in the stream, at a known offset; returns when the copies are in the stream."""
+        for channel in self.channels:
+            while not channel.demand(places):
+                self._progress.clear()
+                await self._or_failed(self._progress.wait())
+            while channel.wanted is not None or channel.held_bytes:
+                self._progress.clear()
+                await self._or_failed(self._progress.wait())
+
+    def release_snapshots(self) -> None:
+        """No further target will attach: give the snapshots' disk space back."""
+        for channel in self.channels:
+            channel.release_snapshot()
+
+    # -- Receiver: what the source sends -----------------------------------------------------------------------------------------------
+
+    def full_resync(self, replid: str, offset: int) -> None:
+        info = self.source_info
+        assert info is not None  # noqa: S101 — asked before the link was opened
+        self._emit(Note(self._clock(), "info", f"the source starts a full sync at offset {offset} of {replid}"))
+        for target in self.options.formats:
+            self.channels.append(
+                Channel(
+                    target,
+                    self.options.field_ttl,
+                    self.ledger,
+                    self.options.spool,
+                    secrets.token_hex(20),
+                    source_version=info.version if info.kind == "redis" else info.redis_version,
+                    source_offset=offset,
+                    spool_limit=self.options.spool_limit,
+                    on_wanted=self._wanted,
+                )
+            )
+        self._resynced.set()
+
+    def snapshot(self, data: memoryview) -> None:
+        for channel in self.channels:
+            channel.feed_snapshot(data)
+
+    def snapshot_end(self) -> None:
+        for channel in self.channels:
+            channel.end_snapshot()
+        self.ledger.flush()
+        self.snapshot_seconds = self._clock() - self._started
+        self._emit(Phase(self._clock(), "snapshot", done=True, detail=f"{self.channels[0].keys} keys"))
+        self._snapshot_taken.set()
+
+    def stream(self, data: memoryview) -> None:
+        acknowledge = False
+        for channel in self.channels:
+            channel.feed_stream(data)
+            acknowledge = channel.take_acknowledge() or acknowledge
+        if acknowledge and self._source is not None:
+            self._source.acknowledge()
+        self._progress.set()
+
+    # -- targets -----------------------------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> TargetLink:
+        password = self.options.password
+        conversation = psync.PrimarySide(password=password.reveal() if password is not None else None, username=self.options.username)
+        link = TargetLink(conversation, self._attach, self._detached, self._acknowledged_more)
+        self.links.append(link)
+        return link
+
+    def _attach(self, link: TargetLink, version: tuple[int, ...]) -> Channel:
+        if link.address not in self.options.allow:
+            raise Refused(
+                f"{link.address} is not one of the targets ({', '.join(sorted(self.options.allow))})",
+                remedy="name it: --allow ADDRESS",
+                code="VK-NOT-ALLOWED",
+            )
+        if not self.channels:
+            raise Refused("the source has not begun its snapshot yet", remedy="the target tries again by itself", code="VK-NOT-READY")
+        spoken = version[:2] or (7, 2)
+        fitting = [channel for channel in self.channels if channel.target.version[:2] <= spoken]
+        if not fitting:
+            known = ", ".join(channel.target.display for channel in self.channels)
+            raise Refused(
+                f"the target says it is version {'.'.join(map(str, version)) or '(unsaid)'}; this gateway serves {known}",
+                remedy="start the gateway for this target's version",
+                code="VK-TARGET-VERSION",
+            )
+        channel = max(fitting, key=lambda one: one.target.version)
+        self._emit(
+            Note(
+                self._clock(),
+                "info",
+                f"target {link.peer} (version {'.'.join(map(str, version)) or 'unsaid'}) attaches to {channel.replid}",
+            )
+        )
+        return channel
+
+    def _detached(self, link: TargetLink, reason: str) -> None:
+        if link in self.links:
+            self.links.remove(link)
+        if link.channel is not None and not self._closing:
+            self._emit(Note(self._clock(), "warning", f"target {link.peer} left at offset {link.acknowledged}: {reason}"))
+        elif link.refused and not self._closing:
+            self._emit(Note(self._clock(), "warning", link.refused))
+        self._progress.set()
+
+    def _acknowledged_more(self, link: TargetLink) -> None:
+        asked = self._acknowledging.get(link.peer)
+        if asked is not None and link.acknowledged >= asked[0]:
+            del self._acknowledging[link.peer]
+            self._emit(Lag(self._clock(), link.peer, link.lag, (self._clock() - asked[1]) * 1000))
+        self._progress.set()
+
+    # -- copies and holds --------------------------------------------------------------------------------------------------------------
+
+    def _wanted(self, channel: Channel, wanted: Wanted) -> None:
+        self._spawn(self._satisfy(channel, wanted), "copy")
+
+    async def _satisfy(self, channel: Channel, wanted: Wanted) -> None:
+        """Fetch what the channel waits for; where that does not help, say so and try again: the cause may go away."""
+        told = ""
+        if wanted.hold is not None:
+            told = self._tell_hold(wanted, wanted.hold.why, wanted.hold.remedy)
+        while channel.wanted is wanted:
+            if not wanted.places:
+                return
+            try:
+                channel.supply(await self._fetch(wanted.places))
+            except Refused as error:
+                if error.message != told:
+                    told = self._tell_hold(wanted, error.message, error.remedy)
+                await asyncio.sleep(HOLD_RETRY_SECONDS)
+            except ConnectionLost as error:
+                self._emit(Note(self._clock(), "warning", f"a key could not be copied again yet: {error.message}"))
+                await asyncio.sleep(HOLD_RETRY_SECONDS)
+        while channel.resume():
+            self._progress.set()
+            await asyncio.sleep(0)
+        self._progress.set()
+
+    def _tell_hold(self, wanted: Wanted, why: str, remedy: str) -> str:
+        key = wanted.places[0][1] if wanted.places else None
+        database = wanted.places[0][0] if wanted.places else 0
+        what = f"command {wanted.command.decode('ascii', 'replace')}"
+        self.ledger.record("held", what, why, policy=str(self.options.field_ttl), key=key, database=database, source_offset=wanted.offset)
+        self.ledger.flush()
+        self._emit(
+            Note(
+                self._clock(),
+                "error",
+                f"nothing more is sent from source offset {wanted.offset} on: {why}. {remedy[:1].upper()}{remedy[1:]}.",
+                {"code": "VK-HELD", "offset": wanted.offset, "remedy": remedy},
+            )
+        )
+        return why
+
+    async def _fetch(self, places: Sequence[Place]) -> list[Copy]:
+        """Read these keys from the source, each with the offset at which it had that value."""
+        if self._admin is None or self._admin.closed:
+            self._admin = await Connection.open(self.options.source, client_name="valkeep-gateway")
+        info = self.source_info
+        assert info is not None  # noqa: S101 — asked at the start
+        copies: list[Copy] = []
+        exact = info.redis_version >= (7, 0)
+        for database in sorted({place[0] for place in places}):
+            keys = [key for at, key in places if at == database]
+            commands: list[tuple[str | bytes, ...]] = []
+            for key in keys:
+                commands += [("DUMP", key), ("PEXPIRETIME" if exact else "PTTL", key)]
+            commands += [("TIME",), ("INFO", "replication")]
+            await self._admin.call("SELECT", database)
+            replies = await self._admin.execute(commands, timeout=COPY_TIMEOUT)
+            failed = next((reply for reply in replies if isinstance(reply, ServerError)), None)
+            if failed is not None:
+                raise Refused(
+                    f"the source does not let us copy a key again: {failed.message}",
+                    remedy="permit DUMP, PEXPIRETIME, PTTL, TIME, INFO and MULTI to this user",
+                    code="VK-COPY-DENIED",
+                )
+            offset = int(parse_info(replies[-1]).get("master_repl_offset", "0"))
+            now = int(replies[-2][0]) * 1000 + int(replies[-2][1]) // 1000
+            for index, key in enumerate(keys):
+                payload, expire = replies[2 * index], int(replies[2 * index + 1])
+                if not exact and expire >= 0:
+                    expire += now
+                copies.append(Copy(database, key, offset, payload, expire if expire >= 0 else -1))
+        return copies
+
+    # -- background --------------------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"gateway {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
+        for channel in self.channels:
+            if channel.snapshot is not None:
+                channel.snapshot.seal()
+        for link in list(self.links):
+            if link.state is not LinkState.ONLINE:
+                link.close("the source's snapshot broke off")
+
+    async def _watch_source(self, source: SourceLink) -> None:
+        await asyncio.shield(source.lost)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self._clock()
+            for channel in self.channels:
+                if channel.complete:
+                    self._tend(channel, now)
+                else:
+                    self._emit(self._snapshot_progress(channel, now))
+
+    def _tend(self, channel: Channel, now: float) -> None:
+        ends, since = self._last_growth.get(channel.replid, (-1, now))
+        if channel.ends != ends:
+            self._last_growth[channel.replid] = (channel.ends, now)
+        elif now - since > PING_SECONDS:
+            channel.insert(PING)
+        links = [link for link in self.links if link.channel is channel]
+        for link in links:
+            if not link.online:
+                snapshot = channel.snapshot.end if channel.snapshot is not None else 0
+                self._emit(Progress(now, "load", bytes=link.snapshot_sent, total_bytes=snapshot, total_keys=channel.keys))
+            elif link.peer not in self._acknowledging and channel.insert(GETACK):
+                self._acknowledging[link.peer] = (channel.ends, now)
+            elif link.peer in self._acknowledging:
+                self._emit(Lag(now, link.peer, link.lag, (now - self._acknowledging[link.peer][1]) * 1000))
+        if channel.snapshot is None and links:
+            channel.stream.trim(min(link.acknowledged for link in links) - self.options.backlog)
+
+    def _snapshot_progress(self, channel: Channel, now: float) -> Progress:
+        total = sum(self.source_info.keys.values()) if self.source_info is not None else 0
+        length = self._source.length if self._source is not None else 0
+        return Progress(now, "snapshot", keys=channel.keys, bytes=channel.snapshot_bytes, total_keys=total, total_bytes=length)

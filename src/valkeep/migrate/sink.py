@@ -1,0 +1,268 @@
+"""One target's link: the conversation that a Valkey replica expects of its primary, answered from a channel.
+
+A link goes through these states, in order; a lost connection ends it, and the target comes back on a new link, where PSYNC with our own
+replication id goes on from the stream spool:
+
+    handshake   PING, AUTH, REPLCONF …, until PSYNC
+    waiting     a bare newline each second while the snapshot is not ready to be sent
+    snapshot    ``$<length>`` when it is complete on disk, else ``$EOF:<mark>`` and its bytes as they come
+    loading     (EOF form only) until the target's first ACK: bytes sent before it would be lost
+    online      the stream, from the spool, at the target's own pace
+
+Reading (ACKs) goes on while we write. What is read from the spool is at most one piece beyond what the socket takes, so memory stays
+bounded however slow the target is.
+
+What it does not do: it decides nothing about who may attach (the gateway does), and it never resends or skips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from valkeep.errors import ValkeepError
+from valkeep.wire import psync
+
+if TYPE_CHECKING:
+    from valkeep.migrate.channel import Channel
+
+__all__ = ["LinkState", "TargetLink"]
+
+PIECE = 1 << 20
+HIGH_WATER = 1 << 20
+NEWLINE_SECONDS = 1.0
+BROKE_OFF = "the source's snapshot broke off"
+
+
+class LinkState(StrEnum):
+    """See the module's head."""
+
+    HANDSHAKE = "handshake"
+    WAITING = "waiting"
+    SNAPSHOT = "snapshot"
+    LOADING = "loading"
+    ONLINE = "online"
+    CLOSED = "closed"
+
+
+class TargetLink(asyncio.Protocol):
+    """One accepted connection. ``attach(link, version)`` gives the channel for the target's version, or raises ``ValkeepError`` (the target is told and
+    the connection closed); ``closed(link, reason)`` is called once, ``acknowledged(link)`` at each ACK. ``address``: where it comes from; ``peer``: what it
+    says its address is.
+
+    ``acknowledged``: the target has applied our stream up to this offset (-1: nothing acknowledged yet). ``sent``: written to the socket.
+    """
+
+    def __init__(
+        self,
+        conversation: psync.PrimarySide,
+        attach: Callable[[TargetLink, tuple[int, ...]], Channel],
+        closed: Callable[[TargetLink, str], None],
+        acknowledged: Callable[[TargetLink], None],
+    ) -> None:
+        self.state = LinkState.HANDSHAKE
+        self.peer = "?"
+        self.address = ""
+        self.refused = ""
+        self.version: tuple[int, ...] = ()
+        self.channel: Channel | None = None
+        self.acknowledged = -1
+        self.sent = -1
+        self.snapshot_sent = 0
+        self._conversation = conversation
+        self._attach = attach
+        self._closed = closed
+        self._on_acknowledged = acknowledged
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._heard = asyncio.Event()  # an ACK came
+        self._sender: asyncio.Task[None] | None = None
+
+    @property
+    def lag(self) -> int:
+        """Bytes of our stream that the target has not acknowledged."""
+        if self.channel is None:
+            return 0
+        return self.channel.ends - max(self.acknowledged, self.channel.begins)
+
+    @property
+    def online(self) -> bool:
+        return self.state is LinkState.ONLINE
+
+    async def acknowledged_up_to(self, offset: int) -> None:
+        """Return when the target has applied our stream up to ``offset``. Raises ``ConnectionError`` when the link is closed first."""
+        while self.acknowledged < offset:
+            if self.state is LinkState.CLOSED:
+                raise ConnectionError(f"the target {self.peer} closed its link at offset {self.acknowledged} of {offset}")
+            self._heard.clear()
+            await self._heard.wait()
+
+    def close(self, reason: str = "") -> None:
+        """Hang up."""
+        if self.state is not LinkState.CLOSED:
+            self._end(reason or "closed by us")
+
+    # -- asyncio.Protocol ----------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 — the kind that servers get
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self.address = peer[0]
+            self.peer = f"{peer[0]}:{peer[1]}"
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for event in self._conversation.receive(data):
+                self._on_event(event)
+        except ValkeepError as error:
+            self._end(error.message)
+        self._flush()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end(str(exc) if exc is not None else "the target hung up")
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # -- the conversation ------------------------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: psync.PrimaryEvent) -> None:
+        match event:
+            case psync.PsyncRequest():
+                self._serve(event)
+            case psync.Ack(offset):
+                self.acknowledged = max(self.acknowledged, offset)
+                self._heard.set()
+                self._on_acknowledged(self)
+            case psync.Command(args):
+                self._conversation.reply(
+                    psync.error_reply(f"ERR unknown command {args[0][:40].decode('ascii', 'backslashreplace')}: this is a gateway")
+                )
+            case psync.LoginFailed(username):
+                self.refused = f"{self.peer} gave a wrong password for {username}"
+            case psync.Failed(error):
+                self._flush()
+                self._end(error.message)
+
+    def _serve(self, request: psync.PsyncRequest) -> None:
+        replica = request.replica
+        if replica.listening_port:
+            self.peer = f"{replica.ip_address or self.peer.rpartition(':')[0]}:{replica.listening_port}"
+        self.version = replica.version
+        try:
+            channel = self.channel = self._attach(self, self.version)
+        except ValkeepError as error:
+            self._conversation.refuse(f"ERR {error.message}")
+            self._flush()
+            self._end(error.message)
+            return
+        known = channel.complete and request.replid == channel.replid and channel.stream.start <= request.offset - 1 <= channel.ends
+        work = self._continue(channel, request.offset - 1) if known else self._full_sync(channel, eof="eof" in replica.capabilities)
+        self._sender = asyncio.get_running_loop().create_task(self._run(work), name=f"target {self.peer}")
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (ConnectionError, ValkeepError) as error:
+            self._end(str(error))
+
+    async def _full_sync(self, channel: Channel, *, eof: bool) -> None:
+        self.state = LinkState.WAITING
+        self._conversation.full_resync(channel.replid, channel.begins)
+        self._flush()
+        snapshot = channel.snapshot
+        if snapshot is None:
+            raise ConnectionError("the snapshot is not kept any more: the target needs a new migration")
+        # A target that did not say `capa eof` only takes a snapshot whose length is known.
+        while not channel.complete and not (eof and snapshot.end):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(NEWLINE_SECONDS):
+                    await snapshot.grown(snapshot.end)
+                    continue
+            if snapshot.sealed and not channel.complete:
+                raise ConnectionError(BROKE_OFF)
+            self._conversation.keep_alive()
+            self._flush()
+        mark = None if channel.complete else channel.replid.encode()
+        self._conversation.begin_payload(length=snapshot.end if mark is None else None, mark=mark)
+        self._flush()
+        self.state = LinkState.SNAPSHOT
+        while True:
+            piece = snapshot.read(self.snapshot_sent, PIECE)
+            if piece:
+                self.snapshot_sent += len(piece)
+                self._write(piece)
+                await self._room()
+            elif snapshot.sealed:
+                break
+            else:
+                await snapshot.grown(self.snapshot_sent)
+        if not channel.complete:
+            raise ConnectionError(BROKE_OFF)
+        self._conversation.end_payload()
+        self._flush()
+        self.state = LinkState.LOADING
+        while not self._conversation.may_stream:
+            self._heard.clear()
+            await self._heard.wait()
+        await self._stream(channel, channel.begins)
+
+    async def _continue(self, channel: Channel, offset: int) -> None:
+        self._conversation.continue_with(channel.replid)
+        self._flush()
+        self.acknowledged = offset
+        await self._stream(channel, offset)
+
+    async def _stream(self, channel: Channel, offset: int) -> None:
+        self.state = LinkState.ONLINE
+        self.sent = offset
+        self._heard.set()
+        self._on_acknowledged(self)
+        spool = channel.stream
+        while True:
+            piece = spool.read(self.sent, PIECE)
+            if piece:
+                self.sent += len(piece)
+                self._write(piece)
+                await self._room()
+            elif spool.sealed:
+                raise ConnectionError("the gateway ends")
+            else:
+                await spool.grown(self.sent)
+
+    # -- small ---------------------------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._write(self._conversation.data_to_send())
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def _room(self) -> None:
+        if not self._writable.is_set():
+            await self._writable.wait()
+        if self.state is LinkState.CLOSED:
+            raise ConnectionError("the link is closed")
+
+    def _end(self, reason: str) -> None:
+        if self.state is LinkState.CLOSED:
+            return
+        self.state = LinkState.CLOSED
+        self._writable.set()
+        self._heard.set()
+        if self._sender is not None and self._sender is not asyncio.current_task():
+            self._sender.cancel()
+        if self._transport is not None:
+            self._transport.close()
+        self._closed(self, reason)

@@ -1,0 +1,152 @@
+"""The spool: what waits on disk, so that neither the source's output buffer nor our memory has to hold it.
+
+Why a file and not memory: a target that loads a snapshot does not read its stream for minutes, a slow one for longer, and in that
+time the source goes on writing. Whatever the source sends is drained at once and appended here; targets read at their own pace.
+While they keep up, the pages they read are still in the page cache and no disk is touched.
+
+A spool is an append-only log addressed by absolute offsets (the same numbers that PSYNC uses), cut into segments so that what every
+target has acknowledged can be given back to the disk::
+
+    start                                     end
+      |.. segment ..|.. segment ..|.. segment |
+      812           67109676      ...
+
+What it does not do: it is not durable across a crash of the machine (nothing is fsynced: after a crash the migration starts again
+from a full sync), and it is not shared between processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from valkeep.errors import LocalProtocolError, ValkeepError
+
+__all__ = ["Spool", "SpoolFull"]
+
+SEGMENT_BYTES = 64 << 20
+
+
+class SpoolFull(ValkeepError):
+    """The spool's disk is full, or the spool reached the limit that was given for it."""
+
+    code = "VK-SPOOL-FULL"
+
+
+@dataclass(slots=True)
+class _Segment:
+    start: int  # absolute offset of its first byte
+    end: int  # absolute offset after its last byte
+    path: Path
+    fd: int
+
+
+class Spool:
+    """An append-only log of bytes in ``directory``, addressed by absolute offsets; one writer, any number of readers, one event loop.
+
+    ``start``, ``end``: absolute offsets of the first byte kept and after the last byte. ``limit``: most bytes kept on disk (0: what the
+    disk holds). The files are removed by ``close``.
+    """
+
+    def __init__(self, directory: Path, name: str, *, start: int = 0, limit: int = 0, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.directory = directory
+        self.name = name
+        self.start = start
+        self.end = start
+        self.limit = limit
+        self.sealed = False
+        self._segment_bytes = segment_bytes
+        self._segments: list[_Segment] = []
+        self._grown = asyncio.Event()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._open_segment()
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Write ``data`` at ``end``. Raises ``SpoolFull``; what was appended before stays readable."""
+        view = memoryview(data)
+        if self.sealed:
+            raise LocalProtocolError(f"append to the sealed spool {self.name}", remedy="this is a bug of Valkeep: please report it")
+        if self.limit and self.end + len(view) - self.start > self.limit:
+            raise SpoolFull(
+                f"the spool {self.name} reached its limit of {self.limit} bytes",
+                remedy="raise --spool-limit, or find out why the target does not keep up (its log, its INFO replication)",
+            )
+        while view:
+            segment = self._segments[-1]
+            room = self._segment_bytes - (segment.end - segment.start)
+            if room <= 0:
+                self._open_segment()
+                continue
+            part = view[:room]
+            try:
+                written = os.pwrite(segment.fd, part, segment.end - segment.start)
+            except OSError as error:
+                raise self._failed(error) from error
+            segment.end += written
+            self.end += written
+            view = view[written:]
+        self._grown.set()
+
+    def read(self, offset: int, limit: int) -> bytes:
+        """At most ``limit`` bytes from ``offset`` on; empty at the end. ``offset`` must lie within [start, end]."""
+        if not self.start <= offset <= self.end:
+            raise LocalProtocolError(
+                f"read of spool {self.name} at {offset}, which keeps {self.start}..{self.end}",
+                remedy="this is a bug of Valkeep: please report it",
+            )
+        for segment in reversed(self._segments):
+            if segment.start <= offset < segment.end:
+                size = min(limit, segment.end - offset)
+                return os.pread(segment.fd, size, offset - segment.start)
+        return b""
+
+    def seal(self) -> None:
+        """Nothing more will be appended; readers waiting for growth wake up."""
+        self.sealed = True
+        self._grown.set()
+
+    async def grown(self, beyond: int) -> None:
+        """Return when ``end`` is past ``beyond``, or the spool is sealed."""
+        while self.end <= beyond and not self.sealed:
+            self._grown.clear()
+            await self._grown.wait()
+
+    def trim(self, offset: int) -> None:
+        """Give segments that lie wholly before ``offset`` back to the disk."""
+        while len(self._segments) > 1 and self._segments[0].end <= offset:
+            self._remove(self._segments.pop(0))
+            self.start = self._segments[0].start
+
+    def close(self) -> None:
+        """Close and remove the files."""
+        self.seal()
+        while self._segments:
+            self._remove(self._segments.pop())
+
+    def _open_segment(self) -> None:
+        path = self.directory / f"{self.name}-{self.end:020d}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._segments.append(_Segment(self.end, self.end, path, fd))
+
+    @staticmethod
+    def _remove(segment: _Segment) -> None:
+        os.close(segment.fd)
+        segment.path.unlink(missing_ok=True)
+
+    def _failed(self, error: OSError) -> ValkeepError:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            return SpoolFull(
+                f"no space left for the spool in {self.directory} ({self.end - self.start} bytes of {self.name} are there)",
+                remedy="free space there or choose another folder with --spool DIR; the source was not touched and goes on serving",
+            )
+        return ValkeepError(
+            f"the spool in {self.directory} cannot be written: {error.strerror}",
+            remedy="check the folder's permissions and disk, or choose another one with --spool DIR",
+            code="VK-SPOOL-WRITE",
+        )

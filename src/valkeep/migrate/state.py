@@ -1,0 +1,101 @@
+"""What has to survive a kill -9: one small file that says what was changed outside of Valkeep, so that ``abort`` can undo it.
+
+The rule is *intent first*: before anything is changed on the source or the target, the file says what will be changed and what it was
+before, and is on the disk (fsync of the file and its folder). What really happened is then asked from the servers themselves: a source
+whose ``min-replicas-to-write`` is ours is fenced, a target that is no replica any more is promoted. So the file and reality can't disagree
+in a way that loses writes; at worst ``abort`` restores a value that was never changed.
+
+No secrets: endpoints are stored without passwords, which ``abort`` takes again from the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from valkeep.errors import UsageError, ValkeepError
+
+__all__ = ["MigrationState", "StateFile", "default_directory"]
+
+SCHEMA = 1
+FILE = "migration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationState:
+    """``step``: attaching → attached → cutting → promoted | aborted. ``source``, ``target``: URLs without secrets. ``target_before``: settings as found;
+    ``fence_before``: the source's values of the two parameters that the fence sets; ``pid``: of the Valkeep that wrote it."""
+
+    step: str
+    source: str
+    target: str
+    pid: int
+    gateway: str = ""
+    target_before: dict[str, str] = field(default_factory=dict)
+    fence_before: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+class StateFile:
+    """The file in ``directory``; ``write`` returns when it is on the disk."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / FILE
+        self.current: MigrationState | None = None
+
+    def write(self, state: MigrationState) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = self.path.with_suffix(".new")
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(asdict(state), file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+            folder = os.open(self.directory, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise ValkeepError(
+                f"the migration's state cannot be written to {self.path}: {error.strerror}",
+                remedy="free space there or choose another folder with --state DIR",
+                code="VK-STATE-WRITE",
+            ) from error
+        self.current = state
+
+    def step(self, step: str, **changes: Any) -> None:
+        """Write the current state with another step."""
+        if self.current is None:
+            raise UsageError("there is no migration to continue here", remedy="start one with `valkeep migrate run`")
+        self.write(replace(self.current, step=step, **changes))
+
+    def read(self) -> MigrationState | None:
+        """What the file says; None when there is none. Raises ``ValkeepError`` when it was written by a Valkeep that this one doesn't understand."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content.get("schema") != SCHEMA:
+                raise ValueError(f"schema {content.get('schema')}")
+            self.current = MigrationState(**content)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, OSError) as error:
+            raise ValkeepError(
+                f"{self.path} is not a migration state that this Valkeep understands: {error}",
+                remedy="use the Valkeep that wrote it; if the migration is over, remove the folder",
+                code="VK-STATE-READ",
+            ) from error
+        return self.current
+
+
+def default_directory(source: str, target: str) -> Path:
+    """Where a migration between these two (URLs without secrets) keeps its state: below XDG_STATE_HOME, one folder a pair."""
+    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")  # noqa: PTH118, PTH111
+    name = hashlib.sha256(f"{source}\n{target}".encode()).hexdigest()[:12]
+    return Path(home) / "valkeep" / name
