@@ -88,7 +88,7 @@ class Chunks:
         except BaseException as error:
             self.failed = True
             if isinstance(error, RemoteProtocolError) and error is not self.error:
-                raise self.broken(error.message) from None  # of a packed structure: say where
+                raise RemoteProtocolError(f"{self.place()}: {error.message}", remedy=error.remedy) from None  # say where
             raise
         self.sum(self.mark)
         if finished:
@@ -98,6 +98,7 @@ class Chunks:
             self.need = self.size - self.mark + self.missing
         self.base += self.mark
         self.mark = 0
+        self.pos = 0
         self.raw = b""
         self.view = memoryview(b"")
 
