@@ -207,3 +207,35 @@ def test_doctor_says_for_everything_absent_what_that_disables_and_a_remedy() -> 
             assert one["disables"], one
             assert one["remedy"], one
     assert done.returncode in (0, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="process titles are read from /proc")
+@pytest.mark.parametrize("secret", ["s3cret", "p%40ss", "with@at/and:more", "한글"])
+def test_a_password_in_a_url_does_not_stay_in_the_process_title_and_still_arrives(secret: str) -> None:
+    script = """
+import sys, types, typer
+from valkeep import cli
+app = typer.Typer()
+@app.command()
+def probe(source: str = "", after: str = "") -> None:
+    print(source, after, flush=True)
+    sys.stdin.read()
+module = types.ModuleType("probe_module"); module.app = app; module.__spec__ = types.SimpleNamespace()
+sys.modules["probe_module"] = module
+cli.COMMANDS["probe"] = cli.Entry("probe_module", "")
+cli.main()
+"""
+    url = f"redis://user:{secret}@127.0.0.1:6379/0"
+    running = subprocess.Popen(
+        [sys.executable, "-c", script, "probe", "--source", url, "--after", "untouched"],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == f"{url} untouched\n"
+    title = Path(f"/proc/{running.pid}/cmdline").read_bytes().split(b"\0")
+    running.communicate()
+    assert secret.encode() not in b" ".join(title)
+    assert b"redis://user:" + b"*" * len(secret.encode()) + b"@127.0.0.1:6379/0" in title
+    assert b"untouched" in title

@@ -25,6 +25,7 @@ from types import FrameType
 from typing import NoReturn
 
 from valkeep import __version__
+from valkeep.cli.argv import hide_passwords
 from valkeep.errors import ExitCode, UsageError, ValkeepError
 
 __all__ = ["COMMANDS", "Entry", "commands", "main", "run"]
@@ -65,7 +66,9 @@ def commands() -> dict[str, Entry]:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script: `run`, then leave."""
-    code = run(list(sys.argv[1:] if argv is None else argv))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    hide_passwords(arguments)
+    code = run(arguments)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
