@@ -1,7 +1,7 @@
 """The end state of the writers' keys, read by ordinary commands: what the checkers compare a history with.
 
 No decoder of ours is in this path: GET, LRANGE, XRANGE, SMEMBERS and PEXPIRETIME as any client would send them, in one pipeline per
-database, while no writer is at work. Which keys there are comes from the history, so a key that should be there and is not is seen.
+database, while no writer is at work. Which keys there are comes from the writers, so a key that should be there and is not is seen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.drill.checkers.expiry import ABSENT, PERSISTENT
 from valkeep.drill.checkers.sequences import pack_id
 from valkeep.drill.checkers.transactions import Group
-from valkeep.drill.history import Datum, History
+from valkeep.drill.history import Datum
 from valkeep.drill.workloads.mix import split
 from valkeep.errors import ServerError
 
@@ -49,14 +49,6 @@ def _numbers(value: Value) -> list[Datum]:
     return [_number(item) for item in value] if isinstance(value, list) else []
 
 
-def keys_of(history: History) -> dict[str, list[bytes]]:
-    """Function → the keys that it was ever called for."""
-    found: dict[str, dict[bytes, None]] = {}
-    for operation in history:
-        found.setdefault(operation.function, {})[operation.key] = None
-    return {function: list(keys) for function, keys in found.items()}
-
-
 def _commands(function: str, key: bytes, *, absolute: bool) -> list[Command]:
     match function:
         case "set" | "incr":
@@ -74,7 +66,7 @@ def _commands(function: str, key: bytes, *, absolute: bool) -> list[Command]:
 
 
 async def read_end_state(endpoint: Endpoint, keys: dict[str, list[bytes]], *, now_ms: int) -> EndState:
-    """``keys``: of ``keys_of``. ``now_ms``: wall clock, for servers before 7.0, which have PTTL but not PEXPIRETIME."""
+    """``keys``: function → the keys that it was ever called for. ``now_ms``: wall clock, for servers before 7.0, which have PTTL but not PEXPIRETIME."""
     state = EndState()
     databases = sorted({split(key)[0] for listed in keys.values() for key in listed})
     for database in databases:

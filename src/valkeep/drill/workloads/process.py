@@ -33,9 +33,9 @@ class WriterProcess:
         self._listener: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
+        self._process = await asyncio.create_subprocess_exec(  # its lines are short, but for the keys of a pause
             sys.executable, "-m", "valkeep.drill.workloads.writers",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True, limit=1 << 22,
         )  # fmt: skip
         self._listener = asyncio.create_task(self._listen())
         try:
@@ -53,10 +53,12 @@ class WriterProcess:
         """Begin, or go on after a pause."""
         self._tell({"do": "start"})
 
-    async def pause(self) -> int:
-        """Stop sending; returns the number of operations recorded so far once nothing is in flight."""
+    async def pause(self) -> tuple[int, dict[str, list[bytes]]]:
+        """Stop sending. Once nothing is in flight: operations recorded so far, and function → keys touched so far."""
         self._tell({"do": "pause"})
-        return int((await self._hear("paused", 30))["operations"])
+        said = await self._hear("paused", 30)
+        keys = {str(function): [key.encode("latin-1") for key in listed] for function, listed in said["keys"].items()}
+        return int(said["operations"]), keys
 
     async def finish(self) -> History:
         """End the writers; what they recorded."""

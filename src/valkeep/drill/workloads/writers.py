@@ -14,7 +14,7 @@ The conversation, JSON lines::
     worker → {"event": "ready"}
     parent → {"do": "start" | "pause" | "resume" | "stop"}
     worker → {"event": "acked", "at": ns, "acked": n, "refused": n, "node": name}      every 100 ms
-    worker → {"event": "paused", "operations": n} … {"event": "history", "path": …}
+    worker → {"event": "paused", "operations": n, "keys": {function: […]}} … {"event": "history", "path": …}
 
 Times are CLOCK_MONOTONIC, which all processes of a machine share.
 """
@@ -96,6 +96,7 @@ class Squad:
         self.acked = 0
         self.refused = 0
         self.node = settings.nodes[0][0]
+        self.touched: dict[str, set[bytes]] = {}  # function -> the keys that it was called for
         self._names = [name for name, _ in settings.nodes]
         self._endpoints = [Endpoint.parse(url) for _, url in settings.nodes]
         self._go = asyncio.Event()
@@ -164,6 +165,8 @@ class Squad:
         commands = [command for step in steps for command in step.commands]
         invoked = time.monotonic_ns()
         numbers = [history.invoke(writer.number, step.function, step.key, step.value, invoked) for step in steps]
+        for step in steps:
+            self.touched.setdefault(step.function, set()).add(step.key)
         try:
             replies = await connection.pipeline(commands, timeout=PATIENCE)
         except ValkeepError as error:
@@ -237,7 +240,8 @@ async def _obey(reader: asyncio.StreamReader, squad: Squad) -> bool:
                 squad.start()
             case "pause":
                 await squad.pause()
-                _say(event="paused", operations=len(squad.history), acked=squad.acked)
+                keys = {function: [key.decode("latin-1") for key in sorted(found)] for function, found in squad.touched.items()}
+                _say(event="paused", operations=len(squad.history), keys=keys)
             case "stop":
                 squad.stop()
                 return True
