@@ -104,9 +104,9 @@ class Channel:
         return self.stream.end
 
     @property
-    def commands(self) -> int:
-        """Commands of the stream that were looked at one by one."""
-        return self._translator.commands if self._translator is not None else 0
+    def writes(self) -> int:
+        """Commands of the source's stream so far that may have written something."""
+        return self._translator.writes if self._translator is not None else 0
 
     @property
     def held_bytes(self) -> int:
@@ -135,7 +135,7 @@ class Channel:
                 remedy="start again; report this with the source's version",
                 code="VK-SNAPSHOT-TRAILING",
             )
-        assert self.snapshot is not None  # noqa: S101 — only released after it is complete
+        assert self.snapshot is not None
         self.snapshot.seal()
         self.complete = True
         database = max(self._reader.repl_stream_db, 0)
@@ -165,7 +165,7 @@ class Channel:
 
     def supply(self, copies: list[Copy]) -> None:
         """What was wanted is here. Raises ``Refused`` when a value cannot be sent; the channel then goes on waiting."""
-        assert self._translator is not None  # noqa: S101 — something was wanted
+        assert self._translator is not None
         self._translator.supply(copies)
         self.wanted = None
 
@@ -227,7 +227,7 @@ class Channel:
 
     def _translate(self) -> None:
         translator = self._translator
-        assert translator is not None  # noqa: S101 — the snapshot is complete before its stream comes
+        assert translator is not None
         while self._buffer and translator.wants is None:
             consumed, out = translator.feed(self._buffer, self.source_offset)
             if len(out):
@@ -247,8 +247,8 @@ class Channel:
         return self.wanted is not None
 
     def _wait(self) -> None:
-        assert self._translator is not None  # noqa: S101
-        assert self._translator.wants is not None  # noqa: S101
+        assert self._translator is not None
+        assert self._translator.wants is not None
         self.wanted = self._translator.wants
         if self._held is None:
             self._held = Spool(self._directory, f"held-{self.replid[:8]}", limit=self._spool_limit)

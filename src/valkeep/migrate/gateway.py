@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, parse_info, server_info
@@ -94,12 +94,12 @@ class Gateway:
         self._resynced = asyncio.Event()
         self._last_growth: dict[str, tuple[int, float]] = {}
         self._acknowledging: dict[str, tuple[int, float]] = {}
-        self._started = 0.0
+        self.started = 0.0
         self._closing = False
 
     # -- life ----------------------------------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Gateway:
+    async def __aenter__(self) -> Self:
         self._failed = asyncio.get_running_loop().create_future()
         self._failed.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -114,7 +114,7 @@ class Gateway:
 
     async def _start(self) -> None:
         options = self.options
-        self._started = self._clock()
+        self.started = self._clock()
         self._admin = await Connection.open(options.source, client_name="valkeep-gateway")
         info = self.source_info = await server_info(self._admin)
         loop = asyncio.get_running_loop()
@@ -157,18 +157,18 @@ class Gateway:
 
     async def watch(self) -> None:
         """Never returns; raises what ended the gateway's work."""
-        assert self._failed is not None  # noqa: S101 — entered
+        assert self._failed is not None
         await asyncio.shield(self._failed)
 
     # -- what others wait for --------------------------------------------------------------------------------------------------------
 
     async def resynced(self) -> None:
         """Return when the source has begun a full resync: there are channels."""
-        await self._or_failed(self._resynced.wait())
+        await self.beside(self._resynced.wait())
 
     async def snapshot_taken(self) -> None:
         """Return when the whole snapshot of the source is on the spool, checked and translated. Raises what went wrong instead."""
-        await self._or_failed(self._snapshot_taken.wait())
+        await self.beside(self._snapshot_taken.wait())
 
     async def online(self, channel: Channel) -> TargetLink:
         """Return the first link of this channel that has loaded the snapshot and takes the stream."""
@@ -177,7 +177,7 @@ class Gateway:
                 if link.channel is channel and link.online and link.acknowledged >= channel.begins:
                     return link
             self._progress.clear()
-            await self._or_failed(self._progress.wait())
+            await self.beside(self._progress.wait())
 
     async def drained(self, source_offset: int) -> None:
         """Return when every online target has applied everything up to this source offset."""
@@ -186,10 +186,10 @@ class Gateway:
             if not waiting:
                 break
             self._progress.clear()
-            await self._or_failed(self._progress.wait())
+            await self.beside(self._progress.wait())
         for channel in self.channels:
             offset = channel.covering(source_offset)
-            assert offset is not None  # noqa: S101 — just waited for
+            assert offset is not None
             links = [link for link in self.links if link.channel is channel and link.online]
             if not links:
                 raise ConnectionLost(
@@ -201,7 +201,7 @@ class Gateway:
                 channel.insert(GETACK)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.05):
-                        await self._or_failed(asyncio.gather(*(self._acknowledged(link, offset) for link in links)))
+                        await self.beside(asyncio.gather(*(self._acknowledged(link, offset) for link in links)))
 
     @staticmethod
     async def _acknowledged(link: TargetLink, offset: int) -> None:
@@ -210,9 +210,9 @@ class Gateway:
         except ConnectionError as error:
             raise ConnectionLost(str(error), remedy="see the target's log, then start again", code="VK-TARGET-LOST") from error
 
-    async def _or_failed(self, work: Awaitable[object]) -> None:
-        """Wait for ``work``, or raise what ended the gateway."""
-        assert self._failed is not None  # noqa: S101 — entered
+    async def beside(self, work: Awaitable[object]) -> None:
+        """Wait for ``work``, which is cancelled when the gateway fails first: that error is raised then."""
+        assert self._failed is not None
         task: asyncio.Future[Any] = asyncio.ensure_future(work)
         ended: asyncio.Future[Any] = self._failed
         try:
@@ -223,6 +223,7 @@ class Gateway:
         finally:
             if not task.done():
                 task.cancel()
+                await asyncio.wait({task})
 
     # -- what can be asked -----------------------------------------------------------------------------------------------------------
 
@@ -241,10 +242,10 @@ class Gateway:
         for channel in self.channels:
             while not channel.demand(places):
                 self._progress.clear()
-                await self._or_failed(self._progress.wait())
+                await self.beside(self._progress.wait())
             while channel.wanted is not None or channel.held_bytes:
                 self._progress.clear()
-                await self._or_failed(self._progress.wait())
+                await self.beside(self._progress.wait())
 
     def release_snapshots(self) -> None:
         """No further target will attach: give the snapshots' disk space back."""
@@ -255,7 +256,7 @@ class Gateway:
 
     def full_resync(self, replid: str, offset: int) -> None:
         info = self.source_info
-        assert info is not None  # noqa: S101 — asked before the link was opened
+        assert info is not None
         self._emit(Note(self._clock(), "info", f"the source starts a full sync at offset {offset} of {replid}"))
         for target in self.options.formats:
             self.channels.append(
@@ -281,7 +282,7 @@ class Gateway:
         for channel in self.channels:
             channel.end_snapshot()
         self.ledger.flush()
-        self.snapshot_seconds = self._clock() - self._started
+        self.snapshot_seconds = self._clock() - self.started
         self._emit(Phase(self._clock(), "snapshot", done=True, detail=f"{self.channels[0].keys} keys"))
         self._snapshot_taken.set()
 
@@ -395,7 +396,7 @@ class Gateway:
         if self._admin is None or self._admin.closed:
             self._admin = await Connection.open(self.options.source, client_name="valkeep-gateway")
         info = self.source_info
-        assert info is not None  # noqa: S101 — asked at the start
+        assert info is not None
         copies: list[Copy] = []
         exact = info.redis_version >= (7, 0)
         for database in sorted({place[0] for place in places}):

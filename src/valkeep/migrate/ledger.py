@@ -59,7 +59,7 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8", buffering=1 << 16)
 
-    def record(  # noqa: PLR0913 — a line has this many members
+    def record(
         self,
         action: str,
         what: str,

@@ -100,7 +100,7 @@ class SourceLink(asyncio.BufferedProtocol):
     # -- asyncio.BufferedProtocol -------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 — the kind that create_connection makes
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._heard_at = self._clock()
         self._ticker = asyncio.get_running_loop().create_task(self._tick(), name="source link")

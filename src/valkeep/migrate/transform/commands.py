@@ -302,7 +302,7 @@ def _function(args: list[bytes], situation: Situation) -> Outcome:
         return PASS
     # A dump of functions is opcodes and code, the same in every version; only the footer (version, CRC64) differs.
     body, claimed = args[2][:-10], int.from_bytes(args[2][-8:], "little")
-    if len(args[2]) < 10 or crc64(args[2][:-8]) != claimed:  # noqa: PLR2004 — the footer's size
+    if len(args[2]) < 10 or crc64(args[2][:-8]) != claimed:
         raise ValueError("FUNCTION RESTORE with a damaged payload")
     sealed = body + situation.target.rdb_version.to_bytes(2, "little")
     return Replace(((args[0], args[1], sealed + crc64(sealed).to_bytes(8, "little"), *args[3:]),))
@@ -322,7 +322,7 @@ def _refuse_field_ttl(args: list[bytes], situation: Situation) -> Hold:
 
 def _fields(args: list[bytes]) -> list[bytes]:
     """The field names of ``… FIELDS n f f …``."""
-    at = next(i for i, arg in enumerate(args) if i >= 2 and arg.upper() == b"FIELDS")  # noqa: PLR2004 — behind name and key
+    at = next(i for i, arg in enumerate(args) if i >= 2 and arg.upper() == b"FIELDS")
     count = int(args[at + 1])
     fields = args[at + 2 : at + 2 + count]
     if len(fields) != count:
@@ -454,7 +454,7 @@ _RULES: Mapping[bytes, Rule] = {
 
 _SINCE: Mapping[bytes, tuple[int, int]] = {
     # from which source version on a name needs a look
-    **dict.fromkeys((b"SELECT", b"SWAPDB", b"MOVE", b"COPY", b"REPLCONF", b"RESTORE", b"RESTORE-ASKING", b"FUNCTION"), (0, 0)),
+    **dict.fromkeys((b"PING", b"SELECT", b"SWAPDB", b"MOVE", b"COPY", b"REPLCONF", b"RESTORE", b"RESTORE-ASKING", b"FUNCTION"), (0, 0)),
     **dict.fromkeys((b"XADD", b"XTRIM", b"BITOP", b"XDELEX", b"XACKDEL"), (8, 2)),
     **dict.fromkeys((b"SET", b"DELEX", b"DELIFEQ"), (8, 1)),
 }

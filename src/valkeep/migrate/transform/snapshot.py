@@ -151,7 +151,7 @@ class SnapshotTransform:
 
     def _records(self, view: memoryview, position: int, end: int) -> int:
         scanner = self._scanner
-        assert scanner is not None  # noqa: S101 — made in _header
+        assert scanner is not None
         while True:
             start = position
             if self._converter is None:
@@ -214,7 +214,7 @@ class SnapshotTransform:
 
     def _flagged_record(self, scanner: Scanner, view: memoryview, position: int, end: int) -> int:
         header = self.header
-        assert header is not None  # noqa: S101 — made in _header
+        assert header is not None
         prefix = parse_record_prefix(view, position, end, header.dialect)
         if prefix is None:
             return -1
@@ -237,8 +237,8 @@ class SnapshotTransform:
 
     def _stream_hash(self, view: memoryview, position: int, end: int) -> int:
         converter, prefix = self._hash, self._hash_prefix
-        assert converter is not None  # noqa: S101 — made in _begin_hash
-        assert prefix is not None  # noqa: S101
+        assert converter is not None
+        assert prefix is not None
         out = bytearray()
         position = converter.feed(view, position, end, out)
         if self.policy is FieldTtl.REFUSE and converter.fields_with_ttl and not self.target.field_ttl:
@@ -264,7 +264,7 @@ class SnapshotTransform:
 
     def _skip(self, view: memoryview, position: int, end: int) -> int:
         scanner = self._scanner
-        assert scanner is not None  # noqa: S101 — made in _header
+        assert scanner is not None
         position = scanner.scan(view, position, end)
         if scanner.stop == ITEM:
             self._state = _RECORDS
@@ -272,7 +272,7 @@ class SnapshotTransform:
 
     def _footer(self, view: memoryview, position: int, end: int) -> int:
         header = self.header
-        assert header is not None  # noqa: S101 — made in _header
+        assert header is not None
         size = 1 + (opcodes.FOOTER_SIZE if header.has_footer else 0)
         if end - position < size:
             return position
@@ -280,7 +280,7 @@ class SnapshotTransform:
         claimed = int.from_bytes(view[position + 1 : position + size], "little")
         if claimed and claimed != self._crc_in:
             raise RemoteProtocolError(
-                f"the snapshot is damaged: its checksum is {claimed:016x}, its bytes give {self._crc_in:016x} (after {self.bytes_in} bytes and {self.keys} keys)",
+                f"the snapshot is damaged: its checksum is {claimed:016x}, its bytes give {self._crc_in:016x} (after {self.keys} keys)",
                 remedy="start again; if it happens twice, check the source's memory and the network between (nothing was sent to be loaded)",
                 code="VK-SNAPSHOT-CRC",
             )
@@ -325,7 +325,7 @@ class SnapshotTransform:
 
     def _refuse(self, prefix: Prefix) -> None:
         header = self.header
-        assert header is not None  # noqa: S101 — made in _header
+        assert header is not None
         what = opcodes.name_of(header.dialect, prefix.type)
         raise Refused(
             f"key {prefix.key!r} in database {self._database} is of type {what}, which Valkey {self.target.display} cannot take",
@@ -335,7 +335,7 @@ class SnapshotTransform:
 
     def _note_stripped(self, kind: int) -> None:
         header = self.header
-        assert header is not None  # noqa: S101 — made in _header
+        assert header is not None
         if kind == opcodes.OP_MODULE_AUX:
             self.ledger.record("stripped", "module-aux", _MODULE_AUX_WHY, database=self._database, source_offset=self._offset)
             return

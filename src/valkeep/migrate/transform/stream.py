@@ -47,6 +47,8 @@ COMMAND_LIMIT = 64 << 20
 
 NEED_MORE, ATTENTION = 0, 1
 
+_NO_WRITES = frozenset({b"PING", b"SELECT", b"REPLCONF"})
+
 Place = tuple[int, bytes]
 """A key's place: (database, key)."""
 
@@ -97,11 +99,16 @@ class StreamTransform:
         self.database = database
         self.wants: Wanted | None = None
         self.acknowledge = False  # the source asked for an ACK (GETACK); the caller answers and clears it
-        self.commands = 0
+        self._attended = 0
         self.lost_fields = lost_fields if lost_fields is not None else MaybeSet()
         self._source_version = source_version
         self._scanner = CommandScanner(commands.verbatim(source_version, target))
         self._copies: dict[Place, Copy] = {}
+
+    @property
+    def writes(self) -> int:
+        """Commands so far, without those that write nothing (PING, SELECT, REPLCONF)."""
+        return self._scanner.commands + self._attended
 
     @property
     def at_boundary(self) -> bool:
@@ -137,25 +144,25 @@ class StreamTransform:
                 out += view[start:position]
                 if scanner.stop == NEED_MORE:
                     break
-            elif not scanner.at_boundary:
-                # A long command that had begun to pass verbatim before the copy was asked for.
+            else:
+                # A long command may have begun to pass verbatim before the copy was asked for.
                 start = position
                 position = scanner.finish(view, position, end)
                 out += view[start:position]
                 if not scanner.at_boundary:
                     break
-                continue
             parsed = scanner.command(view, position, end)
             if parsed is None:
                 if end - position > COMMAND_LIMIT:
                     self.wants = self._too_long(offset + position)
                 break
             args, after = parsed
-            if not self._one(args, view[position:after], offset + position, offset + after, out):
+            if not self._one(args, view[position:after], offset + position, out):
                 break
             position = after
-            self.commands += 1
-            scanner.passed(args[0].upper())
+            name = args[0].upper()
+            self._attended += name not in _NO_WRITES
+            scanner.passed(name)
         view.release()
         return position, out
 
@@ -176,7 +183,7 @@ class StreamTransform:
 
     # -- one command ------------------------------------------------------------------------------------------------------------
 
-    def _one(self, args: list[bytes], raw: memoryview, start: int, end: int, out: bytearray) -> bool:
+    def _one(self, args: list[bytes], raw: memoryview, start: int, out: bytearray) -> bool:
         """Translate one whole command; False when the stream has to wait (``wants`` is set, nothing was sent for it)."""
         name = args[0].upper()
         if self._copies:
@@ -265,7 +272,7 @@ class StreamTransform:
 
     def _reencoded(self, copy: Copy) -> bytes | None:
         """The copy's payload as the target takes it, or None when nothing of it is left (drop-field)."""
-        assert copy.payload is not None  # noqa: S101 — callers checked
+        assert copy.payload is not None
         mode = commands.convert_mode(self.target, self.policy)
         try:
             result = reencode_payload(copy.payload, self.target.dialect, self.target.rdb_version, mode)

@@ -1,0 +1,130 @@
+"""How other commands reach a running migration: a Unix socket in its state folder, one JSON line each way.
+
+``valkeep migrate cutover`` and ``abort`` find the folder (by --state, or by source and target), connect, send ``{"command": …}`` and print the
+answer. Only the user who runs the migration may (mode 0600). A migration that was killed leaves a socket that nobody answers: the caller
+then works from the state file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from valkeep.errors import Refused, ValkeepError
+
+__all__ = ["Control", "Lock", "ask"]
+
+SOCKET = "control"
+LOCK = "lock"
+LINE_LIMIT = 1 << 16
+ADDRESS_LIMIT = 107
+
+Handler = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Lock:
+    """Only one Valkeep may work on a state folder. Released when the process ends, also by kill -9."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / LOCK
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = self._path.open("w", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise Refused(
+                f"another Valkeep works on this migration ({self._path.parent})",
+                remedy="wait for it, or end it with `valkeep migrate abort`",
+                code="VK-STATE-LOCKED",
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Control:
+    """The running migration's side. ``handlers``: command -> what to do; their results are the answers, their ``ValkeepError`` too."""
+
+    def __init__(self, directory: Path, handlers: Mapping[str, Handler]) -> None:
+        self._path = directory / SOCKET
+        self._handlers = handlers
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> None:
+        self._path.unlink(missing_ok=True)
+        with _reachable(self._path) as address:
+            self._server = await asyncio.start_unix_server(self._serve, address, limit=LINE_LIMIT)
+        self._path.chmod(0o600)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ValueError, asyncio.LimitOverrunError):
+            request = json.loads(await reader.readline())
+            handler = self._handlers.get(request.get("command", "")) if isinstance(request, dict) else None
+            if handler is None:
+                answer: dict[str, Any] = {"ok": False, "error": "unknown command", "remedy": f"one of {', '.join(self._handlers)}"}
+            else:
+                try:
+                    answer = {"ok": True, **await handler()}
+                except ValkeepError as error:
+                    answer = {"ok": False, "error": error.message, "remedy": error.remedy, "definite": error.definite, "code": error.code}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+
+async def ask(directory: Path, command: str, timeout: float = 120.0) -> dict[str, Any] | None:
+    """Send a command to the migration that runs in this folder; None when none runs. Raises what it answered as an error."""
+    try:
+        with _reachable(directory / SOCKET) as address:
+            reader, writer = await asyncio.open_unix_connection(address, limit=LINE_LIMIT)
+    except OSError:
+        return None
+    try:
+        writer.write(json.dumps({"command": command}).encode() + b"\n")
+        async with asyncio.timeout(timeout):
+            line = await reader.readline()
+    except (OSError, TimeoutError):
+        line = b""
+    finally:
+        writer.close()
+    if not line:
+        raise ValkeepError(
+            f"the running migration did not answer to `{command}`",
+            remedy="look at its own output; try again",
+            definite=False,
+            code="VK-CONTROL",
+        )
+    answer: dict[str, Any] = json.loads(line)
+    if not answer.pop("ok"):
+        raise ValkeepError(answer["error"], remedy=answer["remedy"], definite=answer.get("definite", True), code=answer.get("code", ""))
+    return answer
+
+
+@contextlib.contextmanager
+def _reachable(path: Path) -> Iterator[str]:
+    """A name of the socket that fits into the 107 bytes of a Unix address: a longer one goes through its open folder."""
+    text = str(path)
+    if len(os.fsencode(text)) <= ADDRESS_LIMIT:
+        yield text
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

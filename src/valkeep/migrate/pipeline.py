@@ -1,0 +1,505 @@
+"""One migration, from preflight to promotion: composes preflight, gateway, verification and cut-over.
+
+    preflight      reads only; NO-GO or unacknowledged warnings end it here, nothing touched
+    snapshot       the gateway is a replica of the source; everything is read, checked, translated, spooled
+    load           the target is told to replicate from the gateway (when: see ``attach``)
+    follow         the target takes the stream; the verification compares both sides meanwhile
+    cut-over       at once, or when a person says so (``Ready.go``); see ``cutover``
+
+What goes wrong before the cut-over leaves the source untouched and detaches the target; what was copied stays there, said so. Every change made to a
+server is in the state file before it is made (``state``), so that ``abort`` can undo it after a kill -9.
+
+Files of the report folder: preflight.json, ledger.jsonl, verification.json, cutover.json, run.json. All have ``schema: 1``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valkeep.client.connection import Connection
+from valkeep.client.server_info import ServerInfo, server_info
+from valkeep.errors import ExitCode, Refused, ValkeepError
+from valkeep.migrate import attach
+from valkeep.migrate.control import Control, Lock
+from valkeep.migrate.cutover import Cutover, CutoverResult, FenceMode, restore_target
+from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.preflight import CutoverVariant, PreflightOptions, PreflightReport, preflight
+from valkeep.migrate.state import MigrationState, StateFile, default_directory
+from valkeep.migrate.transform.target import FieldTtl
+from valkeep.migrate.verify import Comparison, Verifier
+from valkeep.report.events import Emit, Note, Phase, VerdictEvent
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+
+__all__ = ["Ready", "RunOptions", "RunResult", "run"]
+
+ALL = "all"
+_FENCES = {
+    CutoverVariant.PAUSE_AND_FENCE: FenceMode.PAUSE,
+    CutoverVariant.FENCE_ONLY: FenceMode.DIRECT,
+    CutoverVariant.STOP_WRITERS: FenceMode.EXTERNAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """``cutover``: "auto" or "manual". ``wipe_target``: a target with keys is allowed. ``accept``: acknowledged preflight conditions ("all": every one).
+    ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT). ``lease_ms``: time-out of the pause.
+    ``fence``: None for the safest variant that the source permits. ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
+
+    source: Endpoint
+    target: Endpoint
+    field_ttl: FieldTtl = FieldTtl.REFUSE
+    cutover: str = "auto"
+    wipe_target: bool = False
+    accept: frozenset[str] = frozenset()
+    report: Path | None = None
+    spool: Path | None = None
+    spool_limit: int = 0
+    state: Path | None = None
+    listen: tuple[str, int] = ("", 0)
+    announce: tuple[str, int] | None = None
+    allow: frozenset[str] = frozenset()
+    lease_ms: int = 5000
+    fence: FenceMode | None = None
+    gateway_tls: ssl.SSLContext | None = field(default=None, compare=False)
+    source_primary: Endpoint | None = None
+    skip_verify: bool = False
+    rate_seconds: float = 1.0
+
+    @property
+    def state_directory(self) -> Path:
+        return self.state or default_directory(self.source.display, self.target.display)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a migration came to. ``verdict``: valid | invalid | unknown. ``timeline``: (step, seconds on the job's clock). Counts are of keys;
+    ``unexpected_error_replies``: commands that the target answered with an error since the migration began (must be 0)."""
+
+    verdict: str
+    exit_code: ExitCode
+    preflight: PreflightReport
+    verification: Comparison | None
+    keys: int
+    full_sync_seconds: float
+    mismatches: int
+    ledger: list[dict[str, object]]
+    write_pause_ms: float
+    timeline: tuple[tuple[str, float], ...]
+    source_version: str
+    source_rdb_version: int
+    target_version: str
+    unexpected_error_replies: int
+    elapsed_seconds: float
+    fence: str
+    changed_keys_checked: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema 1, without the parts that have files of their own."""
+        return {
+            "schema": 1,
+            "verdict": self.verdict,
+            "keys": self.keys,
+            "mismatches": self.mismatches,
+            "full_sync_seconds": round(self.full_sync_seconds, 3),
+            "write_pause_ms": round(self.write_pause_ms, 1),
+            "elapsed_seconds": round(self.elapsed_seconds, 3),
+            "source": {"version": self.source_version, "rdb_version": self.source_rdb_version},
+            "target": {"version": self.target_version},
+            "unexpected_error_replies": self.unexpected_error_replies,
+            "fence": self.fence,
+            "changed_keys_checked": self.changed_keys_checked,
+            "ledger": self.ledger,
+            "timeline": [{"step": step, "at": round(at, 6)} for step, at in self.timeline],
+        }
+
+
+@dataclass(slots=True)
+class Ready:
+    """The hand-over point of a manual cut-over: ``go`` is set by whoever may decide (a key, ``valkeep migrate cutover``)."""
+
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: bool = False
+
+
+async def run(options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready | None = None) -> RunResult:
+    """Migrate. Raises ``ValkeepError``: with ``definite`` True nothing is changed on the source and the target holds at most a copy; with
+    ``definite`` False see the remedy. Cancelling it (Ctrl-C) detaches the target and leaves the source writable."""
+    migration = _Migration(options, emit, clock, ready or Ready())
+    with Lock(options.state_directory):
+        return await migration.run()
+
+
+class _Migration:
+    """The state of one run: what ``run`` would otherwise hand from step to step."""
+
+    def __init__(self, options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready) -> None:
+        self.options = options
+        self.emit = emit
+        self.clock = clock
+        self.ready = ready
+        self.started = clock()
+        self.timeline: list[tuple[str, float]] = []
+        self.state = StateFile(options.state_directory)
+        self.comparison: Comparison | None = None
+        self.outcome: asyncio.Future[dict[str, Any]] | None = None
+        self.full_sync_seconds = 0.0
+
+    async def run(self) -> RunResult:
+        options = self.options
+        report = await self._preflight()
+        async with contextlib.AsyncExitStack() as stack:
+            source = await stack.enter_async_context(await self._open(options.source))
+            target = await stack.enter_async_context(await self._open(options.target))
+            found = await attach.look(target, options.field_ttl, wipe=options.wipe_target)
+            fence_at = await stack.enter_async_context(await self._fence_connection(source))
+            ledger = Ledger(options.report / "ledger.jsonl" if options.report else None)
+            stack.callback(ledger.close)
+            spool = stack.enter_context(self._spool())
+            gateway_options = await self._gateway_options(found, spool)
+            gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, self.emit, self.clock))
+            self.outcome = asyncio.get_running_loop().create_future()
+            await stack.enter_async_context(Control(options.state_directory, {"cutover": self._go, "status": self._status}))
+            async with self._attached(gateway, target, found):
+                verifier: Verifier | None = None
+                if not options.skip_verify:
+                    verifier = await stack.enter_async_context(self._verifier(gateway, spool))
+                    await gateway.beside(self._verify(verifier))
+                await self._wait_for_go(gateway, verifier)
+                fence = options.fence or _FENCES[report.cutover]
+                cut = await self._cut(gateway, fence_at, target, verifier, fence)
+            result = await self._result(report, gateway, target, found, ledger, cut)
+        self.emit(VerdictEvent(self.clock(), result.verdict, {"mismatches": result.mismatches}))
+        self._write("run.json", result.to_json())
+        return result
+
+    # -- steps ----------------------------------------------------------------------------------------------------------------------
+
+    async def _preflight(self) -> PreflightReport:
+        options = self.options
+        self._mark("preflight")
+        wanted = PreflightOptions(
+            field_ttl=options.field_ttl,
+            wipe_target=options.wipe_target,
+            gateway_tls=options.gateway_tls is not None,
+            rate_seconds=options.rate_seconds,
+        )
+        report = await preflight(options.source, options.target, wanted, self.emit)
+        accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
+        self._write("preflight.json", report.to_json(accepted))
+        if report.may_start(accepted):
+            return report
+        codes = report.blockers or report.open(accepted)
+        finding = next(one for one in report.findings if one.code == codes[0])
+        more = f" (and {', '.join(codes[1:])})" if len(codes) > 1 else ""
+        evidence = "; ".join(f"{name}: {value}" for name, value in finding.evidence.items())
+        detail = f" [{evidence}]" if evidence else ""
+        remedy = (
+            finding.remedy
+            if report.blockers
+            else f"{finding.remedy}; or say that this is known: --acknowledge {' --acknowledge '.join(codes)}"
+        )
+        raise Refused(f"preflight says {report.verdict}: {finding.title}{detail}{more}", remedy=remedy, code=finding.code)
+
+    @contextlib.asynccontextmanager
+    async def _attached(self, gateway: Gateway, target: Connection, found: attach.TargetFound) -> AsyncIterator[None]:
+        """The target follows the gateway inside; whatever goes wrong there detaches it again."""
+        address = self.options.announce or gateway.address
+        state = MigrationState(
+            "attaching", self.options.source.display, self.options.target.display, os.getpid(), gateway=f"{address[0]}:{address[1]}"
+        )
+        touched = False
+        try:
+            await gateway.resynced()
+            if not found.early:
+                await gateway.snapshot_taken()
+            self.state.write(state)
+            touched = True
+            self._mark("attach")
+            await attach.attach(target, address)
+            self.state.step("attached")
+            await gateway.snapshot_taken()
+            self._mark("snapshot-taken")
+            link = await gateway.online(gateway.channels[0])
+            self.full_sync_seconds = self.clock() - gateway.started
+            self._mark("online")
+            self.emit(Phase(self.clock(), "follow", detail=f"target {link.peer}"))
+            gateway.release_snapshots()
+            yield
+        except BaseException as error:
+            promoted = self.state.current is not None and self.state.current.step == "promoted"
+            if touched and not promoted:
+                await asyncio.shield(self._detach(target, error))
+            raise
+
+    async def _detach(self, target: Connection, error: BaseException) -> None:
+        state = self.state.current
+        if state is None or state.step == "cutting":
+            return  # the cut-over says what is left; a target that may be promoted is not touched
+        try:
+            if target.closed:
+                target = await self._open(self.options.target)
+            done = await restore_target(target, state)
+            self.state.step("aborted")
+            for line in done:
+                self.emit(Note(self.clock(), "info", line))
+        except ValkeepError as failed:
+            remedy = "when it answers again: valkeep migrate abort"
+            self.emit(Note(self.clock(), "warning", f"the target could not be detached: {failed.message}; {remedy}"))
+            if isinstance(error, ValkeepError):
+                error.definite = False
+                error.exit_code = ExitCode.UNCERTAIN
+
+    async def _verify(self, verifier: Verifier) -> None:
+        self._mark("verify")
+        comparison = await verifier.full()
+        if comparison.hot_only:
+            comparison = await verifier.round()
+        self.comparison = comparison
+        self._write("verification.json", comparison.to_json())
+        self._mark("verified")
+        if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
+            raise _NotEqual(comparison)
+
+    async def _wait_for_go(self, gateway: Gateway, verifier: Verifier | None) -> None:
+        if self.options.cutover != "manual":
+            return
+        self._mark("waiting")
+        self.ready.waiting = True
+        self.emit(Phase(self.clock(), "waiting", detail="for `valkeep migrate cutover`"))
+        watch = asyncio.create_task(gateway.watch())
+        go = asyncio.create_task(self.ready.go.wait())
+        try:
+            while not go.done():
+                await asyncio.wait({watch, go}, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+                if watch.done():
+                    watch.result()
+                if verifier is not None and not go.done():
+                    self.comparison = await verifier.round()
+        finally:
+            watch.cancel()
+            go.cancel()
+
+    async def _cut(
+        self, gateway: Gateway, fence_at: Connection, target: Connection, verifier: Verifier | None, fence: FenceMode
+    ) -> CutoverResult:
+        if verifier is not None:
+            # Settle what was written during the verification now, so that little is left for the pause.
+            self.comparison = await verifier.round()
+        if gateway.held:
+            wanted = gateway.held[0]
+            assert wanted.hold is not None
+            raise Refused(f"the stream is held: {wanted.hold.why}", remedy=wanted.hold.remedy, code="VK-HELD")
+
+        async def verify(offset: int) -> tuple[int, int]:
+            if verifier is None:
+                return 0, 0
+            before = self.comparison.looked_again if self.comparison is not None else 0
+            self.comparison = await verifier.final(offset)
+            bad = self.comparison.differences or (1 if self.comparison.verdict != "valid" else 0)
+            return self.comparison.looked_again - before, bad
+
+        cutover = Cutover(
+            fence_at,
+            target,
+            fence=fence,
+            lease_ms=self.options.lease_ms,
+            drained=gateway.drained,
+            verify=verify,
+            writes_seen=lambda: sum(channel.writes for channel in gateway.channels),
+            state=self.state,
+            emit=self.emit,
+            clock=self.clock,
+        )
+        try:
+            cut = await cutover.run()
+        except ValkeepError as error:
+            self._answer(error)
+            if self.comparison is not None:
+                self._write("verification.json", self.comparison.to_json())
+            raise
+        self.timeline += cut.timeline
+        self._write("cutover.json", {"schema": 1, **asdict(cut), "fence": cut.fence.value})
+        if self.comparison is not None:
+            self._write("verification.json", self.comparison.to_json())
+        self._answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
+        return cut
+
+    async def _result(
+        self,
+        report: PreflightReport,
+        gateway: Gateway,
+        target: Connection,
+        found: attach.TargetFound,
+        ledger: Ledger,
+        cut: CutoverResult,
+    ) -> RunResult:
+        after = await server_info(target)
+        errors = after.number("unexpected_error_replies") - found.error_replies
+        comparison = self.comparison
+        mismatches = comparison.differences if comparison is not None else 0
+        if mismatches or errors:
+            verdict = "invalid"
+        else:
+            verdict = comparison.verdict if comparison is not None else "unknown"
+        source_info = gateway.source_info
+        assert source_info is not None  # the gateway was started
+        code = {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(verdict, ExitCode.UNKNOWN)
+        return RunResult(
+            verdict=verdict,
+            exit_code=code,
+            preflight=report,
+            verification=comparison,
+            keys=comparison.keys_source if comparison is not None else gateway.channels[0].keys,
+            full_sync_seconds=self.full_sync_seconds,
+            mismatches=mismatches,
+            ledger=ledger.summary(),
+            write_pause_ms=cut.write_pause_ms,
+            timeline=tuple(self.timeline),
+            source_version=_version(source_info),
+            source_rdb_version=gateway.channels[0].source_rdb_version,
+            target_version=_version(found.info),
+            unexpected_error_replies=errors,
+            elapsed_seconds=self.clock() - self.started,
+            fence=cut.fence.value,
+            changed_keys_checked=cut.checked_keys,
+        )
+
+    # -- parts ----------------------------------------------------------------------------------------------------------------------
+
+    async def _open(self, endpoint: Endpoint) -> Connection:
+        return await Connection.open(endpoint, client_name="valkeep-migrate")
+
+    async def _fence_connection(self, source: Connection) -> Connection:
+        """Where the writers are: the source, or the primary that the source follows."""
+        info = await server_info(source)
+        if info.role == "primary":
+            return await self._open(self.options.source)
+        primary = self.options.source_primary or replace(
+            self.options.source, host=info.fields.get("master_host", ""), port=info.number("master_port")
+        )
+        self.emit(Note(self.clock(), "info", f"the source is a replica; its writers are fenced at its primary {primary.address}"))
+        return await self._open(primary)
+
+    async def _gateway_options(self, found: attach.TargetFound, spool: Path) -> GatewayOptions:
+        options = self.options
+        host, port = options.listen
+        if found.tls_replication and options.gateway_tls is None:
+            raise Refused(
+                "the target replicates over TLS only (tls-replication yes), and the gateway has no certificate",
+                remedy="give one that the target's CA signed: --gateway-cert FILE --gateway-key FILE",
+                code="VK-GATEWAY-TLS",
+            )
+        return GatewayOptions(
+            source=options.source,
+            formats=(found.format,),
+            field_ttl=options.field_ttl,
+            listen=(host or await attach.facing(options.target), port),
+            allow=options.allow | await attach.addresses(options.target.host),
+            spool=spool,
+            spool_limit=options.spool_limit,
+            password=found.password,
+            username=found.username,
+            tls=options.gateway_tls if found.tls_replication else None,
+        )
+
+    @contextlib.contextmanager
+    def _spool(self) -> Any:
+        """A folder of this migration's own, removed at its end."""
+        parent = self.options.spool or self.options.state_directory
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            directory = Path(tempfile.mkdtemp(prefix="spool-", dir=parent))
+        except OSError as error:
+            raise ValkeepError(
+                f"no spool folder can be made in {parent}: {error.strerror}",
+                remedy="choose another one: --spool DIR",
+                code="VK-SPOOL-WRITE",
+            ) from error
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _verifier(self, gateway: Gateway, spool: Path) -> Verifier:
+        return Verifier(
+            self.options.source,
+            self.options.target,
+            self.options.field_ttl,
+            gateway.drained,
+            self.emit,
+            spool,
+        )
+
+    async def _go(self) -> dict[str, Any]:
+        """`valkeep migrate cutover`: answers when the cut-over is over."""
+        if not self.ready.waiting:
+            raise Refused("the migration is not ready to be cut over yet", remedy="wait until it says that it waits for the cut-over")
+        self.ready.go.set()
+        assert self.outcome is not None
+        return await asyncio.shield(self.outcome)
+
+    async def _status(self) -> dict[str, Any]:
+        return {"waiting": self.ready.waiting, "timeline": self.timeline}
+
+    def _answer(self, outcome: dict[str, Any] | ValkeepError) -> None:
+        if self.outcome is None or self.outcome.done():
+            return
+        if isinstance(outcome, ValkeepError):
+            self.outcome.set_exception(outcome)
+            self.outcome.exception()  # retrieved: nobody may be asking
+        else:
+            self.outcome.set_result(outcome)
+
+    def _mark(self, step: str) -> None:
+        self.timeline.append((step, self.clock()))
+        if step == "preflight":
+            return
+        self.emit(Phase(self.clock(), step))
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        if self.options.report is None:
+            return
+        try:
+            self.options.report.mkdir(parents=True, exist_ok=True)
+            (self.options.report / name).write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ValkeepError(
+                f"the report {self.options.report / name} cannot be written: {error.strerror}", remedy="choose another --report folder"
+            ) from error
+
+
+class _NotEqual(ValkeepError):
+    """The verification found differences, or could not tell; nothing was cut over."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        judged = comparison.differences > 0
+        found = (
+            f"{comparison.differences} of {comparison.keys_source} keys differ ({comparison.missing} missing, {comparison.extra} extra, "
+            f"{comparison.different} different)"
+            if judged
+            else "the verification could not tell: " + "; ".join(comparison.reasons or ("keys kept changing",))
+        )
+        super().__init__(
+            f"{found}; nothing was cut over and the source goes on",
+            remedy="see verification.json in the report folder; `valkeep migrate verify --repair` copies differing keys again",
+            code="VK-VERIFY",
+        )
+        self.exit_code = ExitCode.JUDGED_BAD if judged else ExitCode.UNKNOWN
+
+
+def _version(info: ServerInfo) -> str:
+    return ".".join(map(str, info.version))
