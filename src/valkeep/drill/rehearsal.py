@@ -201,8 +201,12 @@ class _Story:
             began = self.now()
             moved = await move(
                 MoveRequest(
-                    Endpoint.parse(source.endpoint), Endpoint.parse(target.endpoint), options.field_ttl,
-                    options.report or workdir / "report", workdir / "spool",
+                    source=Endpoint.parse(source.endpoint),
+                    target=Endpoint.parse(target.endpoint),
+                    field_ttl=options.field_ttl,
+                    report=options.report or workdir / "report",
+                    work=workdir,
+                    clock=self.now,
                 ),
                 self.emit,
             )  # fmt: skip

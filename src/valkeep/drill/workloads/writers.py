@@ -145,10 +145,11 @@ class Squad:
                 if not acked and post.tried >= len(self._names):
                     post.tried = 0
                     await asyncio.sleep(0.002)
-                now = time.monotonic()
-                due = max(due + period, now - 20 * period)  # catches up after a stall, within reason
-                if acked and due > now:
-                    await asyncio.sleep(due - now)
+                if acked:  # a refusal costs no time: the next attempt follows at once
+                    now = time.monotonic()
+                    due = max(due + period, now - 20 * period)  # catches up after a stall, within reason
+                    if due > now:
+                        await asyncio.sleep(due - now)
         finally:
             for connection in post.connections.values():
                 await connection.close()
