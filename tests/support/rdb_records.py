@@ -21,15 +21,15 @@ ENTRIES = [
     Entry(Id(9, 0), [b"other", b"fields", b"x" * 70, b""]),
     Entry(Id(1 << 63, (1 << 64) - 1), [b"name", b"eve", b"age", b"9"]),
 ]
-GROUPS = [
-    Group(b"empty", Id(0, 0), 0),
+GROUPS = [  # in order of their names, and so are consumers: as a server lists them
     Group(
         b"busy",
         Id(9, 0),
         3,
         [Pending(Id(5, 1), NOW, 1), Pending(Id(5, 2), NOW + 1, 70), Pending(Id(9, 0), NOW, 1)],
-        [Consumer(b"one", NOW, NOW + 5, [Id(5, 1), Id(9, 0)]), Consumer(b"two", NOW, -1, [Id(5, 2)]), Consumer(b"idle", 1, -1)],
+        [Consumer(b"idle", 1, -1), Consumer(b"one", NOW, NOW + 5, [Id(5, 1), Id(9, 0)]), Consumer(b"two", NOW, -1, [Id(5, 2)])],
     ),
+    Group(b"empty", Id(0, 0), 0),
 ]
 
 

@@ -1,10 +1,14 @@
 cimport cython
 
+# 64 bit results that may be -1 are Py_ssize_t: Cython 3.3 writes the suffix of a `long long` exception value twice ("-1LLLL") when one run
+# compiles several modules that cimport it.
+
 cpdef bytes decimal(long long number)
 
 @cython.locals(low=cython.longlong)
 cpdef long long signed64(unsigned long long number)
 
+@cython.final
 cdef class Reader:
     cdef readonly bytes blob
     cdef const unsigned char[::1] view
@@ -22,13 +26,14 @@ cdef class Reader:
     @cython.locals(pos=Py_ssize_t, last=Py_ssize_t, width=int, i=int, value=cython.longlong, ok=bint)
     cdef void backward(self, long long length) except *
     @cython.locals(number=cython.longlong)
-    cdef long long little(self, Py_ssize_t pos, int width) except? -1
+    cdef Py_ssize_t little(self, Py_ssize_t pos, int width) except? -1
     @cython.locals(number=cython.ulonglong, i=int)
     cdef unsigned long long bits64(self, Py_ssize_t pos) except? 0
     cpdef bytes value(self)
     cpdef bytes next(self)
-    cpdef long long integer(self) except? -1
+    cpdef Py_ssize_t integer(self) except? -1
 
+@cython.final
 cdef class Builder:
     cdef bytearray body
     cdef readonly Py_ssize_t count

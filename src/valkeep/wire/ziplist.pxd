@@ -11,7 +11,7 @@ cdef class Reader:
     cdef readonly Py_ssize_t previous
     cpdef void open(self, bytes blob) except *
     @cython.locals(number=cython.longlong)
-    cdef long long little(self, Py_ssize_t pos, int width) except? -1
+    cdef Py_ssize_t little(self, Py_ssize_t pos, int width) except? -1
     @cython.locals(number=cython.ulonglong, i=int)
     cdef unsigned long long bits64(self, Py_ssize_t pos) except? 0
     @cython.locals(pos=Py_ssize_t, last=Py_ssize_t, left=Py_ssize_t, start=Py_ssize_t, previous=cython.longlong, length=cython.longlong, first=int, width=int, i=int, bit=int, number=cython.longlong)

@@ -109,7 +109,7 @@ def test_expiry_in_seconds_is_told_in_milliseconds() -> None:
 def test_version_1_stream_groups_get_the_position_a_server_would_estimate() -> None:
     for last, read in (((1 << 63, (1 << 64) - 1), 4), ((5, 1), 1), ((5, 0), 0), ((5, 2), -1), ((1 << 63 | 1, 0), -1)):
         made = stream(version=1)
-        made.groups = made.groups[:1]
+        made.groups = made.groups[1:]
         made.groups[0].last = type(made.last)(*last)
         writer = SnapshotWriter(REDIS, 9)
         writer.record(Record(0, b"s", -1, opcodes.KIND_STREAM, made))

@@ -74,7 +74,7 @@ cdef class Decoder(Chunks):
     cdef void elements_end(self) except *
     @cython.locals(shape=int, first=bytes, value=bytes, digits=bytes, blob=bytes, size=int)
     cdef bint element(self) except -1
-    cdef long long field_expiry(self, long long expire_ms) except? -2
+    cdef Py_ssize_t field_expiry(self, long long expire_ms) except? -2
     @cython.locals(expire_ms=cython.longlong, name=bytes, value=bytes)
     cdef bint field_with_ttl(self, int shape) except -1
     @cython.locals(container=cython.ulonglong, blob=bytes)
@@ -86,7 +86,7 @@ cdef class Decoder(Chunks):
     cdef bint stream_meta(self) except -1
     @cython.locals(name=bytes, ms=cython.ulonglong, seq=cython.ulonglong, read=cython.longlong)
     cdef bint group(self) except -1
-    cdef long long entries_read(self, unsigned long long ms, unsigned long long seq) except? -2
+    cdef Py_ssize_t entries_read(self, unsigned long long ms, unsigned long long seq) except? -2
     @cython.locals(ms=cython.ulonglong, seq=cython.ulonglong, delivered=cython.longlong)
     cdef bint pending(self) except -1
     @cython.locals(name=bytes, seen=cython.longlong, active=cython.longlong)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from valkeep.errors import LocalProtocolError
 
@@ -150,7 +150,12 @@ def _list(items: list[bytes], shape: int, options: Options) -> bytes:
         return length(len(nodes)) + b"".join(string(node, options) for node in nodes)
     if shape == opcodes.SHAPE_QUICKLIST_2:
         if options.plain_nodes:
-            return length(len(items)) + b"".join(b"\x01" + length(len(item)) + item for item in items)
+            # a server has plain nodes for big items only; it does not load one that is empty
+            plain = [
+                b"\x01" + string(item, replace(options, integers=False)) if item else b"\x02" + string(listpack.build([b""]))
+                for item in items
+            ]
+            return length(len(items)) + b"".join(plain)
         nodes = [listpack.build(part) for part in _parts(items, options.pack)]
         return length(len(nodes)) + b"".join(b"\x02" + string(node, options) for node in nodes)
     return length(len(items)) + b"".join(string(item, options) for item in items)
