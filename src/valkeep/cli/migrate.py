@@ -1,0 +1,17 @@
+"""``valkeep migrate …``: the group of commands that move a live Redis to Valkey; each has a file of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from valkeep.cli.migrate_preflight import preflight
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def migrate() -> None:
+    """Move a live Redis to Valkey."""
+
+
+app.command()(preflight)

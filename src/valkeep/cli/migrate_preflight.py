@@ -1,0 +1,121 @@
+"""``valkeep migrate preflight``: is this source ready to move to this target?"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from valkeep.cli.output import JsonPath, console, progress_console, write_json
+from valkeep.errors import ExitCode, UsageError
+from valkeep.migrate.transform.target import FieldTtl
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.preflight import PreflightReport
+    from valkeep.report.events import Event
+
+__all__ = ["acknowledged", "endpoint", "preflight"]
+
+_URL = "redis://[[user]:password@]host[:port], rediss:// with TLS; valkey:// and valkeys:// mean the same"
+
+
+def preflight(
+    source: Annotated[str, typer.Option(metavar="URL", help=f"What moves. {_URL}.")],
+    target: Annotated[str | None, typer.Option(metavar="URL", help="Where to. Without it only the source is judged.")] = None,
+    census: Annotated[
+        str, typer.Option(metavar="sample|full", help="Look at some keys by SCAN, or read a whole snapshot (the source forks).")
+    ] = "sample",
+    field_ttl: Annotated[
+        FieldTtl, typer.Option(help="What the move would do with TTLs on hash fields, for a Valkey before 9.")
+    ] = FieldTtl.REFUSE,
+    wipe_target: Annotated[bool, typer.Option("--wipe-target", help="The target may have keys: they would be deleted.")] = False,
+    acknowledge: Annotated[
+        list[str] | None, typer.Option(metavar="VK-…", help="A condition that is known; repeat it, or separate codes by commas.")
+    ] = None,
+    source_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The source's password is in this file.")] = None,
+    source_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
+    target_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The target's password is in this file.")] = None,
+    target_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of what is fine, too.")] = False,
+    json: JsonPath = None,
+) -> ExitCode:
+    """Judge whether a source is ready to move to a target: GO, CONDITIONAL-GO or NO-GO.
+
+    Reads only. Exit code 0: GO, or every condition is acknowledged. 1: NO-GO, or conditions are open. 4: could not look.
+    """
+    from valkeep.migrate.preflight import PreflightOptions
+    from valkeep.migrate.preflight import preflight as judge_pair
+
+    if census not in ("sample", "full"):
+        raise UsageError(f"there is no census {census!r}", remedy="say --census sample or --census full")
+    accepted = acknowledged(acknowledge or ())
+    here = endpoint(source, source_password_file, source_password_env)
+    there = endpoint(target, target_password_file, target_password_env) if target is not None else None
+    options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full")
+    report = asyncio.run(judge_pair(here, there, options, _notes))
+    _show(report, accepted, json, verbose)
+    if report.may_start(accepted):
+        pass
+    elif not report.blockers and json is None and sys.stdin.isatty() and sys.stdout.isatty():
+        accepted = accepted | _ask(report, accepted)
+    write_json(report.to_json(accepted), json)
+    return report.exit_code(accepted)
+
+
+def endpoint(url: str, password_file: str | None = None, password_env: str | None = None) -> Endpoint:
+    """A server's URL with its password from where it was said to be."""
+    from valkeep.client.endpoint import Endpoint
+
+    parsed = Endpoint.parse(url)
+    if password_file is None and password_env is None:
+        return parsed
+    return parsed.with_password_from(file=password_file, env=password_env)
+
+
+def acknowledged(words: list[str] | tuple[str, ...]) -> frozenset[str]:
+    """The codes that were named, each one of those that can be a condition."""
+    from valkeep.migrate.preflight.codes import CODES
+
+    named = {part.strip().upper() for word in words for part in word.split(",") if part.strip()}
+    known = {row.code: row.severities for row in CODES}
+    for code in sorted(named):
+        if code not in known:
+            import difflib
+
+            near = difflib.get_close_matches(code, known, n=1)
+            raise UsageError(
+                f"preflight has no code {code!r}",
+                remedy=f"did you mean {near[0]}?" if near else "docs/reference/preflight-codes.md lists them",
+            )
+        if "warning" not in known[code]:
+            raise UsageError(f"{code} is no condition: there is nothing to acknowledge", remedy="leave it out; a blocker has to be removed")
+    return frozenset(named)
+
+
+def _notes(event: Event) -> None:
+    from valkeep.report.events import Note
+
+    if isinstance(event, Note):
+        progress_console().print(f"{event.level}: {event.text}", markup=False, soft_wrap=True)
+
+
+def _show(report: PreflightReport, accepted: frozenset[str], json: str | None, verbose: bool) -> None:
+    from valkeep.migrate.preflight.render import lines
+
+    out = console(json)
+    for line in lines(report, accepted, verbose=verbose):
+        out.print(line)
+
+
+def _ask(report: PreflightReport, accepted: frozenset[str]) -> frozenset[str]:
+    """Each open condition by itself: a person who says yes has read its code."""
+    said = set()
+    for code in report.open(accepted):
+        title = next(finding.title for finding in report.findings if finding.code == code and finding.severity == "warning")
+        if not typer.confirm(f"{code}: {title}. Acknowledge?", default=False):
+            break
+        said.add(code)
+    return frozenset(said)

@@ -1,0 +1,87 @@
+"""Preflight: is this source ready to move to this target? Reads only, and says GO, CONDITIONAL-GO or NO-GO with its reasons.
+
+Facts are gathered first (`gather`, `census`, `snapshot`), then judged by pure functions (`checks`): so each check is tested with a planted
+violation and no server, and nothing that is asked can be forgotten between two questions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+from valkeep.client.endpoint import Endpoint
+from valkeep.errors import ValkeepError
+from valkeep.migrate.preflight.checks import Case, judge
+from valkeep.migrate.preflight.checks.readiness import CutoverVariant, cutover_variant
+from valkeep.migrate.preflight.codes import CODES
+from valkeep.migrate.preflight.facts import Census, Permission, ServerFacts, human
+from valkeep.migrate.preflight.finding import Finding, Severity, Verdict
+from valkeep.migrate.preflight.gather import gather
+from valkeep.migrate.preflight.options import PreflightOptions
+from valkeep.migrate.preflight.report import PreflightReport
+from valkeep.report.events import Emit, Note, Phase, VerdictEvent
+
+__all__ = [
+    "CODES",
+    "Census",
+    "CutoverVariant",
+    "Finding",
+    "PreflightOptions",
+    "PreflightReport",
+    "ServerFacts",
+    "Severity",
+    "Verdict",
+    "preflight",
+]
+
+
+async def preflight(source: Endpoint, target: Endpoint | None, options: PreflightOptions, emit: Emit) -> PreflightReport:
+    """Look at both servers and judge. Changes nothing on either; only ``options.full_census`` makes the source fork, and says so first.
+
+    Raises `ConnectionLost`, `Refused` or `RemoteProtocolError` where a server can't be reached, logged in to, or is none: nothing was judged then.
+    """
+    started = time.monotonic()
+
+    def at() -> float:
+        return time.monotonic() - started
+
+    emit(Phase(at(), "preflight"))
+    sample_keys = 0 if options.full_census else options.sample_keys
+    tasks = [asyncio.ensure_future(gather(source, rate_seconds=options.rate_seconds, sample_keys=sample_keys, timeout=options.timeout))]
+    if target is not None:
+        tasks.append(asyncio.ensure_future(gather(target, rate_seconds=0, sample_keys=0, timeout=options.timeout)))
+    try:
+        here, *rest = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    there = rest[0] if rest else None
+    if options.full_census and here.info and here.kind != "other" and here.mode == "standalone":
+        from valkeep.migrate.preflight.snapshot import explain, read_census
+
+        used = human(here.number("used_memory") or 0)
+        fork = (here.number("latest_fork_usec") or 0) / 1000
+        cow = human(here.number("rdb_last_cow_size") or 0)
+        emit(
+            Note(
+                at(),
+                "warning",
+                f"the full census makes {here.address} fork once and sends all its data here: used memory {used}, "
+                f"its latest fork took {fork:.1f} ms, its last save copied {cow} of pages",
+                {"used_memory": here.number("used_memory"), "latest_fork_usec": here.number("latest_fork_usec")},
+            )
+        )
+        try:
+            census = await read_census(source, ".".join(map(str, here.version)), here.keys, emit, at)
+            asked = {name: why for name, why in here.unasked.items() if name != "PSYNC"}  # it was run just now
+            here = replace(here, census=census, unasked=asked, commands={**here.commands, "PSYNC": Permission.OK})
+        except ValkeepError as error:
+            name, why = explain(error)
+            here = replace(here, unasked={**here.unasked, name: why})
+    findings = judge(Case(here, there, options))
+    report = PreflightReport(findings, here, there, options, cutover_variant(here), at())
+    emit(Phase(at(), "preflight", done=True))
+    emit(VerdictEvent(at(), str(report.verdict), {"blockers": list(report.blockers), "conditions": list(report.conditions)}))
+    return report

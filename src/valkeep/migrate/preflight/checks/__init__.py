@@ -1,0 +1,31 @@
+"""All checks, in five areas and in the order in which they are reported. One small pure function each: facts in, findings out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from valkeep.migrate.preflight.checks import connectivity, readiness, resources, source, target
+from valkeep.migrate.preflight.checks.case import Case, Check
+from valkeep.migrate.preflight.finding import Finding
+
+__all__ = ["AREAS", "CHECKS", "Case", "Check", "judge"]
+
+AREAS: Final = {
+    "connectivity": "Connectivity and security",
+    "source": "The source",
+    "target": "The target",
+    "resources": "Resources",
+    "readiness": "Readiness for the move",
+}
+
+CHECKS: Final[tuple[Check, ...]] = (*connectivity.CHECKS, *source.CHECKS, *target.CHECKS, *resources.CHECKS, *readiness.CHECKS)
+
+_NEEDS_A_SERVER: Final = ("VK-INFO-DENIED", "VK-PEER")
+
+
+def judge(case: Case) -> tuple[Finding, ...]:
+    """Every check's findings, in the order of `CHECKS`. When a peer turns out to be no server that can be asked, the rest makes no sense and is left out."""
+    found = tuple(connectivity.peer(case))
+    if any(finding.severity == "blocker" and finding.code in _NEEDS_A_SERVER for finding in found):
+        return found
+    return tuple(finding for check in CHECKS if case.target is not None or not check.needs_target for finding in check.run(case))

@@ -1,0 +1,99 @@
+"""The table of codes: what docs/reference/preflight-codes.md says, a test compares both. Codes are stable: they are acknowledged in scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["CODES", "Code", "markdown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """``severities``: those that a finding with this code can have besides ``ok``, worst first. ``asks``: what is checked, and why it matters."""
+
+    code: str
+    area: str
+    severities: tuple[str, ...]
+    asks: str
+
+
+_B, _W, _I = "blocker", "warning", "info"
+
+CODES: Final = (
+    Code("VK-INFO-DENIED", "connectivity", (_B,), "May this user read INFO? Without it nothing can be judged."),
+    Code("VK-PEER", "connectivity", (_B,), "Is it a Redis or Valkey server, and not a Sentinel or another product?"),
+    Code(
+        "VK-PROXY",
+        "connectivity",
+        (_B,),
+        "Do two connections reach the same server (`run_id`)? Replication through a load balancer does not.",
+    ),
+    Code("VK-SAME-SERVER", "connectivity", (_B,), "Are source and target two servers, and not members of one replication?"),
+    Code("VK-PLAINTEXT", "connectivity", (_W,), "Is the connection encrypted, where it leaves this machine?"),
+    Code("VK-REPLICATION-TLS", "connectivity", (_W,), "`tls-replication` on the target: then the gateway has to show a certificate."),
+    Code("VK-PROTECTED-MODE", "connectivity", (_W,), "`protected-mode no` without a password: open to whoever reaches the port."),
+    Code(
+        "VK-CLOCK-SKEW",
+        "connectivity",
+        (_W, _I),
+        "`TIME` on both sides: expiry times cross as absolute times. Warns from 1 s, tells from 0.1 s.",
+    ),
+    Code(
+        "VK-SOURCE-VERSION",
+        "source",
+        (_B, _W),
+        "Redis 2.8 to 8.4 and Valkey 7.2 to 9.1 are supported; up to Redis 8.10 (RDB 15) known in part.",
+    ),
+    Code("VK-CLUSTER", "source", (_B,), "`cluster_enabled` on either side is not supported yet."),
+    Code("VK-LOADING", "source", (_B,), "Has the server loaded its data?"),
+    Code("VK-SOURCE-BUSY", "source", (_I,), "Is a BGSAVE or AOF rewrite running, for which the full sync has to wait?"),
+    Code("VK-SOURCE-SAVE-FAILED", "source", (_W,), "Did the last save fail? A full sync forks and writes the same way."),
+    Code("VK-SOURCE-REPLICA", "source", (_W,), "Is the source a replica? Its primary can't be fenced through it."),
+    Code("VK-SOURCE-LINK-DOWN", "source", (_B,), "Has a replica lost its primary? Then its data is old."),
+    Code("VK-SOURCE-COMMANDS", "source", (_B,), "May this user run PSYNC and REPLCONF (ACL, renamed commands)?"),
+    Code("VK-BACKLOG", "source", (_W,), "Does `repl-backlog-size` cover 10 s of the measured write rate?"),
+    Code("VK-OUTPUT-BUFFER", "source", (_W,), "Does the output-buffer limit of replicas hold what is written during a full sync, twice?"),
+    Code("VK-REPL-TIMEOUT", "source", (_W,), "Is `repl-timeout` at least 10 s?"),
+    Code("VK-DISKLESS", "source", (_I,), "How the source makes the snapshot: through its disk or not, after which delay."),
+    Code("VK-SOURCE-PERSISTENCE", "source", (_I,), "How the source keeps its data (RDB, AOF)."),
+    Code("VK-SOURCE-SENTINEL", "source", (_I,), "Do Sentinels watch the source? A failover changes the replication id."),
+    Code("VK-TARGET-VERSION", "target", (_B, _W), "Is the target Valkey 7.2 or later, and of a tested release?"),
+    Code("VK-TARGET-REPLICA", "target", (_B,), "Is the target a primary?"),
+    Code("VK-TARGET-SENTINEL", "target", (_B,), "Does a Sentinel watch the target? It would end the replication by a failover."),
+    Code("VK-TARGET-NOT-EMPTY", "target", (_B, _I), "Is the target empty? A full sync deletes what is there; `--wipe-target` permits it."),
+    Code("VK-TARGET-COMMANDS", "target", (_B,), "May this user run REPLICAOF there?"),
+    Code("VK-TARGET-PERSISTENCE", "target", (_W,), "Does the target write its data to a disk?"),
+    Code("VK-PRIMARYAUTH", "target", (_I,), "`primaryauth` on the target: the gateway has to know it; after a failover it has to fit."),
+    Code("VK-TARGET-ERRORS", "target", (_I,), "`unexpected_error_replies`: has the target dropped replicated commands before?"),
+    Code(
+        "VK-TARGET-MEMORY",
+        "resources",
+        (_B,),
+        "Is the target's `maxmemory` at least the data + 25%? Replicas ignore it, new primaries do not.",
+    ),
+    Code("VK-TARGET-HOST-MEMORY", "resources", (_W,), "Has the target's machine memory for the data + 25%?"),
+    Code("VK-EVICTION", "resources", (_W, _I), "Do the eviction policies agree?"),
+    Code("VK-FORK-MEMORY", "resources", (_W,), "Has the source's machine memory for the fork? Says what the last fork cost."),
+    Code("VK-RDB-PAIR", "readiness", (_I,), "Would native replication take the snapshot? Explains `invalid RDB received`."),
+    Code("VK-DATABASES", "readiness", (_B, _W), "Has the target as many databases as the source has, or uses?"),
+    Code("VK-CENSUS-SAMPLED", "readiness", (_W,), "Was every key looked at? A sample never says that something is absent."),
+    Code("VK-SNAPSHOT", "readiness", (_B,), "`--census full`: could the whole snapshot be stepped over?"),
+    Code("VK-CENSUS-MISSING", "readiness", (_W,), "Could keys be looked at at all?"),
+    Code("VK-MODULE-VALUES", "readiness", (_B,), "Values of modules: no Valkey without the module can load them."),
+    Code("VK-MODULES", "readiness", (_I,), "Modules are loaded on the source; none of their values was met."),
+    Code("VK-FIELD-TTL", "readiness", (_B, _W, _I), "TTLs on hash fields for a target without them: what `--field-ttl` says."),
+    Code("VK-CUTOVER", "readiness", (_W, _I), "Which cut-over is possible: pause and fence, fence only, or stop the writers."),
+    Code("VK-COMPARE-COMMANDS", "readiness", (_W,), "May this user run what verification and repair need?"),
+    Code("VK-NOT-CARRIED", "readiness", (_I,), "What replication does not carry: ACL users, settings, cached scripts."),
+    Code("VK-UNCHECKED-SOURCE", "readiness", (_W, _I), "What could not be asked on the source, because a command is denied or renamed."),
+    Code("VK-UNCHECKED-TARGET", "readiness", (_W, _I), "What could not be asked on the target."),
+    Code("VK-NO-TARGET", "readiness", (_I,), "No target was given: only the source was judged."),
+)
+
+
+def markdown() -> str:
+    """The table of docs/reference/preflight-codes.md."""
+    rows = ["| code | area | severity | what it asks |", "|---|---|---|---|"]
+    rows += [f"| `{row.code}` | {row.area} | {', '.join(row.severities)} | {row.asks} |" for row in CODES]
+    return "\n".join(rows) + "\n"

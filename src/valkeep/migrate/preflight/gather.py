@@ -1,0 +1,360 @@
+"""Asks a server everything that preflight judges. Reads only; what is refused becomes a fact (`ServerFacts.unasked`), not an error.
+
+Permissions are found out without doing anything: inside ``MULTI`` a server checks a command – does it exist, may this user run it – and only
+queues it; ``DISCARD`` throws the queue away. That works on every version, for renamed commands and for users who may not ask ``ACL``; only PSYNC can't be
+queued ("not allowed inside a transaction": so it exists), and is asked for by ``ACL DRYRUN`` or, where that is denied, ``redis.acl_check_cmd`` in a
+script. Should the peer be a proxy that runs what it ought to queue, then still nothing happens: every probe is written so that running it
+would fail or change nothing.
+
+The write rate is the difference of ``master_repl_offset`` over about a second, the only wait in here. A primary that never
+had a replica does not count; there the rate is estimated from its network input and the share of writes among its commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from valkeep.client.connection import Connection
+from valkeep.client.endpoint import Endpoint
+from valkeep.client.server_info import parse_info, version_of
+from valkeep.errors import ServerError
+from valkeep.migrate.preflight.census import sample
+from valkeep.migrate.preflight.facts import Clock, Permission, Rate, ServerFacts
+
+__all__ = ["PROBES", "gather"]
+
+_KEY: Final = "valkeep:preflight:no-such-key"
+
+PROBES: Final[Mapping[str, tuple[str, ...]]] = {
+    "REPLCONF": ("REPLCONF", "capa", "eof"),
+    "CONFIG GET": ("CONFIG", "GET", "databases"),
+    "CONFIG SET": ("CONFIG", "SET", "min-replicas-to-write", "not-a-number"),
+    "CLIENT PAUSE": ("CLIENT", "PAUSE", "not-a-number"),
+    "CLIENT UNPAUSE": ("CLIENT", "UNPAUSE"),
+    "CLIENT LIST": ("CLIENT", "LIST"),
+    "SELECT": ("SELECT", "0"),
+    "SCAN": ("SCAN", "0"),
+    "TYPE": ("TYPE", _KEY),
+    "DUMP": ("DUMP", _KEY),
+    "PTTL": ("PTTL", _KEY),
+    "RESTORE": ("RESTORE", _KEY, "-1", ""),
+    "DEL": ("DEL", _KEY),
+    "ROLE": ("ROLE",),
+    "INFO": ("INFO", "replication"),
+    "REPLICAOF": ("REPLICAOF", "127.0.0.1", "not-a-port"),
+    "SLAVEOF": ("SLAVEOF", "127.0.0.1", "not-a-port"),
+}
+"""How each command is probed. None of them would change anything if it were run."""
+
+_SECRET: Final = re.compile(r"pass|auth$|auth-|secret|masteruser|primaryuser|primaryauth|masterauth", re.IGNORECASE)
+_SENTINEL: Final = re.compile(r"\bname=(sentinel-[0-9a-f]+-(?:cmd|pubsub))\b")
+_FOREIGN: Final = {
+    "dragonfly_version": "Dragonfly",
+    "keydb_version": "KeyDB",
+    "garnet_version": "Garnet",
+    "kvrocks_version": "Kvrocks",
+    "pika_version": "Pika",
+    "tendis_version": "Tendis",
+}
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What was refused, while it is being gathered."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def value(self, name: str, reply: Any) -> Any:
+        if isinstance(reply, ServerError):
+            self.refused[name] = reply.message.splitlines()[0][:160]
+            return None
+        return reply
+
+
+async def gather(endpoint: Endpoint, *, rate_seconds: float = 1.0, sample_keys: int = 20_000, timeout: float = 5.0) -> ServerFacts:
+    """The facts of one server. ``rate_seconds``: how long the write rate is measured, 0: not; ``sample_keys``: at most so many keys are
+    looked at, 0: none. Raises what ``Connection.open`` raises; a refused command raises nothing."""
+    endpoint = endpoint.without_database()
+    async with await Connection.open(endpoint, timeout=timeout, client_name="valkeep-preflight") as connection:
+        asked = _Asked()
+        facts, auth = await _identity(connection, endpoint, asked)
+        if not facts.info:
+            return replace(facts, unasked=asked.refused)
+        if facts.mode == "sentinel" or facts.kind == "other":
+            return replace(facts, unasked=asked.refused)
+        facts = replace(facts, **_settings(connection, auth))
+        measuring = asyncio.ensure_future(_rate(endpoint, rate_seconds, timeout))
+        try:
+            facts = replace(facts, **await _commands(connection, facts, asked))
+            facts = replace(facts, **await _surroundings(connection, asked), clock=await _clock(connection, asked))
+            rate, run_id = await measuring  # before the census, whose questions would be counted as network input
+            if sample_keys > 0 and facts.mode != "cluster":
+                facts = replace(
+                    facts, census=await sample(connection, facts.keyspace, facts.kind, facts.version, sample_keys, asked.refused)
+                )
+        finally:
+            measuring.cancel()
+            await asyncio.gather(measuring, return_exceptions=True)
+        seen = tuple(dict.fromkeys(filter(None, (*facts.run_ids, run_id))))
+        return replace(facts, rate=rate, run_ids=seen, unasked=dict(asked.refused))
+
+
+async def _identity(connection: Connection, endpoint: Endpoint, asked: _Asked) -> tuple[ServerFacts, dict[str, str]]:
+    replies = await connection.pipeline([("INFO",), ("CONFIG", "GET", "*"), ("ACL", "WHOAMI")])
+    raw = asked.value("INFO", replies[0])
+    info = parse_info(raw) if isinstance(raw, bytes) else {}
+    kind, product, version = _product(info)
+    role = {"master": "primary", "slave": "replica"}.get(info.get("role", ""), info.get("role", "primary"))
+    mode = info.get("server_mode") or info.get("redis_mode") or "standalone"
+    if info.get("cluster_enabled") == "1":
+        mode = "cluster"
+    if mode == "sentinel":
+        role, product = "sentinel", f"Sentinel of {product}"
+    config, auth = _config(asked.value("CONFIG GET", replies[1]))
+    who = asked.value("ACL WHOAMI", replies[2]) if version >= (6, 0) or not version else None
+    facts = ServerFacts(
+        address=endpoint.address,
+        display=endpoint.display,
+        kind=kind,
+        product=product,
+        version=version,
+        mode=mode,
+        role=role,
+        loopback=_is_loopback(endpoint.host),
+        tls=endpoint.tls is not None,
+        info=info,
+        run_ids=(info["run_id"],) if info.get("run_id") else (),
+        config=config,
+        user=_text(who) if who is not None else None,
+    )
+    return facts, auth
+
+
+def _product(info: Mapping[str, str]) -> tuple[str, str, tuple[int, ...]]:
+    if not info:
+        return "other", "a server that does not permit INFO", ()
+    for name, product in _FOREIGN.items():
+        if name in info:
+            version = version_of(info[name].removeprefix("df-").removeprefix("v"))
+            return "other", f"{product} {'.'.join(map(str, version))}".strip(), version
+    name = info.get("server_name", "redis")
+    if name == "valkey" or "valkey_version" in info:
+        version = version_of(info.get("valkey_version", "")) or version_of(info.get("redis_version", ""))
+        return "valkey", f"Valkey {'.'.join(map(str, version))}", version
+    version = version_of(info.get("redis_version", ""))
+    if not version or name != "redis":
+        return "other", name if name != "redis" else "a server whose INFO has no version", version
+    return "redis", f"Redis {'.'.join(map(str, version))}", version
+
+
+def _config(reply: Any) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """All settings without secrets, and the secrets apart (for two comparisons; they leave this module never)."""
+    if not isinstance(reply, list) or len(reply) % 2:
+        return None, {}
+    every = {_text(reply[i]).lower(): _text(reply[i + 1]) for i in range(0, len(reply), 2)}
+    secrets = {name: value for name, value in every.items() if _SECRET.search(name)}
+    return {name: value for name, value in every.items() if name not in secrets}, secrets
+
+
+def _settings(connection: Connection, secrets: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if secrets:
+        requirepass = secrets.get("requirepass", "")
+        primaryauth = secrets.get("primaryauth", secrets.get("masterauth", ""))
+        found = {"requirepass": bool(requirepass), "primaryauth": bool(primaryauth), "primaryauth_fits": requirepass == primaryauth}
+    else:
+        found["requirepass"] = True if connection.endpoint.password is not None and not connection.endpoint.username else None
+    return found
+
+
+async def _commands(connection: Connection, facts: ServerFacts, asked: _Asked) -> dict[str, Any]:
+    """Permissions of every command that the move may need."""
+    may: dict[str, Permission] = {"INFO": Permission.OK}
+    names = list(PROBES)
+    opened = await connection.pipeline([("MULTI",)])
+    psync = Permission.UNKNOWN
+    if not isinstance(opened[0], ServerError) and _text(opened[0]) == "OK":
+        try:
+            replies = await connection.pipeline([*PROBES.values(), ("PSYNC", "?", "-1")] if facts.version >= (6, 2) else PROBES.values())
+        finally:
+            await connection.pipeline([("DISCARD",)])
+        for name, reply in zip(names, replies, strict=False):
+            may[name] = _permission(reply)
+        may["MULTI"] = Permission.OK
+        if len(replies) > len(names):
+            psync = _permission(replies[-1])
+    else:
+        asked.value("MULTI", opened[0])
+        may["MULTI"] = _permission(opened[0]) if isinstance(opened[0], ServerError) else Permission.UNKNOWN
+        for name, probe in PROBES.items():
+            may[name] = await _dry_run(connection, facts.user, probe)
+    if psync is Permission.MISSING:
+        may["PSYNC"] = psync
+    else:
+        may["PSYNC"] = await _psync(connection, facts)
+    if may["PSYNC"] is Permission.UNKNOWN:
+        asked.refused["PSYNC"] = "whether this user may run it can't be found out without running it"
+    users = None
+    if facts.version >= (6, 0):
+        (reply,) = await connection.pipeline([("ACL", "USERS")])
+        listed = asked.value("ACL USERS", reply)
+        users = tuple(sorted(_text(name) for name in listed)) if isinstance(listed, list) else None
+    return {"commands": may, "acl_users": users}
+
+
+def _permission(reply: Any) -> Permission:
+    if not isinstance(reply, ServerError):
+        return Permission.OK
+    text = f"{reply.kind} {reply.text}".lower()
+    if reply.kind == "NOPERM":
+        return Permission.DENIED
+    if "unknown command" in text or "unknown subcommand" in text or "unknown redis command" in text:
+        return Permission.MISSING
+    if "not allowed inside a transaction" in text or "not allowed in transactions" in text:
+        return Permission.UNKNOWN  # it exists
+    return Permission.UNKNOWN
+
+
+async def _dry_run(connection: Connection, user: str | None, command: Sequence[str]) -> Permission:
+    if user is None:
+        return Permission.UNKNOWN
+    (reply,) = await connection.pipeline([("ACL", "DRYRUN", user, *command)])
+    if isinstance(reply, ServerError):
+        return Permission.MISSING if "not found" in reply.text.lower() and "command" in reply.text.lower() else Permission.UNKNOWN
+    return Permission.OK if _text(reply) == "OK" else Permission.DENIED
+
+
+async def _psync(connection: Connection, facts: ServerFacts) -> Permission:
+    """PSYNC can't be queued. Before ACLs (Redis 6) whoever has logged in may run what exists."""
+    (known,) = await connection.pipeline([("COMMAND", "INFO", "PSYNC")])
+    exists = Permission.UNKNOWN
+    if isinstance(known, list) and known:
+        exists = Permission.OK if known[0] else Permission.MISSING
+    if exists is Permission.MISSING or facts.version < (6, 0):
+        return exists
+    by_rule = await _dry_run(connection, facts.user, ("PSYNC", "?", "-1")) if facts.version >= (7, 0) else Permission.UNKNOWN
+    if by_rule is not Permission.UNKNOWN:
+        return by_rule
+    if facts.version >= (7, 0):
+        script = "return redis.acl_check_cmd('PSYNC','?','-1') and 1 or 0"
+        (reply,) = await connection.pipeline([("EVAL", script, "0")])
+        if isinstance(reply, int):
+            return Permission.OK if reply else Permission.DENIED
+    rules = None
+    if facts.user is not None:
+        (rules,) = await connection.pipeline([("ACL", "GETUSER", facts.user)])
+    if isinstance(rules, list):
+        words = {_text(rules[i]): rules[i + 1] for i in range(0, len(rules) - 1, 2)}
+        if isinstance(words.get("commands"), bytes):
+            return by_rules(_text(words["commands"]).split())
+    return Permission.UNKNOWN
+
+
+def by_rules(rules: Sequence[str]) -> Permission:
+    """Whether ACL rules permit PSYNC (categories admin, slow, dangerous): the last rule that speaks of it wins."""
+    allowed = False
+    for rule in rules:
+        if rule[1:].lower() in ("@all", "@admin", "@slow", "@dangerous", "psync"):
+            allowed = rule.startswith("+")
+    return Permission.OK if allowed else Permission.DENIED
+
+
+async def _surroundings(connection: Connection, asked: _Asked) -> dict[str, Any]:
+    """Modules, and Sentinels that watch: they hold a command connection with a telling name, and subscribe to their own channel."""
+    replies = await connection.pipeline([("MODULE", "LIST"), ("CLIENT", "LIST"), ("PUBSUB", "NUMSUB", "__sentinel__:hello")])
+    listed = replies[0]
+    modules: tuple[str, ...] | None = None
+    if isinstance(listed, list):
+        modules = tuple(sorted(filter(None, (_module(entry) for entry in listed))))
+    elif isinstance(listed, ServerError) and "unknown command" in listed.text:
+        modules = () if listed.kind != "NOPERM" else None
+    if modules is None:
+        asked.value("MODULE LIST", listed)
+    clients = asked.value("CLIENT LIST", replies[1])
+    sentinels = None if clients is None else tuple(sorted(set(_SENTINEL.findall(_text(clients)))))
+    counted = asked.value("PUBSUB NUMSUB", replies[2])
+    hello = int(counted[1]) if isinstance(counted, list) and len(counted) == 2 else None
+    return {"modules": modules, "sentinels": sentinels, "hello": hello}
+
+
+def _module(entry: Any) -> str:
+    if not isinstance(entry, list):
+        return ""
+    pairs = {_text(entry[i]): entry[i + 1] for i in range(0, len(entry) - 1, 2)}
+    name = _text(pairs.get("name", ""))
+    path = _text(pairs.get("path", "")) if isinstance(pairs.get("path"), bytes) else ""
+    return "" if name == "lua" and path in ("lua", "") else name  # Valkey's own script engine shows up as a module
+
+
+async def _clock(connection: Connection, asked: _Asked) -> Clock | None:
+    """The shortest of five round trips gives the best idea of the other clock."""
+    loop = asyncio.get_running_loop()
+    best: Clock | None = None
+    for _ in range(5):
+        sent = loop.time()
+        (reply,) = await connection.pipeline([("TIME",)])
+        came = loop.time()
+        value = asked.value("TIME", reply)
+        if not isinstance(value, list) or len(value) != 2:
+            return None
+        unix_ms = int(value[0]) * 1000 + int(value[1]) / 1000
+        half = (came - sent) * 500
+        if best is None or half < best.uncertainty_ms:
+            best = Clock(unix_ms - (sent + came) * 500, half, int(unix_ms))
+    return best
+
+
+async def _rate(endpoint: Endpoint, seconds: float, timeout: float) -> tuple[Rate | None, str]:
+    """Over a connection of its own: a load balancer in between shows itself by another run_id."""
+    async with await Connection.open(endpoint, timeout=timeout, client_name="valkeep-preflight") as connection:
+        loop = asyncio.get_running_loop()
+        commands = [("INFO", section) for section in ("server", "replication", "stats", "persistence")]
+        first = _merged(await connection.pipeline(commands))
+        started = loop.time()
+        if seconds <= 0:
+            return None, first.get("run_id", "")
+        await asyncio.sleep(seconds)
+        second = _merged(await connection.pipeline(commands))
+        elapsed = loop.time() - started
+    return rate_between(first, second, elapsed), second.get("run_id", "")
+
+
+def rate_between(first: Mapping[str, str], second: Mapping[str, str], seconds: float) -> Rate | None:
+    """By the replication offset where it counts; else the share of the network's input that writes had."""
+
+    def grown(name: str) -> int:
+        return int(second[name]) - int(first[name])
+
+    try:
+        if first.get("role") == "slave":
+            return Rate(max(grown("slave_repl_offset"), 0) / seconds, True, seconds)
+        if first.get("repl_backlog_active") == "1":
+            return Rate(max(grown("master_repl_offset"), 0) / seconds, True, seconds)
+        commands = max(grown("total_commands_processed"), 1)
+        changes = grown("rdb_changes_since_last_save")
+        share = min(changes / commands, 1.0) if changes >= 0 else 1.0  # it fell: a save came in between
+        return Rate(max(grown("total_net_input_bytes"), 0) * share / seconds, False, seconds)
+    except (KeyError, ValueError):
+        return None
+
+
+def _merged(replies: list[Any]) -> dict[str, str]:
+    return {name: value for reply in replies if isinstance(reply, bytes) for name, value in parse_info(reply).items()}
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

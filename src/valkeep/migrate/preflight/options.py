@@ -1,0 +1,25 @@
+"""What preflight is asked to find out, and for which move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from valkeep.migrate.transform.target import FieldTtl
+
+__all__ = ["PreflightOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightOptions:
+    """``field_ttl``: the policy the move will run with. ``wipe_target``: a target with keys is allowed, they will be deleted.
+    ``full_census``: read a snapshot of the source (it forks) instead of sampling. ``gateway_tls``: the gateway has a certificate to show
+    to a target with ``tls-replication``. ``sample_keys``: at most so many are looked at. ``rate_seconds``: how long the write rate is measured.
+    """
+
+    field_ttl: FieldTtl = FieldTtl.REFUSE
+    wipe_target: bool = False
+    full_census: bool = False
+    gateway_tls: bool = False
+    sample_keys: int = 20_000
+    rate_seconds: float = 1.0
+    timeout: float = 5.0

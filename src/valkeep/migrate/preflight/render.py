@@ -1,0 +1,73 @@
+"""A report for people, as rich text: by area, what is wrong with its evidence and its remedy, what is fine in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Final
+
+from valkeep.migrate.preflight.checks import AREAS
+from valkeep.migrate.preflight.codes import CODES
+from valkeep.migrate.preflight.finding import Finding, Severity, Verdict
+from valkeep.migrate.preflight.report import PreflightReport
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["lines", "summary"]
+
+_WORDS: Final = {Severity.BLOCKER: "NO-GO", Severity.WARNING: "warning", Severity.INFO: "info", Severity.OK: "ok"}
+_STYLES: Final = {Severity.BLOCKER: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan", Severity.OK: "green"}
+_VERDICTS: Final = {Verdict.GO: "bold green", Verdict.CONDITIONAL_GO: "bold yellow", Verdict.NO_GO: "bold red"}
+_AREA_OF: Final = {row.code: row.area for row in CODES}
+
+
+def lines(report: PreflightReport, accepted: AbstractSet[str] = frozenset(), *, verbose: bool = False) -> Iterator[Text]:
+    """One ``Text`` per line. ``verbose``: evidence also of what is fine."""
+    from rich.text import Text
+
+    target = "no target" if report.target is None else f"{report.target.product} {report.target.display}"
+    yield Text(f"{report.source.product} {report.source.display}  →  {target}")
+    width = max(len(row.code) for row in CODES) + 2
+    for area, heading in AREAS.items():
+        of_area = [finding for finding in report.findings if _AREA_OF.get(finding.code) == area]
+        if of_area:
+            yield Text("")
+            yield Text(heading, style="bold")
+        for finding in of_area:
+            yield from _finding(finding, width, finding.code in accepted, verbose)
+    yield Text("")
+    yield summary(report, accepted)
+
+
+def _finding(finding: Finding, width: int, accepted: bool, verbose: bool) -> Iterator[Text]:
+    from rich.text import Text
+
+    word = _WORDS[finding.severity]
+    if accepted and finding.severity is Severity.WARNING:
+        word = "known"
+    yield Text.assemble(
+        "  ", (f"{word:8}", _STYLES[finding.severity]), (f"{finding.code:{width}}", "bold" if finding.remedy else ""), finding.title
+    )
+    if finding.severity is Severity.OK and not verbose:
+        return
+    for name, value in finding.evidence.items():
+        yield Text(f"{'':10}{name}: {value}", style="dim")
+    if finding.remedy and finding.severity is not Severity.OK:
+        yield Text.assemble(f"{'':10}", ("remedy: ", "bold"), finding.remedy)
+
+
+def summary(report: PreflightReport, accepted: AbstractSet[str] = frozenset()) -> Text:
+    """The verdict, and what to do next, in one or two lines."""
+    from rich.text import Text
+
+    verdict = report.verdict
+    if verdict is Verdict.NO_GO:
+        rest = f": {', '.join(report.blockers)}"
+    elif verdict is Verdict.CONDITIONAL_GO and report.open(accepted):
+        rest = f": acknowledge what you know about: --acknowledge {','.join(report.open(accepted))}"
+    elif verdict is Verdict.CONDITIONAL_GO:
+        rest = f": all conditions are acknowledged ({', '.join(report.conditions)})"
+    else:
+        rest = ""
+    return Text.assemble((str(verdict), _VERDICTS[verdict]), rest)

@@ -1,0 +1,69 @@
+"""The result of preflight: findings, verdict, facts, and what is still to be acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from valkeep.errors import ExitCode
+from valkeep.migrate.preflight.checks.readiness import CutoverVariant
+from valkeep.migrate.preflight.facts import ServerFacts
+from valkeep.migrate.preflight.finding import Finding, Severity, Verdict, verdict_of
+from valkeep.migrate.preflight.options import PreflightOptions
+
+__all__ = ["PreflightReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightReport:
+    """``findings``: in the order of the checks. ``cutover``: the variant that the source permits. ``elapsed_seconds``: of the whole preflight."""
+
+    findings: tuple[Finding, ...]
+    source: ServerFacts
+    target: ServerFacts | None
+    options: PreflightOptions
+    cutover: CutoverVariant
+    elapsed_seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict_of(self.findings)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The codes that CONDITIONAL-GO asks to acknowledge."""
+        return tuple(dict.fromkeys(finding.code for finding in self.findings if finding.severity is Severity.WARNING))
+
+    @property
+    def blockers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(finding.code for finding in self.findings if finding.severity is Severity.BLOCKER))
+
+    def open(self, accepted: AbstractSet[str] = frozenset()) -> tuple[str, ...]:
+        """Conditions that ``accepted`` does not name."""
+        return tuple(code for code in self.conditions if code not in accepted)
+
+    def may_start(self, accepted: AbstractSet[str] = frozenset()) -> bool:
+        return self.verdict is not Verdict.NO_GO and not self.open(accepted)
+
+    def exit_code(self, accepted: AbstractSet[str] = frozenset()) -> ExitCode:
+        return ExitCode.GOOD if self.may_start(accepted) else ExitCode.JUDGED_BAD
+
+    def to_json(self, accepted: AbstractSet[str] = frozenset()) -> dict[str, Any]:
+        """``schema`` 1. Stable: every name below."""
+        return {
+            "schema": 1,
+            "verdict": str(self.verdict),
+            "may_start": self.may_start(accepted),
+            "blockers": list(self.blockers),
+            "conditions": list(self.conditions),
+            "acknowledged": sorted(set(self.conditions) & accepted),
+            "to_acknowledge": list(self.open(accepted)),
+            "cutover": str(self.cutover),
+            "field_ttl": str(self.options.field_ttl),
+            "wipe_target": self.options.wipe_target,
+            "elapsed_seconds": round(self.elapsed_seconds, 3),
+            "findings": [finding.to_json() for finding in self.findings],
+            "source": self.source.to_json(),
+            "target": None if self.target is None else self.target.to_json(),
+        }

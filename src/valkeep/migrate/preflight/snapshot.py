@@ -1,0 +1,207 @@
+"""The full census: read one snapshot of the source to its end, and count what is in it. Nothing is decoded and nothing is kept.
+
+We ask as a replica (PSYNC), step over the records (`wire.rdb.scan`), and hang up at the end of the snapshot, before any of the stream. The source
+forks once for it, which the caller says first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from valkeep.client.endpoint import Endpoint
+from valkeep.client.transport import open_streams
+from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError
+from valkeep.migrate.preflight.facts import Census
+from valkeep.report.events import Emit, Progress
+from valkeep.wire import psync
+from valkeep.wire.rdb.handler import module_name
+from valkeep.wire.rdb.opcodes import (
+    DIALECT_REDIS,
+    HEADER_SIZE,
+    KIND_NAMES,
+    OP_UPDATE,
+    REDIS_TYPE_HASH_LISTPACK_EX_PRE_GA,
+    REDIS_TYPE_HASH_METADATA_PRE_GA,
+    TYPE_HASH_LISTPACK_EX,
+    TYPE_HASH_METADATA,
+    TYPE_MODULE_2,
+    TYPE_MODULE_PRE_GA,
+    VALKEY_TYPE_HASH_2,
+    kinds,
+    name_of,
+)
+from valkeep.wire.rdb.scan import ATTENTION, END, Scanner, parse_header, parse_record_prefix, read_length
+
+__all__ = ["SnapshotCounter", "read_census"]
+
+_CHUNK: Final = 1 << 20
+_SILENCE: Final = 60.0  # s; a source that prepares its snapshot sends a newline now and then
+_FIELD_TTL: Final = {
+    True: {REDIS_TYPE_HASH_METADATA_PRE_GA, REDIS_TYPE_HASH_LISTPACK_EX_PRE_GA, TYPE_HASH_METADATA, TYPE_HASH_LISTPACK_EX},
+    False: {VALKEY_TYPE_HASH_2},
+}
+
+
+class SnapshotCounter:
+    """Takes a snapshot in any pieces and counts its records. Pure: ``feed`` until ``done``. Raises ``RemoteProtocolError`` on what can't be
+    stepped over."""
+
+    def __init__(self) -> None:
+        self.version: int | None = None
+        self.done = False
+        self.bytes = 0
+        self.types: Counter[int] = Counter()
+        self.modules: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+        self._scanner: Scanner | None = None
+        self._redis = True
+        self._kept = b""
+
+    @property
+    def keys(self) -> int:
+        return sum(self.types.values())
+
+    def feed(self, data: bytes) -> None:
+        self.bytes += len(data)
+        if self.done:
+            return
+        data = self._kept + data
+        start = 0
+        if self._scanner is None:
+            header = parse_header(data)
+            if header is None:
+                self._kept = data
+                return
+            self.version, self._redis = header.version, header.dialect == DIALECT_REDIS
+            records = bytes(1 if number < OP_UPDATE else 0 for number in range(256))
+            self._scanner = Scanner(records, header.dialect, header.version)
+            self._dialect = header.dialect
+            start = HEADER_SIZE
+        pos = self._run(self._scanner, memoryview(data), start, len(data))
+        self._kept = data[pos:]
+
+    def _run(self, scanner: Scanner, data: memoryview, pos: int, end: int) -> int:
+        while True:
+            pos = scanner.scan(data, pos, end)
+            if scanner.stop == END:
+                self.done = True
+                return pos
+            if scanner.stop == ATTENTION:
+                number = scanner.type
+                interesting = number in (TYPE_MODULE_2, TYPE_MODULE_PRE_GA) or number in _FIELD_TTL[self._redis]
+                if interesting and not self._look(data, pos, end, number):
+                    return pos  # its head has not come in full
+                self.types[number] += 1
+                scanner.take()
+            elif pos >= end or scanner.stop == 0:
+                return pos
+
+    def _look(self, data: memoryview, pos: int, end: int, number: int) -> bool:
+        """Remember the module, or the key, of the record at ``pos``; False: more bytes are needed."""
+        assert self._scanner is not None
+        head = parse_record_prefix(data, pos, end, self._dialect)
+        if head is None:
+            return False
+        what = "field-ttl"
+        if number == TYPE_MODULE_2:
+            identity, after = read_length(data, head.value_pos, end)
+            if after < 0:
+                return False
+            name = module_name(identity)[0]
+            self.modules[name] += 1
+            what = f"module:{name}"
+        elif number == TYPE_MODULE_PRE_GA:
+            self.modules["(before 4.0)"] += 1
+            what = "module:(before 4.0)"
+        names = self.examples.setdefault(what, [])
+        if len(names) < 3:
+            names.append(f"db{self._scanner.database} {head.key.decode('utf-8', 'backslashreplace')[:80]!r}")
+        return True
+
+    def census(self, seconds: float) -> Census:
+        table = kinds(self._dialect)
+        by_kind: Counter[str] = Counter()
+        for number, count in self.types.items():
+            by_kind[KIND_NAMES[table[number]] if table[number] < len(KIND_NAMES) else "unknown"] += count
+        return Census(
+            mode="full",
+            complete=True,
+            total=self.keys,
+            seen=self.keys,
+            kinds=dict(by_kind),
+            modules=dict(self.modules),
+            encodings={name_of(self._dialect, number).lower(): count for number, count in self.types.items()},
+            field_ttl_hashes=sum(count for number, count in self.types.items() if number in _FIELD_TTL[self._redis]),
+            examples={what: tuple(names) for what, names in self.examples.items()},
+            snapshot_version=self.version,
+            snapshot_bytes=self.bytes,
+            seconds=seconds,
+        )
+
+
+async def read_census(endpoint: Endpoint, version: str, keys: int, emit: Emit, at: Callable[[], float]) -> Census:
+    """Read a snapshot of ``endpoint``. ``version``: the server's own, so that it writes its own format; ``keys``: how many are expected, for the
+    progress. Raises ``Refused`` or ``ConnectionLost`` where there is no snapshot, ``RemoteProtocolError`` where it can't be stepped over."""
+    started = time.monotonic()
+    reader, writer = await open_streams(endpoint, limit=_CHUNK)
+    try:
+        first = await _ask(endpoint, version, reader, writer)
+        counter = SnapshotCounter()
+        counter.feed(first)
+        told = time.monotonic()
+        while not counter.done:
+            data = await _read(endpoint, reader)
+            counter.feed(data)
+            if time.monotonic() - told > 0.5:
+                told = time.monotonic()
+                emit(Progress(at(), "census", keys=counter.keys, bytes=counter.bytes, total_keys=keys))
+        return counter.census(time.monotonic() - started)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _ask(endpoint: Endpoint, version: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """The handshake, to the first bytes of the snapshot."""
+    password = endpoint.password.reveal() if endpoint.password is not None else None
+    side = psync.ReplicaSide(listening_port=0, username=endpoint.username, password=password, version=version)
+    while True:
+        if out := side.data_to_send():
+            writer.write(out)
+            await writer.drain()
+        for event in side.receive(await _read(endpoint, reader)):
+            if isinstance(event, psync.PayloadStart):
+                return side.rest()
+            if isinstance(event, psync.Failed):
+                raise event.error
+            if isinstance(event, psync.Retry):
+                raise Refused(f"{endpoint.address} gives no snapshot now: {event.reason}", remedy="wait until it is ready, then look again")
+
+
+async def _read(endpoint: Endpoint, reader: asyncio.StreamReader) -> bytes:
+    try:
+        async with asyncio.timeout(_SILENCE):
+            data = await reader.read(_CHUNK)
+    except TimeoutError:
+        raise ConnectionLost(
+            f"{endpoint.address} has sent nothing of its snapshot for {_SILENCE:.0f} s", remedy="see the source's log: did its fork fail?"
+        ) from None
+    except OSError as error:
+        raise ConnectionLost(f"{endpoint.address} broke off its snapshot: {error}", remedy="see the source's log") from None
+    if not data:
+        raise ConnectionLost(
+            f"{endpoint.address} hung up in the middle of its snapshot", remedy="see the source's log: its fork or its disk may have failed"
+        )
+    return data
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """Where in ``ServerFacts.unasked`` an error of `read_census` belongs: what is wrong with the snapshot, or that there was none."""
+    name = "SNAPSHOT" if isinstance(error, RemoteProtocolError) else "PSYNC FOR CENSUS"
+    return name, str(error)
