@@ -639,6 +639,9 @@ class Decoder(Chunks):
         elif self.nodes.has_first:
             first_ms = self.nodes.first_ms
             first_seq = self.nodes.first_seq
+        else:
+            first_ms = 0xFFFFFFFFFFFFFFFF  # as t_stream.c streamGetEdgeID leaves it
+            first_seq = 0xFFFFFFFFFFFFFFFF
         if not self.length():
             return False
         self.groups_left = self.number

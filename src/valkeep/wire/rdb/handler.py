@@ -87,7 +87,7 @@ class Handler:
         entries_added: int,
     ) -> None:
         """After the entries. Of a version 1 stream (Redis < 7.0) the last five are told as a server of today sets them when it loads one:
-        first id = id of the first entry (0-0 when empty), nothing deleted, entries_added = length."""
+        first id = id of the first entry (2^64-1 twice when there is none), nothing deleted, entries_added = length."""
 
     def group(self, name: bytes, last_ms: int, last_seq: int, entries_read: int) -> None:
         """A consumer group begins. `entries_read` −1: not known. Version 1 streams have none: it is the estimate a server of today makes
