@@ -13,8 +13,9 @@ In-place builds (``make build``, editable installs) go by the hash of the source
 any ``.pxd`` that it cimports, changed loses its old ``.so`` *before* the new one is built. So a failed build leaves an
 interpreted module, never a stale compiled one. Extensions whose ``.py`` or ``.pxd`` has gone are removed as well.
 
-Traps that this file steps around: ``optional`` must be set on the Extension that ``cythonize`` returns (a copy); ``.pxd`` files are
-package data, or the sdist loses them; a left-over ``build/`` folder hides a failed build (hence the hashes).
+Traps that this file steps around: a left-over ``build/`` folder hides a failed build (hence the hashes, and the unlinking); a compiled
+module that cimports one which stayed interpreted does not load (so it stays interpreted too); ``.pxd`` files are package data, or
+the sdist loses them. Cython runs in a process for each module, as many at a time as there are cores.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,37 @@ def declarations(first: Path) -> list[Path]:
     return sorted(found)
 
 
+def to_c(path: Path) -> Path | None:
+    """Translate one module into C, in a process of its own; None, and the reason on stderr, when that fails.
+
+    Trap for authors of ``.pxd``: in a ``@cython.final`` class, Cython 3.3 writes the exception value of a ``long long`` method with a doubled
+    suffix (``-1LLLL``), which no C compiler takes. Declare such a method ``Py_ssize_t``, or leave ``final`` away.
+    """
+    target = Path("build", "cython", *path.parts).with_suffix(".c")
+    (HERE / target).parent.mkdir(parents=True, exist_ok=True)
+    options = [f"-X{name}={value}" for name, value in DIRECTIVES.items() if name != "language_level"]
+    command = [
+        sys.executable,
+        "-m",
+        "cython",
+        "-3",
+        *options,
+        "-I",
+        str(SOURCE),
+        "--module-name",
+        module_name(path),
+        "-o",
+        str(target),
+        str(path),
+    ]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = "no Cython" if "No module named" in done.stderr else done.stderr or done.stdout
+        print(f"valkeep: {path}: {said}", file=sys.stderr)
+        return None
+    return target
+
+
 def _cython_version() -> str:
     try:
         from Cython import __version__
@@ -129,6 +163,12 @@ class BuildWire(build_ext):
             self._drop_stale(wanted, known)
         todo = [path for path, key in wanted.items() if not (self._in_place and known.get(str(path)) == key)]
         failed = self._build(todo)
+        lost = {path.with_suffix(".pxd") for path in failed}
+        for path in sorted(wanted):
+            # a compiled module that cimports an interpreted one does not load
+            if path not in failed and lost & {one.relative_to(HERE) for one in declarations(HERE / path.with_suffix(".pxd"))}:
+                self._result(module_name(path)).unlink(missing_ok=True)
+                failed.append(path)
         if self._in_place:
             done = {str(path): key for path, key in wanted.items() if path not in failed}
             HASHES.parent.mkdir(exist_ok=True)
@@ -154,48 +194,29 @@ class BuildWire(build_ext):
         """Compile ``todo``; returns what failed. C files are made one by one, so that one broken module does not take the others with it."""
         if not todo:
             return []
-        try:
-            from Cython.Build import cythonize
-            from Cython.Compiler.Errors import CompileError
-        except ImportError:
-            print("valkeep: no Cython, so no compiled wire", file=sys.stderr)
-            return todo
-        made: dict[Path, Extension] = {}
-        for path in todo:
-            declared = Extension(
-                module_name(path),
-                [str(path)],
-                py_limited_api=True,
-                define_macros=[("Py_LIMITED_API", "0x030B0000")],
-                extra_compile_args=["-g0", "-w"],
-            )
-            try:
-                (made[path],) = cythonize(
-                    [declared],
-                    build_dir="build/cython",
-                    compiler_directives=DIRECTIVES,
-                    include_path=["src"],
-                    force=True,
-                    quiet=True,
-                    show_all_warnings=False,
-                )
-            except CompileError as error:
-                print(f"valkeep: {path}: {error}", file=sys.stderr)
-        for extension in made.values():
-            extension.optional = True  # whether a failure is allowed is decided above, once, for all of them
-            extension._full_name, extension._links_to_dynamic, extension._needs_stub = extension.name, False, False
-            extension._file_name = self.get_ext_filename(extension.name)
-            self.ext_map[extension.name] = self.ext_map[extension._file_name] = extension
-            # an older result in build/ would be copied in place of one that fails to build now
-            (Path(self.build_lib) / extension._file_name).unlink(missing_ok=True)
-        self.extensions = list(made.values())
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            made = dict(zip(todo, pool.map(to_c, todo), strict=True))
+        extensions = {path: self._extension(path, file) for path, file in made.items() if file is not None}
+        self.extensions = list(extensions.values())
         self.check_extensions_list(self.extensions)
         self.force = True
         self.parallel = os.cpu_count() or 1
         if self.extensions:
             build_ext.run(self)
-        built = {path for path, extension in made.items() if self._result(extension.name).exists()}
-        return [path for path in todo if path not in built]
+        return [path for path in todo if path not in extensions or not self._result(module_name(path)).exists()]
+
+    def _extension(self, path: Path, file: Path) -> Extension:
+        name = module_name(path)
+        extension = Extension(
+            name, [str(file)], py_limited_api=True, define_macros=[("Py_LIMITED_API", "0x030B0000")], extra_compile_args=["-g0", "-w"]
+        )
+        extension.optional = True  # whether a failure is allowed is decided in _run, once, for all of them
+        extension._full_name, extension._links_to_dynamic, extension._needs_stub = name, False, False
+        extension._file_name = self.get_ext_filename(name)
+        self.ext_map[name] = self.ext_map[extension._file_name] = extension
+        # an older result in build/ would be copied in place of one that fails to build now
+        (Path(self.build_lib) / extension._file_name).unlink(missing_ok=True)
+        return extension
 
     def _result(self, name: str) -> Path:
         """Where the extension is at the end: in place, beside its source."""

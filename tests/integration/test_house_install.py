@@ -105,3 +105,32 @@ def test_an_in_place_build_never_leaves_a_stale_extension(clone: Path) -> None:
     assert run(build, clone, VALKEEP_COMPILE="require").returncode == 0
     value = run([sys.executable, "-c", "from valkeep.wire.one import answer; print(answer())"], clone, PYTHONPATH=str(clone / "src"))
     assert value.stdout == "3\n"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="no C compiler")
+def test_a_module_that_does_not_compile_takes_along_those_that_cimport_it_and_no_others(clone: Path) -> None:
+    """A compiled module that cimports an interpreted one does not even load."""
+    wire = clone / "src" / "valkeep" / "wire"
+    for path in [*wire.rglob("*.pxd")]:
+        path.unlink()
+    (wire / "one.py").write_text("class One:\n    def __init__(self) -> None:\n        self.number = 1\n")
+    (wire / "one.pxd").write_text("cdef class One:\n    cdef public int number\n")
+    (wire / "two.py").write_text("from .one import One\n\n\ndef answer() -> int:\n    return One().number + 1\n")
+    (wire / "two.pxd").write_text("from .one cimport One\ncpdef int answer()\n")
+    (wire / "three.py").write_text("def answer() -> int:\n    return 3\n")
+    (wire / "three.pxd").write_text("cpdef int answer()\n")
+    build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    ask = [sys.executable, "-c", "from valkeep.wire import two, three; print(two.answer(), three.answer())"]
+    done = run(build, clone, VALKEEP_COMPILE="require")
+    assert done.returncode == 0, done.stderr
+    assert run(ask, clone, PYTHONPATH=str(clone / "src")).stdout == "2 3\n"
+
+    (wire / "one.py").write_text("class One:\n    def __init__(self) -> None:\n        self.number = 1\n        self.undeclared = 2\n")
+    done = run(build, clone)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name.split(".")[0] for path in wire.rglob("*.so")) == ["three"]
+    assert "valkeep.wire.one" in done.stderr
+    assert "valkeep.wire.two" in done.stderr
+    assert run(ask, clone, PYTHONPATH=str(clone / "src")).stdout == "2 3\n"
+    assert run(build, clone, VALKEEP_COMPILE="require").returncode != 0
