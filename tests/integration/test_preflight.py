@@ -191,6 +191,18 @@ def test_a_user_without_info_gets_one_finding_and_no_crash(server: Server, clien
     assert "NOPERM" in found(report, "VK-INFO-DENIED")[0].evidence["source"]
 
 
+@pytest.mark.parametrize("spec", ["redis-7.0", "redis-8.0", "valkey-9.1"])
+def test_a_user_for_some_keys_only_is_told_which_permission_lacks(server: Server, client: Client, spec: str) -> None:
+    here = server(spec, SAVING)
+    client(here).execute_command("ACL", "SETUSER", "some", "on", ">secret-word", "~app:*", "&*", "+@all")
+    client(here).set("other:1", "v")
+    report = look(user(here, "some"))
+    (finding,) = found(report, "VK-COMPARE-COMMANDS")
+    assert finding.severity == "warning"
+    assert finding.remedy.startswith("permit all keys: ACL SETUSER some ~*")
+    assert {"VK-CENSUS-SAMPLED", "VK-UNCHECKED-SOURCE"} <= set(report.conditions)
+
+
 def test_a_user_who_may_not_scan_gets_a_condition_instead_of_a_census(server: Server, client: Client) -> None:
     here = server("redis-8.0", SAVING)
     client(here).execute_command("ACL", "SETUSER", "noscan", "on", ">secret-word", "~*", "&*", "+@all", "-scan")

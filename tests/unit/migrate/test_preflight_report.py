@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.migrate.test_preflight_checks import SOURCE, TARGET, change
-from valkeep.cli.migrate_preflight import acknowledged
+from valkeep.cli.migrate_preflight import _ask, acknowledged
 from valkeep.errors import ExitCode, UsageError
 from valkeep.migrate.preflight.checks import Case, judge
 from valkeep.migrate.preflight.checks.readiness import cutover_variant
@@ -95,6 +95,22 @@ def test_acknowledgements_are_split_at_commas_and_checked() -> None:
     assert "VK-PLAINTEXT" in wrong.value.remedy
     with pytest.raises(UsageError, match="no condition"):
         acknowledged(["VK-TARGET-REPLICA"])
+
+
+def test_a_person_is_asked_for_each_open_condition_and_may_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(question: str, default: bool) -> bool:
+        assert default is False
+        asked.append(question)
+        return "VK-PLAINTEXT" in question
+
+    monkeypatch.setattr("typer.confirm", answer)
+    assert _ask(CONDITIONAL, frozenset()) == {"VK-PLAINTEXT"}
+    assert len(asked) == 2
+    asked.clear()
+    assert _ask(CONDITIONAL, frozenset({"VK-PLAINTEXT"})) == frozenset()
+    assert len(asked) == 1
 
 
 def test_the_table_of_codes_in_the_documentation_is_the_one_of_the_program() -> None:

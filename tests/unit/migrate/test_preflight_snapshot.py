@@ -26,18 +26,7 @@ HASH_TTL = b"\x18" + text(b"ttl") + (5).to_bytes(8, "little") + b"\x01" + b"\x01
 MODULE = b"\x07" + text(b"vec") + b"\x81" + MODULE_ID.to_bytes(8, "big") + b"\x02\x05" + b"\x05" + text(b"blob") + b"\x00"
 END = b"\xff" + bytes(8)
 SNAPSHOT = (
-    b"REDIS0012"
-     b"\xfa"
-    + text(b"redis-ver")
-    + text(b"7.4.6")
-    + b"\xfe\x00"
-    + STRING
-    + EXPIRING
-    + HASH
-    + b"\xfe\x03"
-    + HASH_TTL
-    + MODULE
-    + END
+    b"REDIS0012\xfa" + text(b"redis-ver") + text(b"7.4.6") + b"\xfe\x00" + STRING + EXPIRING + HASH + b"\xfe\x03" + HASH_TTL + MODULE + END
 )
 
 

@@ -65,6 +65,7 @@ CODES: Final = (
     Code("VK-TARGET-COMMANDS", "target", (_B,), "May this user run REPLICAOF there?"),
     Code("VK-TARGET-PERSISTENCE", "target", (_W,), "Does the target write its data to a disk?"),
     Code("VK-PRIMARYAUTH", "target", (_I,), "`primaryauth` on the target: the gateway has to know it; after a failover it has to fit."),
+    Code("VK-TARGET-MIN-REPLICAS", "target", (_W,), "`min-replicas-to-write` of the target: has it as many replicas?"),
     Code("VK-TARGET-ERRORS", "target", (_I,), "`unexpected_error_replies`: has the target dropped replicated commands before?"),
     Code(
         "VK-TARGET-MEMORY",
@@ -74,6 +75,7 @@ CODES: Final = (
     ),
     Code("VK-TARGET-HOST-MEMORY", "resources", (_W,), "Has the target's machine memory for the data + 25%?"),
     Code("VK-EVICTION", "resources", (_W, _I), "Do the eviction policies agree?"),
+    Code("VK-TARGET-CLIENTS", "resources", (_W,), "Has the target room (`maxclients`) for the clients of the source?"),
     Code("VK-FORK-MEMORY", "resources", (_W,), "Has the source's machine memory for the fork? Says what the last fork cost."),
     Code("VK-RDB-PAIR", "readiness", (_I,), "Would native replication take the snapshot? Explains `invalid RDB received`."),
     Code("VK-DATABASES", "readiness", (_B, _W), "Has the target as many databases as the source has, or uses?"),

@@ -21,6 +21,7 @@ class Permission(StrEnum):
 
     OK = "ok"
     DENIED = "denied"  # the ACL forbids it
+    NO_KEYS = "denied for keys"  # the command is permitted, but not on all keys
     MISSING = "missing"  # renamed, disabled, or not known to this version
     UNKNOWN = "unknown"  # could not be found out
 

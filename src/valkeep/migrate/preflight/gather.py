@@ -91,7 +91,7 @@ async def gather(endpoint: Endpoint, *, rate_seconds: float = 1.0, sample_keys: 
         measuring = asyncio.ensure_future(_rate(endpoint, rate_seconds, timeout))
         try:
             facts = replace(facts, **await _commands(connection, facts, asked))
-            facts = replace(facts, **await _surroundings(connection, asked), clock=await _clock(connection, asked))
+            facts = replace(facts, **await _surroundings(connection, facts, asked), clock=await _clock(connection, asked))
             rate, run_id = await measuring  # before the census, whose questions would be counted as network input
             if sample_keys > 0 and facts.mode != "cluster":
                 facts = replace(
@@ -212,7 +212,7 @@ def _permission(reply: Any) -> Permission:
         return Permission.OK
     text = f"{reply.kind} {reply.text}".lower()
     if reply.kind == "NOPERM":
-        return Permission.DENIED
+        return Permission.NO_KEYS if " key" in text else Permission.DENIED
     if "unknown command" in text or "unknown subcommand" in text or "unknown redis command" in text:
         return Permission.MISSING
     if "not allowed inside a transaction" in text or "not allowed in transactions" in text:
@@ -264,17 +264,19 @@ def by_rules(rules: Sequence[str]) -> Permission:
     return Permission.OK if allowed else Permission.DENIED
 
 
-async def _surroundings(connection: Connection, asked: _Asked) -> dict[str, Any]:
+async def _surroundings(connection: Connection, facts: ServerFacts, asked: _Asked) -> dict[str, Any]:
     """Modules, and Sentinels that watch: they hold a command connection with a telling name, and subscribe to their own channel."""
     replies = await connection.pipeline([("MODULE", "LIST"), ("CLIENT", "LIST"), ("PUBSUB", "NUMSUB", "__sentinel__:hello")])
     listed = replies[0]
     modules: tuple[str, ...] | None = None
     if isinstance(listed, list):
         modules = tuple(sorted(filter(None, (_module(entry) for entry in listed))))
-    elif isinstance(listed, ServerError) and "unknown command" in listed.text:
-        modules = () if listed.kind != "NOPERM" else None
-    if modules is None:
-        asked.value("MODULE LIST", listed)
+    elif facts.version < (4, 0):
+        modules = ()
+    else:
+        asked.value("MODULE LIST", listed)  # INFO names at least one of them
+        named = facts.info.get("module", "").partition("name=")[2].partition(",")[0]
+        modules = (named,) if named not in ("", "lua") else () if facts.version >= (6, 0) and not named else None
     clients = asked.value("CLIENT LIST", replies[1])
     sentinels = None if clients is None else tuple(sorted(set(_SENTINEL.findall(_text(clients)))))
     counted = asked.value("PUBSUB NUMSUB", replies[2])

@@ -284,6 +284,7 @@ _MEANS: Final = {
     "CONFIG GET": "number of databases, output-buffer limit, RDB persistence, TLS for replication, protected mode, settings that differ",
     "SCAN": "types of values",
     "TYPE": "types of values",
+    "SELECT": "values of some databases",
     "HPEXPIRETIME": "TTLs on hash fields, beyond what INFO counts",
     "CLIENT LIST": "Sentinels by the names of their connections",
     "PUBSUB NUMSUB": "Sentinels by their subscriptions",

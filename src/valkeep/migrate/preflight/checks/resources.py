@@ -80,6 +80,24 @@ def eviction(case: Case) -> Findings:
         yield ok("VK-EVICTION", "the eviction policies agree", **both)
 
 
+def clients(case: Case) -> Findings:
+    """At the cut-over all clients of the source come over, within a moment."""
+    source, target = case.pair
+    now, room = source.number("connected_clients"), target.number("maxclients") or target.setting_number("maxclients")
+    if now is None or room is None:
+        return
+    both = {"source": f"{now} clients connected", "target": f"maxclients {room}"}
+    if room < now * 1.1:
+        yield warning(
+            "VK-TARGET-CLIENTS",
+            "the target has no room for all clients that the source has now",
+            f"CONFIG SET maxclients {now * 2} on the target (and its limit of open files)",
+            **both,
+        )
+    else:
+        yield ok("VK-TARGET-CLIENTS", "the target has room for the source's clients", **both)
+
+
 def fork_memory(case: Case) -> Findings:
     """A full sync forks the source; pages written meanwhile are copied."""
     source = case.source
@@ -108,5 +126,6 @@ CHECKS: Final = (
     Check("target memory", "resources", target_memory, needs_target=True),
     Check("target machine's memory", "resources", target_host_memory, needs_target=True),
     Check("eviction policy", "resources", eviction, needs_target=True),
+    Check("room for clients", "resources", clients, needs_target=True),
     Check("memory for the fork", "resources", fork_memory),
 )

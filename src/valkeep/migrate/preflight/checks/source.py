@@ -122,6 +122,7 @@ def replica_source(case: Case) -> Findings:
 
 _REMEDY: Final = {
     Permission.DENIED: "permit it: ACL SETUSER {user} +{command}",
+    Permission.NO_KEYS: "permit all keys: ACL SETUSER {user} ~*",
     Permission.MISSING: "undo its renaming (rename-command) on that server",
 }
 
@@ -130,7 +131,7 @@ def needed(facts: ServerFacts, names: tuple[str, ...]) -> tuple[dict[str, Permis
     """Those of ``names`` that are not permitted for sure, and what to do about it."""
     lacking = {name: facts.may(name) for name in names if facts.may(name) in _REMEDY}
     remedies = []
-    for state in (Permission.DENIED, Permission.MISSING):
+    for state in _REMEDY:
         of_state = [name for name, found in lacking.items() if found is state]
         if of_state:
             words = " +".join(name.lower().replace(" ", "|") for name in of_state)

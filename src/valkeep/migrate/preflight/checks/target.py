@@ -130,6 +130,25 @@ def authentication(case: Case) -> Findings:
         yield ok("VK-PRIMARYAUTH", "the target does not log in to its primary", target=state)
 
 
+def replicas_wanted(case: Case) -> Findings:
+    """A new primary that wants more replicas than it has refuses every write."""
+    _, target = case.pair
+    wanted = target.setting_number("min-replicas-to-write", "min-slaves-to-write")
+    have = target.number("connected_slaves")
+    if not wanted or have is None:
+        return
+    state = f"min-replicas-to-write {wanted}, {have} replicas connected"
+    if have < wanted:
+        yield warning(
+            "VK-TARGET-MIN-REPLICAS",
+            "the target wants more replicas than it has: promoted, it would refuse every write (NOREPLICAS)",
+            f"attach {wanted - have} more, or CONFIG SET min-replicas-to-write {have} on the target",
+            target=state,
+        )
+    else:
+        yield ok("VK-TARGET-MIN-REPLICAS", "the target has the replicas that it wants", target=state)
+
+
 def dropped_commands(case: Case) -> Findings:
     """A Valkey that does not know a replicated command drops it and keeps the link (propagation-error-behavior ignore)."""
     _, target = case.pair
@@ -151,5 +170,6 @@ CHECKS: Final = (
     Check("commands on the target", "target", commands, needs_target=True),
     Check("target's persistence", "target", persistence, needs_target=True),
     Check("target's authentication", "target", authentication, needs_target=True),
+    Check("replicas of the target", "target", replicas_wanted, needs_target=True),
     Check("target's error counter", "target", dropped_commands, needs_target=True),
 )
