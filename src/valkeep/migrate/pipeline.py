@@ -157,6 +157,8 @@ class _Migration:
         self.comparison: Comparison | None = None
         self.outcome: asyncio.Future[dict[str, Any]] | None = None
         self.full_sync_seconds = 0.0
+        self.main = asyncio.current_task()
+        self.undone: list[str] = []
 
     async def run(self) -> RunResult:
         options = self.options
@@ -172,7 +174,9 @@ class _Migration:
             gateway_options = await self._gateway_options(found, spool)
             gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, self.emit, self.clock))
             self.outcome = asyncio.get_running_loop().create_future()
-            await stack.enter_async_context(Control(options.state_directory, {"cutover": self._go, "status": self._status}))
+            await stack.enter_async_context(
+                Control(options.state_directory, {"cutover": self._go, "abort": self._stop, "status": self._status})
+            )
             async with self._attached(gateway, target, found):
                 verifier: Verifier | None = None
                 if not options.skip_verify:
@@ -254,6 +258,7 @@ class _Migration:
                 target = await self._open(self.options.target)
             done = await restore_target(target, state)
             self.state.step("aborted")
+            self.undone = done
             for line in done:
                 self.emit(Note(self.clock(), "info", line))
         except ValkeepError as failed:
@@ -451,6 +456,16 @@ class _Migration:
         self.ready.go.set()
         assert self.outcome is not None
         return await asyncio.shield(self.outcome)
+
+    async def _stop(self) -> dict[str, Any]:
+        """`valkeep migrate abort` while we run: as Ctrl-C, and answers what was undone. Refused once the target is promoted."""
+        state = self.state.current
+        if state is not None and state.step == "promoted":
+            raise Refused("the cut-over is complete", remedy="move the writers to the target", code="VK-ABORT-PROMOTED")
+        assert self.main is not None
+        self.main.cancel()
+        await asyncio.wait({self.main})
+        return {"done": self.undone or ["nothing had been changed yet"]}
 
     async def _status(self) -> dict[str, Any]:
         return {"waiting": self.ready.waiting, "timeline": self.timeline}

@@ -1,0 +1,295 @@
+"""``valkeep migrate run``, ``gateway``, ``cutover`` and ``abort``: the move itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from valkeep.cli.migrate_preflight import acknowledged, endpoint
+from valkeep.cli.output import JsonPath, console, write_json
+from valkeep.errors import ExitCode, UsageError
+from valkeep.migrate.transform.target import FieldTtl
+
+if TYPE_CHECKING:
+    import ssl
+
+    from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.pipeline import Ready, RunOptions, RunResult
+    from valkeep.report.events import Emit
+
+__all__ = ["abort", "cutover", "gateway", "run"]
+
+E = TypeVar("E", bound=StrEnum)
+
+Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
+Target = Annotated[str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS.")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", show_default=False)]
+Password = Annotated[str | None, typer.Option(metavar="PATH", help="The password is in this file.", show_default=False)]
+Variable = Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.", show_default=False)]
+Policy = Annotated[FieldTtl, typer.Option(help="TTLs on hash fields, for a Valkey before 9: keep the field, drop it, or refuse to start.")]
+Listen = Annotated[
+    str, typer.Option(metavar="HOST:PORT", help="Where the gateway listens. Default: the address that faces the target, any free port.")
+]
+Allow = Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="Another address that the target may come from; repeatable.")]
+Certificate = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The gateway's certificate (PEM), for a target with tls-replication.")
+]
+Key = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key.")]
+State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
+
+
+def run(
+    source: Source,
+    target: Target,
+    field_ttl: Policy = FieldTtl.REFUSE,
+    cutover: Annotated[
+        str, typer.Option(metavar="auto|manual", help="Cut over when verified, or wait for a key or `valkeep migrate cutover`.")
+    ] = "auto",
+    wipe_target: Annotated[bool, typer.Option("--wipe-target", help="The target may have keys: the copy replaces them.")] = False,
+    acknowledge: Annotated[
+        list[str] | None, typer.Option(metavar="VK-…|all", help="A condition of preflight that is known; repeatable.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write preflight, ledger, verification and timeline there.", show_default=False)
+    ] = None,
+    lease: Annotated[int, typer.Option(metavar="MS", min=200, max=60_000, help="Time-out of the write pause at the cut-over.")] = 5000,
+    fence: Annotated[
+        str, typer.Option(metavar="pause|direct|external", help="How writers are kept out; default: what the source permits.")
+    ] = "",
+    listen: Listen = "",
+    announce: Annotated[str, typer.Option(metavar="HOST:PORT", help="What the target is told to connect to, behind NAT.")] = "",
+    allow: Allow = None,
+    gateway_cert: Certificate = None,
+    gateway_key: Key = None,
+    spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)] = None,
+    spool_limit: Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")] = 0,
+    state: State = None,
+    source_primary: Annotated[
+        str, typer.Option(metavar="URL", help="The primary of a source that is a replica, if not the one it names.")
+    ] = "",
+    source_password_file: Password = None,
+    source_password_env: Variable = None,
+    target_password_file: Password = None,
+    target_password_env: Variable = None,
+    json: JsonPath = None,
+) -> ExitCode:
+    """Move a live source to a Valkey target: preflight, copy, follow, verify, cut over.
+
+    Exit code 0: moved and proven. 1: differences. 3: could not be judged. 4: nothing changed. 5: see the remedy.
+    """
+    from valkeep.migrate import pipeline
+    from valkeep.migrate.cutover import FenceMode
+    from valkeep.report.terminal import watch
+
+    if cutover not in ("auto", "manual"):
+        raise UsageError(f"there is no cut-over {cutover!r}", remedy="say --cutover auto or --cutover manual")
+    options = pipeline.RunOptions(
+        source=endpoint(source, source_password_file, source_password_env),
+        target=endpoint(target, target_password_file, target_password_env),
+        field_ttl=field_ttl,
+        cutover=cutover,
+        wipe_target=wipe_target,
+        accept=_accepted(acknowledge or []),
+        report=report,
+        spool=spool,
+        spool_limit=spool_limit << 20,
+        state=state,
+        listen=_address(listen, "--listen") if listen else ("", 0),
+        announce=_address(announce, "--announce") if announce else None,
+        allow=frozenset(allow or ()),
+        lease_ms=lease,
+        fence=_one_of(FenceMode, fence, "--fence") if fence else None,
+        gateway_tls=_gateway_tls(gateway_cert, gateway_key),
+        source_primary=endpoint(source_primary, source_password_file, source_password_env) if source_primary else None,
+    )
+    with watch(report / "events.jsonl" if report else None) as emit:
+        result = asyncio.run(_run(options, emit))
+    write_json(result.to_json(), json)
+    out = console(json)
+    out.print(
+        f"[bold]{result.verdict}[/bold]: {result.keys} keys moved from {result.source_version} to {result.target_version}; "
+        f"{result.mismatches} mismatches; write pause {result.write_pause_ms:.0f} ms; {result.elapsed_seconds:.1f} s in all"
+    )
+    for row in result.ledger:
+        out.print(f"  ledger: {row['action']} {row['what']} {row['policy']} × {row['count']}")
+    if report is not None:
+        out.print(f"  report: {report} (valkeep report {report} shows it again)")
+    return result.exit_code
+
+
+def gateway(
+    source: Source,
+    target_version: Annotated[
+        list[str], typer.Option(metavar="X.Y", help="The version of the Valkey targets that will attach; repeatable.")
+    ],
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the gateway listens.")],
+    allow: Annotated[list[str], typer.Option(metavar="HOST", help="A target that may attach, by name or address; repeatable.")],
+    field_ttl: Policy = FieldTtl.REFUSE,
+    databases: Annotated[int, typer.Option(min=1, help="The targets' number of databases.")] = 16,
+    metrics: Annotated[str, typer.Option(metavar="HOST:PORT", help="Serve /metrics, /health and /ready there.")] = "",
+    password_file: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The targets' primaryauth is in this file.", show_default=False)
+    ] = None,
+    gateway_cert: Certificate = None,
+    gateway_key: Key = None,
+    spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)] = None,
+    spool_limit: Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")] = 0,
+    ledger: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the ledger there.", show_default=False)] = None,
+    source_password_file: Password = None,
+    source_password_env: Variable = None,
+) -> ExitCode:
+    """Run the gateway alone, as a service: targets attach by REPLICAOF and detach when they like. Ends with SIGINT or SIGTERM."""
+    from valkeep.migrate import service
+    from valkeep.report.terminal import watch
+
+    settings = service.Settings(
+        source=endpoint(source, source_password_file, source_password_env),
+        versions=tuple(_version(text) for text in target_version),
+        databases=databases,
+        listen=_address(listen, "--listen"),
+        allow=tuple(allow),
+        field_ttl=field_ttl,
+        metrics=_address(metrics, "--metrics") if metrics else None,
+        password_file=password_file,
+        tls=_gateway_tls(gateway_cert, gateway_key),
+        spool=spool,
+        spool_limit=spool_limit << 20,
+        ledger=ledger,
+    )
+    with watch(None) as emit:
+        asyncio.run(service.serve(settings, emit))
+    return ExitCode.GOOD
+
+
+def cutover(source: Source, target: Target, state: State = None, json: JsonPath = None) -> ExitCode:
+    """Cut over a migration that waits for it (`valkeep migrate run --cutover manual`)."""
+    from valkeep.errors import Refused
+    from valkeep.migrate.control import ask
+    from valkeep.migrate.state import default_directory
+
+    here, there = endpoint(source), endpoint(target)
+    directory = state or default_directory(here.display, there.display)
+    answer = asyncio.run(ask(directory, "cutover"))
+    if answer is None:
+        raise Refused(f"no migration runs in {directory}", remedy="start it: valkeep migrate run --cutover manual …")
+    write_json(answer, json)
+    console(json).print(f"cut over: {answer['promoted']} is the primary now; write pause {answer['write_pause_ms']} ms")
+    return ExitCode.GOOD
+
+
+def abort(
+    source: Source,
+    target: Target,
+    state: State = None,
+    force: Annotated[bool, typer.Option("--force", help="Make the source writable although the target was promoted.")] = False,
+    source_password_file: Password = None,
+    source_password_env: Variable = None,
+    target_password_file: Password = None,
+    target_password_env: Variable = None,
+    json: JsonPath = None,
+) -> ExitCode:
+    """Undo what a migration changed: the source accepts writes again, the target is detached. Also after a kill -9."""
+    here = endpoint(source, source_password_file, source_password_env)
+    there = endpoint(target, target_password_file, target_password_env)
+    done = asyncio.run(_abort(here, there, state, force))
+    write_json({"done": done}, json)
+    for line in done:
+        console(json).print(line)
+    return ExitCode.GOOD
+
+
+# -- helpers of these commands ---------------------------------------------------------------------------------------------------------
+
+
+async def _run(options: RunOptions, emit: Emit) -> RunResult:
+    from valkeep.migrate.pipeline import Ready, run
+
+    ready = Ready()
+    async with _key_decides(ready, enabled=options.cutover == "manual"):
+        return await run(options, emit, time.monotonic, ready)
+
+
+@contextlib.asynccontextmanager
+async def _key_decides(ready: Ready, *, enabled: bool) -> AsyncIterator[None]:
+    """Enter on the terminal means go, once the migration waits for it."""
+    if not enabled or not sys.stdin.isatty():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def pressed() -> None:
+        os.read(sys.stdin.fileno(), 1024)
+        if ready.waiting:
+            ready.go.set()
+
+    loop.add_reader(sys.stdin.fileno(), pressed)
+    try:
+        yield
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+
+
+async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: bool) -> list[str]:
+    from valkeep.client.connection import Connection
+    from valkeep.migrate import cutover as protocol
+    from valkeep.migrate.control import Lock, ask
+    from valkeep.migrate.state import StateFile, default_directory
+
+    directory = state or default_directory(source.display, target.display)
+    running = await ask(directory, "abort")
+    if running is not None:
+        return list(running["done"])
+    with Lock(directory):
+        async with await Connection.open(source) as here, await Connection.open(target) as there:
+            return await protocol.abort(here, there, StateFile(directory), force=force)
+
+
+def _accepted(codes: list[str]) -> frozenset[str]:
+    return frozenset({"all"}) if "all" in codes else acknowledged(codes)
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise UsageError(f"{option} {text!r} is no HOST:PORT", remedy=f"write it like {option} 10.0.0.7:6400")
+    return host.strip("[]"), int(port)
+
+
+def _one_of(kind: type[E], text: str, option: str) -> E:
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not known", remedy=f"one of {', '.join(kind)}") from None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split("."))
+    except ValueError:
+        raise UsageError(f"--target-version {text!r} is no version", remedy="write it like --target-version 8.1") from None
+
+
+def _gateway_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cert is None and key is None:
+        return None
+    import ssl
+
+    if cert is None:
+        raise UsageError("--gateway-key without --gateway-cert", remedy="give both")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"the gateway's certificate cannot be loaded: {error}", remedy="give readable PEM files that belong together"
+        ) from error
+    return context

@@ -1,0 +1,159 @@
+"""The gateway as a service: ``valkeep migrate gateway``. Targets attach by REPLICAOF and leave when they like; nobody cuts over here.
+
+Metric names are stable (docs/reference/metrics.md). ``/ready`` says yes when the snapshot is on the spool and nothing is held: from then on a target
+that attaches gets everything without waiting for the source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import ssl
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from valkeep.client.endpoint import Secret
+from valkeep.errors import UsageError, ValkeepError
+from valkeep.migrate import attach
+from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.transform.target import FieldTtl, TargetFormat
+from valkeep.report.events import Emit, Note
+from valkeep.report.metrics import MetricsServer
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+
+__all__ = ["Settings", "serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See ``valkeep migrate gateway --help``."""
+
+    source: Endpoint
+    versions: tuple[tuple[int, ...], ...]
+    databases: int
+    listen: tuple[str, int]
+    allow: tuple[str, ...]
+    field_ttl: FieldTtl
+    metrics: tuple[str, int] | None = None
+    password_file: Path | None = None
+    tls: ssl.SSLContext | None = field(default=None, compare=False)
+    spool: Path | None = None
+    spool_limit: int = 0
+    ledger: Path | None = None
+
+
+class _Numbers(Collector):
+    """The gateway's numbers, read when they are asked for."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def collect(self) -> Iterable[Metric]:
+        gateway = self._gateway
+        offset = GaugeMetricFamily("valkeep_source_offset_bytes", "Offset of the source's stream received so far")
+        offset.add_metric([], gateway.source_offset)
+        yield offset
+        labels = ["version"]
+        keys = CounterMetricFamily("valkeep_snapshot_keys", "Records of the source's snapshot read so far", labels=labels)
+        taken = CounterMetricFamily("valkeep_snapshot_bytes", "Bytes of the source's snapshot read so far", labels=labels)
+        writes = CounterMetricFamily("valkeep_stream_commands", "Commands of the source's stream translated so far", labels=labels)
+        held = GaugeMetricFamily(
+            "valkeep_held_bytes", "Bytes of the source's stream that wait because something cannot be sent", labels=labels
+        )
+        spool = GaugeMetricFamily("valkeep_spool_bytes", "Bytes of translated stream kept on disk", labels=labels)
+        for channel in list(gateway.channels):
+            version = [channel.target.display]
+            keys.add_metric(version, channel.keys)
+            taken.add_metric(version, channel.snapshot_bytes)
+            writes.add_metric(version, channel.writes)
+            held.add_metric(version, channel.held_bytes)
+            spool.add_metric(version, channel.stream.end - channel.stream.start)
+        yield from (keys, taken, writes, held, spool)
+        lag = GaugeMetricFamily("valkeep_target_lag_bytes", "Bytes of our stream that the target has not acknowledged", labels=["target"])
+        online = GaugeMetricFamily("valkeep_target_online", "1 when the target has the snapshot and takes the stream", labels=["target"])
+        for link in list(gateway.links):
+            if link.channel is not None:
+                lag.add_metric([link.peer], link.lag)
+                online.add_metric([link.peer], int(link.online))
+        yield from (lag, online)
+        ledger = CounterMetricFamily(
+            "valkeep_ledger", "Things changed, degraded or refused on the way", labels=["action", "what", "policy"]
+        )
+        for (action, what, policy), count in list(gateway.ledger.counts.items()):
+            ledger.add_metric([action, what, policy], count)
+        yield ledger
+
+
+async def serve(settings: Settings, emit: Emit) -> None:
+    """Run until SIGINT or SIGTERM (returns) or until the source is lost (raises)."""
+    allowed: set[str] = set()
+    for host in settings.allow:
+        allowed |= await attach.addresses(host)
+    password = _password(settings.password_file)
+    directory = Path(tempfile.mkdtemp(prefix="valkeep-spool-", dir=settings.spool))
+    ledger = Ledger(settings.ledger)
+    options = GatewayOptions(
+        source=settings.source,
+        formats=tuple(TargetFormat(version, settings.databases) for version in settings.versions),
+        field_ttl=settings.field_ttl,
+        listen=settings.listen,
+        allow=frozenset(allowed),
+        spool=directory,
+        spool_limit=settings.spool_limit,
+        password=password,
+        tls=settings.tls,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    failure = ""
+    try:
+        async with Gateway(options, ledger, emit, time.monotonic) as gateway:
+            emit(Note(0.0, "info", f"the gateway listens on {gateway.address[0]}:{gateway.address[1]}"))
+            with contextlib.ExitStack() as stack:
+                if settings.metrics is not None:
+                    registry = CollectorRegistry()
+                    registry.register(_Numbers(gateway))
+                    stack.enter_context(MetricsServer(settings.metrics, registry, lambda: failure, lambda: _missing(gateway)))
+                try:
+                    await gateway.beside(stop.wait())
+                except ValkeepError as error:
+                    failure = error.message
+                    raise
+    finally:
+        ledger.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _missing(gateway: Gateway) -> str:
+    """Why the gateway is not ready, or ""."""
+    if not gateway.channels or not all(channel.complete for channel in gateway.channels):
+        return "the source's snapshot is not complete yet"
+    held = gateway.held
+    if held and held[0].hold is not None:
+        return f"held at source offset {held[0].offset}: {held[0].hold.why}"
+    return ""
+
+
+def _password(path: Path | None) -> Secret | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read the password file {path}: {error}", remedy="check its path and that you may read it") from None
+    return Secret(text)
