@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from valkeep.migrate.preflight import Finding, PreflightOptions, PreflightReport
 from valkeep.migrate.preflight.facts import Permission
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.report.events import Event, Note
+from valkeep.runtime import ports
 from valkeep.runtime.node import Process
 
 Client = Callable[..., Any]
@@ -374,6 +376,43 @@ def test_more_databases_in_use_than_the_target_has_is_no_go(server: Server, clie
     assert "VK-DATABASES" in look(here, there).conditions
     client(here, db=9).set("k", "v")
     assert "VK-DATABASES" in look(here, there).blockers
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, nodes.Setting]:
+    """Settings of a server with a certificate for 127.0.0.1, signed by itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on PATH to make a certificate with")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=valkeep -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*command.split(), "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    return {"tls-cert-file": str(cert), "tls-key-file": str(key), "tls-ca-cert-file": str(cert), "tls-auth-clients": "no"}
+
+
+def test_a_target_that_replicates_over_tls_only_is_a_condition(server: Server, certificate: dict[str, nodes.Setting]) -> None:
+    here, there = server("redis-7.0", SAVING), server("valkey-8.1", certificate | SAVING | {"tls-replication": "yes"})
+    assert look(here, there).conditions == ("VK-REPLICATION-TLS",)
+    assert look(here, there, gateway_tls=True).verdict is Verdict.GO
+
+
+def test_a_source_is_looked_at_over_tls_and_by_a_full_census_too(
+    server: Server, client: Client, certificate: dict[str, nodes.Setting]
+) -> None:
+    reserved = ports.reserve(None)
+    try:
+        here = server("redis-8.0", certificate | SAVING | {"tls-port": reserved.port})
+        client(here).set("k", "v")
+        endpoint = Endpoint.parse(f"rediss://127.0.0.1:{reserved.port}?ca={certificate['tls-cert-file']}")
+        for full in (False, True):
+            report = look(endpoint, full_census=full)
+            assert report.verdict is Verdict.GO
+            assert "encrypted" in found(report, "VK-PLAINTEXT")[0].title
+            assert report.source.census is not None
+            assert report.source.census.kinds == {"string": 1}
+        with pytest.raises(ConnectionLost, match="certificate"):
+            look(Endpoint.parse(f"rediss://127.0.0.1:{reserved.port}"))
+    finally:
+        reserved.release()
 
 
 def test_passwords_are_in_no_evidence(server: Server) -> None:

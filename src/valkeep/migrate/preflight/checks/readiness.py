@@ -135,13 +135,13 @@ def module_values(case: Case) -> Findings:
             examples=keys,
         )
     elif source.modules:
+        every = one is not None and one.complete
         yield info(
             "VK-MODULES",
-            "the source has modules loaded; their values could not cross"
-            + ("" if one is not None and one.complete else ", and not every key was looked at"),
-            "" if one is not None and one.complete else "--census full looks at every key",
+            "the source has modules loaded; their values could not cross" + ("" if every else ", and not every key was looked at"),
+            "" if every else "--census full looks at every key",
             source=", ".join(source.modules),
-            found="none" if one is not None and one.complete else "none in the sample",
+            found="none" if every else "not known" if one is None else "none in the sample",
         )
     elif source.modules is not None:
         yield ok("VK-MODULES", "the source has no modules", source="MODULE LIST is empty")
