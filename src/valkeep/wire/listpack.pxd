@@ -3,6 +3,9 @@ cimport cython
 # 64 bit results that may be -1 are Py_ssize_t: Cython 3.3 writes the suffix of a `long long` exception value twice ("-1LLLL") when one run
 # compiles several modules that cimport it.
 
+cdef tuple _BYTE
+cdef tuple _SMALL
+
 cpdef bytes decimal(long long number)
 
 @cython.locals(low=cython.longlong)
@@ -20,6 +23,7 @@ cdef class Reader:
     cdef readonly Py_ssize_t index
     cdef readonly long long number
     cdef readonly int state
+    @cython.locals(size=Py_ssize_t)
     cpdef void open(self, bytes blob) except *
     @cython.locals(pos=Py_ssize_t, last=Py_ssize_t, left=Py_ssize_t, head=Py_ssize_t, length=cython.longlong, first=int, width=int, number=cython.longlong, bit=int)
     cpdef int advance(self) except -1
@@ -35,13 +39,14 @@ cdef class Reader:
 
 @cython.final
 cdef class Builder:
-    cdef bytearray body
+    cdef list parts
     cdef readonly Py_ssize_t count
-    @cython.locals(length=Py_ssize_t, head=int)
+    cdef readonly Py_ssize_t size
+    @cython.locals(length=Py_ssize_t, head=int, parts=list)
     cpdef void append(self, bytes value) except *
     @cython.locals(first=int, negative=bint, i=Py_ssize_t, magnitude=cython.ulonglong, number=cython.longlong)
     cdef bint append_digits(self, bytes value, Py_ssize_t length) except -1
-    @cython.locals(body=bytearray, width=int)
+    @cython.locals(parts=list, width=int)
     cpdef void append_integer(self, long long number) except *
     cdef void append_little(self, long long number, int width) except *
     @cython.locals(width=int, shift=int)

@@ -35,6 +35,7 @@ AT_END = 0
 AT_INTEGER = 1
 AT_STRING = 2
 
+_BYTE = tuple(bytes([number]) for number in range(256))
 _SMALL = tuple(b"%d" % number for number in range(1024))
 
 
@@ -247,33 +248,31 @@ class Builder:
     `size`: bytes that `finish` would return now. `count`: entries so far.
     """
 
-    __slots__ = ("body", "count")
+    __slots__ = ("count", "parts", "size")
 
     def __init__(self) -> None:
-        self.body = bytearray()
+        self.parts: list[bytes] = []
         self.count = 0
-
-    @property
-    def size(self) -> int:
-        return HEADER + len(self.body) + 1
+        self.size = HEADER + 1
 
     def append(self, value: bytes) -> None:
         """Append a string, as the integer that it is the shortest decimal form of, where it is one."""
         length = len(value)
         if 0 < length <= 20 and self.append_digits(value, length):
             return
+        parts = self.parts
         if length < 64:
-            self.body.append(0x80 | length)
+            parts.append(_BYTE[0x80 | length])
             head = 1
         elif length < 4096:
-            self.body.append(0xE0 | length >> 8)
-            self.body.append(length & 0xFF)
+            parts.append(_BYTE[0xE0 | length >> 8])
+            parts.append(_BYTE[length & 0xFF])
             head = 2
         else:
-            self.body.append(0xF0)
+            parts.append(_BYTE[0xF0])
             self.append_little(length, 4)
             head = 5
-        self.body += value
+        parts.append(value)
         self.append_backward(head + length)
         self.count += 1
 
@@ -311,15 +310,15 @@ class Builder:
 
     def append_integer(self, number: int) -> None:
         """Append a signed 64 bit integer, in its shortest encoding."""
-        body = self.body
+        parts = self.parts
         if 0 <= number < 128:
-            body.append(number)
-            body.append(1)
+            parts.append(_BYTE[number])
+            self.append_backward(1)
         elif -4096 <= number < 4096:
             number &= 0x1FFF
-            body.append(0xC0 | number >> 8)
-            body.append(number & 0xFF)
-            body.append(2)
+            parts.append(_BYTE[0xC0 | number >> 8])
+            parts.append(_BYTE[number & 0xFF])
+            self.append_backward(2)
         else:
             width = 8
             if -32768 <= number < 32768:
@@ -328,45 +327,49 @@ class Builder:
                 width = 3
             elif -2147483648 <= number < 2147483648:
                 width = 4
-            body.append(0xF4 if width == 8 else 0xEF + width)
+            parts.append(_BYTE[0xF4 if width == 8 else 0xEF + width])
             self.append_little(number, width)
-            body.append(width + 1)
+            self.append_backward(1 + width)
         self.count += 1
 
     def append_little(self, number: int, width: int) -> None:
         while width > 0:
-            self.body.append(number & 0xFF)
+            self.parts.append(_BYTE[number & 0xFF])
             number >>= 8
             width -= 1
 
     def append_backward(self, length: int) -> None:
+        """The backward length of an entry of `length` bytes."""
         if length < 128:
-            self.body.append(length)
+            self.parts.append(_BYTE[length])
+            self.size += length + 1
             return
         width = 2
         while width < 5 and length >= (1 << (7 * width)) - 1:
             width += 1
+        self.size += length + width
         shift = 7 * (width - 1)
-        self.body.append(length >> shift)
+        self.parts.append(_BYTE[length >> shift])
         while shift > 0:
             shift -= 7
-            self.body.append(length >> shift & 0x7F | 0x80)
+            self.parts.append(_BYTE[length >> shift & 0x7F | 0x80])
 
     def finish(self) -> bytes:
         """The listpack; the builder is empty again."""
-        size = HEADER + len(self.body) + 1
-        if size > 0xFFFFFFFF:
-            raise LocalProtocolError(f"a listpack of {size} bytes was built (bound: 4 GiB)", remedy="use a plain encoding for this record")
+        if self.size > 0xFFFFFFFF:
+            raise LocalProtocolError(
+                f"a listpack of {self.size} bytes was built (bound: 4 GiB)", remedy="use a plain encoding for this record"
+            )
         count = min(self.count, COUNT_UNKNOWN)
-        blob = size.to_bytes(4, "little") + count.to_bytes(2, "little") + self.body + b"\xff"
-        self.body.clear()
-        self.count = 0
-        return bytes(blob)
+        blob = self.size.to_bytes(4, "little") + count.to_bytes(2, "little") + b"".join(self.parts) + b"\xff"
+        self.clear()
+        return blob
 
     def clear(self) -> None:
         """Forget what was appended."""
-        self.body.clear()
+        self.parts.clear()
         self.count = 0
+        self.size = HEADER + 1
 
 
 def build(values: list[bytes]) -> bytes:

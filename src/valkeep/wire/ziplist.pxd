@@ -9,6 +9,7 @@ cdef class Reader:
     cdef readonly Py_ssize_t count
     cdef readonly Py_ssize_t index
     cdef readonly Py_ssize_t previous
+    @cython.locals(size=Py_ssize_t)
     cpdef void open(self, bytes blob) except *
     @cython.locals(number=cython.longlong)
     cdef Py_ssize_t little(self, Py_ssize_t pos, int width) except? -1
