@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["acknowledged", "endpoint", "preflight"]
 
-_URL = "redis://[[user]:password@]host[:port], rediss:// with TLS; valkey:// and valkeys:// mean the same"
+_URL = "redis://user:password@host:port, rediss:// with TLS; valkey:// and valkeys:// mean the same"
 
 
 def preflight(
