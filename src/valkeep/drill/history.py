@@ -245,8 +245,8 @@ class History:
                 counted[number] = counted.get(number, 0) + 1
         return {self.errors.names[number]: count for number, count in counted.items()}
 
-    def ack_times(self, *, start: int = 0) -> list[int]:
-        """When each acked operation returned, ascending: what throughput and gaps are computed from.
+    def ack_times(self, *, start: int = 0, node: str | None = None) -> list[int]:
+        """When each acked operation (of ``node``) returned, ascending: what throughput and gaps are computed from.
 
         A reply that came in one block with a refusal is left out: the server held that block (a pause, a fence), so the time at
         which the block came back says nothing about when the first half of it was done.
@@ -256,10 +256,13 @@ class History:
             for index in range(start, len(self))
             if self._outcome[index] in (Outcome.FAIL, Outcome.INFO)
         }
+        wanted = None if node is None else self.nodes.number(node)
         return sorted(
             self._returned[index]
             for index in range(start, len(self))
-            if self._outcome[index] == Outcome.OK and (self._process[index], self._returned[index]) not in held
+            if self._outcome[index] == Outcome.OK
+            and (wanted is None or self._node[index] == wanted)
+            and (self._process[index], self._returned[index]) not in held
         )
 
     # ---------------------------------------------------------------------------------------------------------- on disk

@@ -89,15 +89,15 @@ class Rehearsal:
 
     @cached_property
     def write_pause(self) -> Gap:
-        """The longest time without an acked write around the cut."""
+        """The longest time without an acked write between the source's last ack and the target's first ones."""
         last_source, first_target, _ = self.turns
-        return longest_gap(self.acks, last_source - 500_000_000, max(first_target, last_source) + 500_000_000)
+        return longest_gap(self.acks, last_source, max(first_target, last_source) + 50_000_000)
 
     @cached_property
     def failover_gap(self) -> Gap:
         """The longest time without an acked write after the kill."""
         first = self.turns[2] or self.events.promoted + 1_000_000_000
-        return longest_gap(self.acks, self.events.killed, first + 200_000_000)
+        return longest_gap(self.acks, self.events.killed, first + 50_000_000)
 
     @cached_property
     def writes_per_second(self) -> float:

@@ -133,12 +133,13 @@ class Squad:
     async def _work(self, writer: Writer) -> None:
         period = self.settings.batch * self.settings.writers / self.settings.rate
         post = _Post()
-        due = time.monotonic() + period * writer.number / self.settings.writers
+        due = 0.0
         try:
             while True:
                 if not self._go.is_set():
                     await self._rest()
-                    due = time.monotonic()
+                    due = time.monotonic() + period * writer.number / self.settings.writers  # not all at once
+                    await asyncio.sleep(due - time.monotonic())
                 if self._stopping:
                     return
                 acked = await self._batch(writer, post)

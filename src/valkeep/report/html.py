@@ -1,0 +1,91 @@
+"""A story as one HTML file: no network, no build step, readable in ten years. Style and script are inlined from beside this module."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib import resources
+
+from valkeep.report.chart import draw
+from valkeep.report.story import Panel, Story, Table, Tile
+
+__all__ = ["page"]
+
+_TONES = {
+    "valid": "good", "GO": "good", "invalid": "bad", "NO-GO": "bad", "unknown": "warn", "CONDITIONAL-GO": "warn", "refused": "warn",
+}  # fmt: skip
+
+
+def page(story: Story) -> str:
+    """The whole document."""
+    package = resources.files("valkeep.report")
+    style = (package / "page.css").read_text(encoding="utf-8")
+    script = (package / "page.js").read_text(encoding="utf-8")
+    parts = [_head(story), _tiles(story.tiles), _panels(story.panels)]
+    parts += [_table(table) for table in story.tables]
+    if story.command:
+        parts.append(f"<section><h2>Next: your own source</h2><pre>{escape(story.command)}</pre></section>")
+    parts.append(_log(story))
+    if story.footer:
+        parts.append(f"<footer>{escape(story.footer)}</footer>")
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
+        f"<title>{escape(story.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _head(story: Story) -> str:
+    tone = _TONES.get(story.verdict, "warn")
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in story.reasons)
+    return (
+        f'<header><h1>{escape(story.title)}</h1><span class="badge {tone}">{escape(story.verdict)}</span>'
+        f'<p class="subtitle">{escape(story.subtitle)}</p></header><p class="sentence">{escape(story.sentence)}</p>'
+        + (f'<ul class="reasons">{reasons}</ul>' if reasons else "")
+    )
+
+
+def _tiles(tiles: tuple[Tile, ...]) -> str:
+    if not tiles:
+        return ""
+    cells = "".join(
+        f'<div class="tile {tile.tone}"><div class="label">{escape(tile.label)}</div><div class="value">{escape(tile.value)}'
+        + (f'<span class="unit">{escape(tile.unit)}</span>' if tile.unit else "")
+        + f'</div><div class="note">{escape(tile.note)}</div></div>'
+        for tile in tiles
+    )
+    return f'<div class="tiles">{cells}</div>'
+
+
+def _panels(panels: tuple[Panel, ...]) -> str:
+    """The first over the whole width, the others in pairs."""
+    if not panels:
+        return ""
+    rest = "".join(_panel(panel, 500) for panel in panels[1:])
+    return _panel(panels[0], 1040) + (f'<div class="pair">{rest}</div>' if rest else "")
+
+
+def _panel(panel: Panel, width: int) -> str:
+    note = f'<p class="note">{escape(panel.note)}</p>' if panel.note else ""
+    return f"<section><h2>{escape(panel.title)}</h2>{note}{draw(panel, width=width)}</section>"
+
+
+def _table(table: Table) -> str:
+    def cells(row: tuple[str, ...], tag: str, tone: str = "") -> str:
+        out = []
+        for place, cell in enumerate(row):
+            classes = " ".join(name for name in ("number" if place in table.numeric else "", tone if place == 0 else "") if name)
+            out.append(f"<{tag}{f' class={chr(34)}{classes}{chr(34)}' if classes else ''}>{escape(cell)}</{tag}>")
+        return f"<tr>{''.join(out)}</tr>"
+
+    rows = "".join(cells(row, "td", table.tones[place] if table.tones else "") for place, row in enumerate(table.rows))
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    head = cells(table.columns, "th") if any(table.columns) else ""
+    return f'<section><h2>{escape(table.title)}</h2>{note}<div class="scroll"><table>{head}{rows}</table></div></section>'
+
+
+def _log(story: Story) -> str:
+    if not story.log:
+        return ""
+    lines = "".join(f'<div class="{escape(line.level)}"><span>{line.at:8.3f} s</span>{escape(line.text)}</div>' for line in story.log)
+    return f'<section><details><summary>Log ({len(story.log)} lines)</summary><div class="log">{lines}</div></details></section>'

@@ -1,0 +1,111 @@
+"""What happened, kept in memory for a picture: phases as spans, lag and rates as series, notes as log lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from valkeep.report.events import Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
+from valkeep.report.rate import Rate
+from valkeep.report.story import Chart, Line, Series, Span
+
+__all__ = ["LABELS", "Recording", "spans_between", "thin"]
+
+Point = tuple[float, float | None]
+
+LABELS = {
+    "attach": "target attached",
+    "snapshot-taken": "snapshot taken",
+    "online": "target online",
+    "verify": "verify",
+    "verified": "verified",
+    "pause": "pause",
+    "drain": "drain",
+    "fence": "fence",
+    "drain-after-fence": "drain",
+    "promote": "promote",
+    "promoted": "promoted",
+}
+"""Names of steps, for people; others are shown as they are."""
+
+
+def thin(points: Sequence[Point], every: float) -> tuple[Point, ...]:
+    """At most one point in ``every`` seconds: the highest."""
+    out: list[Point] = []
+    for at, value in points:
+        if out and at - out[-1][0] < every:
+            if (value or 0) > (out[-1][1] or 0):
+                out[-1] = (out[-1][0], value)
+        else:
+            out.append((at, value))
+    return tuple(out)
+
+
+def spans_between(steps: Sequence[tuple[str, float]], end: float, *, tone: str = "plain", least: float = 0.05) -> tuple[Span, ...]:
+    """Each step lasts until the next; what is shorter than ``least`` seconds is left out (the zoomed panel has it as a mark)."""
+    ends = [*[at for _, at in steps[1:]], end][: len(steps)]
+    return tuple(
+        Span(LABELS.get(name, name), at, until, tone) for (name, at), until in zip(steps, ends, strict=True) if until - at >= least
+    )
+
+
+class Recording:
+    """Subscribe ``emit``; then ask for spans, charts and lines."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.steps: list[tuple[str, float]] = []
+        self.lag: list[tuple[float, Lag]] = []
+        self.rates: list[Rate] = []
+        self.progress: dict[str, list[Progress]] = {}
+        self.lines: list[Line] = []
+        self.verdict = ""
+        self.end = 0.0
+        for event in events:
+            self.emit(event)
+
+    def emit(self, event: Event) -> None:
+        self.end = max(self.end, event.at)
+        match event:
+            case Phase(at=at, name=name, done=done, detail=detail):
+                if not done:
+                    self.steps.append((name, at))
+                    self.lines.append(Line(at, "info", f"{name}{': ' if detail else ''}{detail}"))
+            case Lag(at=at):
+                self.lag.append((at, event))
+            case Rate():
+                self.rates.append(event)
+            case Progress(phase=phase):
+                self.progress.setdefault(phase, []).append(event)
+            case Note(at=at, level=level, text=text):
+                self.lines.append(Line(at, level, text))
+            case LedgerEntry(at=at):
+                if event.action in ("refused", "held"):
+                    self.lines.append(Line(at, "warning", f"{event.action}: {event.what}: {event.why}"))
+            case VerdictEvent(at=at, verdict=verdict):
+                self.verdict = verdict
+                self.lines.append(Line(at, "info", f"verdict: {verdict}"))
+            case _:
+                pass
+
+    def charts_of_lag(self, every: float = 0.05) -> tuple[Chart, ...]:
+        """Lag in bytes, and in milliseconds where markers were measured."""
+        charts = []
+        in_ms = thin([(at, lag.milliseconds) for at, lag in self.lag if lag.milliseconds is not None], every)
+        in_bytes = thin([(at, float(lag.bytes)) for at, lag in self.lag], every)
+        if in_ms:
+            charts.append(Chart("Lag of the target", "ms", (Series("lag", "lag", in_ms),), height=90))
+        if in_bytes:
+            charts.append(Chart("Lag of the target", "bytes", (Series("lag", "lag", in_bytes),), height=90))
+        return tuple(charts)
+
+    def chart_of_keys(self) -> Chart | None:
+        """Keys per second in the phases that count keys."""
+        series: list[Series] = []
+        for phase, listed in self.progress.items():
+            points: list[Point] = []
+            for one, two in pairwise(listed):
+                if two.at > one.at and two.keys >= one.keys:
+                    points.append((two.at, (two.keys - one.keys) / (two.at - one.at)))
+            if any(value for _, value in points):
+                series.append(Series(phase, "target" if len(series) % 2 == 0 else "replica", thin(points, 0.05)))
+        return Chart("Keys", "per second", tuple(series), area=True, height=110) if series else None
