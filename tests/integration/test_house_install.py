@@ -66,9 +66,13 @@ def test_without_a_c_compiler_it_installs_says_interpreted_and_passes_the_wire_s
 
 @pytest.mark.timeout(300)
 def test_when_compiling_is_required_a_missing_compiler_is_an_error(clone: Path) -> None:
+    first, *others = sorted((clone / "src").rglob("*.pxd"))
+    for path in others:  # one module is enough to fail
+        path.unlink()
     _, done = install(clone, CC="/bin/false", VALKEEP_COMPILE="require")
     assert done.returncode != 0
     assert "VALKEEP_COMPILE=require, and these are not compiled" in done.stdout + done.stderr
+    assert first.stem in done.stdout + done.stderr
 
 
 @pytest.mark.timeout(300)
@@ -114,8 +118,9 @@ def test_a_module_that_does_not_compile_takes_along_those_that_cimport_it_and_no
     wire = clone / "src" / "valkeep" / "wire"
     for path in [*wire.rglob("*.pxd")]:
         path.unlink()
-    (wire / "one.py").write_text("class One:\n    def __init__(self) -> None:\n        self.number = 1\n")
-    (wire / "one.pxd").write_text("cdef class One:\n    cdef public int number\n")
+    one = "class One:\n    def __init__(self) -> None:\n        self.number = 1\n"
+    (wire / "one.py").write_text(one + "\n\ndef promised() -> int:\n    return 1\n")
+    (wire / "one.pxd").write_text("cdef class One:\n    cdef public int number\n\ncpdef int promised()\n")
     (wire / "two.py").write_text("from .one import One\n\n\ndef answer() -> int:\n    return One().number + 1\n")
     (wire / "two.pxd").write_text("from .one cimport One\ncpdef int answer()\n")
     (wire / "three.py").write_text("def answer() -> int:\n    return 3\n")
@@ -126,7 +131,7 @@ def test_a_module_that_does_not_compile_takes_along_those_that_cimport_it_and_no
     assert done.returncode == 0, done.stderr
     assert run(ask, clone, PYTHONPATH=str(clone / "src")).stdout == "2 3\n"
 
-    (wire / "one.py").write_text("class One:\n    def __init__(self) -> None:\n        self.number = 1\n        self.undeclared = 2\n")
+    (wire / "one.py").write_text(one)  # what the .pxd promises is gone
     done = run(build, clone)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name.split(".")[0] for path in wire.rglob("*.so")) == ["three"]
