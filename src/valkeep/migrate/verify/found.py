@@ -1,0 +1,89 @@
+"""Differences found so far: counts, some examples, and all names in a file, so that any number of them can be repaired."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from valkeep.migrate.verify.result import EXAMPLES, Difference
+
+__all__ = ["KINDS", "Found", "NameFile", "read_names"]
+
+# One name in a file:  kind: 1 byte | database: 4 bytes LE | size: 4 bytes LE | key
+_HEAD = struct.Struct("<BII")
+
+KINDS = ("missing", "extra", "different", "expiry", "again")
+"""What a name file says about a key; ``again``: not judged yet, to be looked at."""
+
+
+class NameFile:
+    """Appends names; ``counts`` by kind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: Counter[str] = Counter()
+        self._file: IO[bytes] = path.open("wb")
+
+    def add(self, kind: str, database: int, key: bytes) -> None:
+        self._file.write(_HEAD.pack(KINDS.index(kind), database, len(key)) + key)
+        self.counts[kind] += 1
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_names(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """(kind, database, key) in the order written."""
+    with path.open("rb") as file:
+        while head := file.read(_HEAD.size):
+            kind, database, size = _HEAD.unpack(head)
+            yield KINDS[kind], database, file.read(size)
+
+
+class Found:
+    """All final differences of a run. ``settle`` takes one back, after a repair."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._number = 0
+        self._file = self._next()
+        self.counts: Counter[str] = Counter()
+        self.examples: list[Difference] = []
+        self.functions = 0
+
+    def _next(self) -> NameFile:
+        self._number += 1
+        return NameFile(self._directory / f"differences-{self._number}")
+
+    def __len__(self) -> int:
+        return sum(self.counts.values()) + self.functions
+
+    def add(self, kind: str, database: int, key: bytes, detail: str = "") -> None:
+        self.counts[kind] += 1
+        self._file.add(kind, database, key)
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(Difference(database, key, kind, detail))
+
+    def function(self, library: str, detail: str) -> None:
+        self.functions += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(Difference(0, library.encode(), "function", detail))
+
+    def take(self) -> Iterator[tuple[str, int, bytes]]:
+        """All names, for a repair; the counts and examples start anew (functions stay)."""
+        self._file.close()
+        path = self._file.path
+        self._file = self._next()
+        self.counts.clear()
+        self.examples = [one for one in self.examples if one.what == "function"]
+        yield from read_names(path)
+        path.unlink()
+
+    def close(self) -> None:
+        self._file.close()

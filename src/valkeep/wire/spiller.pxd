@@ -1,0 +1,29 @@
+cimport cython
+
+from .digest cimport Digester
+
+cdef unsigned long long _M
+cdef int _DROP_FIELD
+
+cdef class Spiller(Digester):
+    cdef readonly list rows
+    cdef readonly list names
+    cdef readonly list libraries
+    cdef readonly long long stream_database
+    cdef unsigned long long _mask
+    cdef int _policy
+    cdef bytes _name
+    cdef long long _expiry
+    cdef long long _first
+    cdef bytearray _row
+    cdef unsigned long long[::1] _words
+    cdef bytearray _head
+    cdef unsigned char[::1] _bytes
+    cpdef void aux(self, bytes name, bytes value) except *
+    cpdef void function(self, bytes code) except *
+    cpdef void begin_key(self, bytes key, long long expire_ms, int kind, int freq, long long idle) except *
+    cpdef void field(self, bytes name, bytes value, long long expire_ms) except *
+    @cython.locals(before=cython.longlong)
+    cpdef void end_key(self) except *
+    @cython.locals(number=cython.ulonglong, size=Py_ssize_t, i=int, part=Py_ssize_t, rows=bytearray, names=bytearray, words="unsigned long long[::1]")
+    cdef int _keep(self) except -1
