@@ -1,0 +1,264 @@
+"""What a person sees of a job: a live view while it runs, and its story in tables when it is over.
+
+On a terminal the live view is a few lines that are drawn again (on stderr, so that stdout stays free for results); piped, it is plain
+lines: each phase, each note, and the progress every two seconds. ``watch`` chooses, and writes the event log beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from valkeep.report.eventlog import EventLog
+from valkeep.report.events import Emit, Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent, fan_out
+from valkeep.report.rate import Rate
+from valkeep.report.recording import LABELS
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from valkeep.report.story import Story
+
+__all__ = ["Dashboard", "show", "watch"]
+
+WINDOW: Final = 1.5  # seconds over which speeds are averaged
+EVERY: Final = 2.0  # seconds between progress lines when piped
+
+
+class Speed:
+    """A counter's rate over the last ``WINDOW`` seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, at: float, value: int) -> None:
+        self._seen.append((at, value))
+        while len(self._seen) > 2 and at - self._seen[0][0] > WINDOW:
+            self._seen.popleft()
+
+    @property
+    def per_second(self) -> float:
+        if len(self._seen) < 2:
+            return 0.0
+        (began, low), (now, high) = self._seen[0], self._seen[-1]
+        return max(0.0, (high - low) / (now - began)) if now > began else 0.0
+
+
+class Dashboard:
+    """The state behind both views; pure: ``emit`` takes events in, ``rows`` says what to show."""
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.detail = ""
+        self.since = 0.0
+        self.now = 0.0
+        self.finished: list[tuple[str, float]] = []  # the last phases, and how long they took
+        self.progress: Progress | None = None
+        self.lag: Lag | None = None
+        self.rate: Rate | None = None
+        self.notes: deque[Note] = deque(maxlen=4)
+        self.ledger = 0
+        self.verdict = ""
+        self._keys, self._bytes = Speed(), Speed()
+
+    def emit(self, event: Event) -> None:
+        self.now = max(self.now, event.at)
+        match event:
+            case Phase(done=False):
+                self._leave(event.at)
+                self.phase, self.detail, self.since = event.name, event.detail, event.at
+            case Phase():
+                if event.name == self.phase:
+                    self._leave(event.at)
+            case Progress():
+                if self.progress is None or self.progress.phase != event.phase:
+                    self._keys, self._bytes = Speed(), Speed()
+                self.progress = event
+                self._keys.add(event.at, event.keys)
+                self._bytes.add(event.at, event.bytes)
+            case Lag():
+                self.lag = event
+            case Rate():
+                self.rate = event
+            case Note():
+                self.notes.append(event)
+            case LedgerEntry():
+                self.ledger += event.count
+            case VerdictEvent():
+                self.verdict = event.verdict
+            case _:
+                pass
+
+    def _leave(self, at: float) -> None:
+        if self.phase:
+            self.finished.append((self.phase, at - self.since))
+        self.phase = self.detail = ""
+        self.progress = None
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(label, text) for each line that has something to say now."""
+        rows: list[tuple[str, str]] = []
+        if self.progress is not None:
+            rows.append(("copied", self._progress(self.progress)))
+        if self.lag is not None:
+            in_ms = f", {self.lag.milliseconds:.1f} ms" if self.lag.milliseconds is not None else ""
+            rows.append(("lag", f"{_bytes(self.lag.bytes)}{in_ms}"))
+        if self.rate is not None:
+            rows.append(("writers", f"{self.rate.per_second:,.0f} acked/s by the {self.rate.node}, {self.rate.acked:,} in all"))
+        if self.ledger:
+            rows.append(("ledger", f"{self.ledger:,} changed or refused"))
+        return rows
+
+    def _progress(self, progress: Progress) -> str:
+        parts = [f"{progress.keys:,}{f' of {progress.total_keys:,}' if progress.total_keys else ''} keys"]
+        speed, volume = self._keys.per_second, self._bytes.per_second
+        if speed:
+            parts.append(f"{speed:,.0f} keys/s")
+        if volume:
+            parts.append(f"{volume / 1e6:,.1f} MB/s")
+        if speed and progress.total_keys > progress.keys:
+            parts.append(f"{(progress.total_keys - progress.keys) / speed:,.1f} s left")
+        elif volume and progress.total_bytes > progress.bytes:
+            parts.append(f"{(progress.total_bytes - progress.bytes) / volume:,.1f} s left")
+        return ", ".join(parts)
+
+
+def _bytes(count: int) -> str:
+    for limit, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= limit:
+            return f"{count / limit:,.1f} {unit}"
+    return f"{count:,} bytes"
+
+
+def _label(phase: str) -> str:
+    return LABELS.get(phase, phase)
+
+
+class _Plain:
+    """Lines for a pipe or a log file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._board = Dashboard()
+        self._last = -EVERY
+
+    def emit(self, event: Event) -> None:
+        board = self._board
+        board.emit(event)
+        match event:
+            case Phase(done=False):
+                self._line(event.at, f"{_label(event.name)}{': ' if event.detail else ''}{event.detail}")
+                self._last = event.at
+            case Note():
+                self._line(event.at, f"{'' if event.level == 'info' else event.level + ': '}{event.text}")
+            case VerdictEvent():
+                self._line(event.at, f"verdict: {event.verdict}")
+            case Progress() | Lag() | Rate():
+                if event.at - self._last >= EVERY and (rows := board.rows()):
+                    self._last = event.at
+                    self._line(event.at, "; ".join(f"{label} {text}" for label, text in rows))
+            case _:
+                pass
+
+    def _line(self, at: float, text: str) -> None:
+        self._console.print(f"{at:8.2f} s  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Live:
+    """A few lines that stay in place; notes scroll past above them."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._console = console
+        self._board = Dashboard()
+        self._live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._render)
+
+    def __enter__(self) -> _Live:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def emit(self, event: Event) -> None:
+        from rich.text import Text
+
+        before = len(self._board.finished)
+        self._board.emit(event)
+        for name, seconds in self._board.finished[before:]:
+            self._console.print(Text.assemble((f"  ✓ {_label(name):<18}", "green"), (f"{seconds:6.2f} s", "dim")))
+        if isinstance(event, Note):
+            style = {"warning": "yellow", "error": "bold red"}.get(event.level, "dim")
+            self._console.print(Text(f"    {event.text}", style=style))
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        board = self._board
+        head = Spinner("dots", Text.assemble((_label(board.phase) or "…", "bold"), "  ", (board.detail, "dim")), style="cyan")
+        grid = Table.grid(padding=(0, 2))
+        for label, text in board.rows():
+            grid.add_row(Text(f"    {label:<8}", style="dim"), Text(text))
+        return Group(head, grid)
+
+
+@contextlib.contextmanager
+def watch(log: Path | None = None, *, console: Console | None = None, also: Emit | None = None) -> Iterator[Emit]:
+    """``with watch(report / "events.jsonl") as emit: job(emit)``: the live view on stderr, and the event log where one is wanted.
+
+    ``also``: one more subscriber.
+    """
+    from rich.console import Console
+
+    console = console or Console(stderr=True, highlight=False)
+    with contextlib.ExitStack() as stack:
+        subscribers: list[Emit] = [also] if also is not None else []
+        if log is not None:
+            subscribers.append(stack.enter_context(EventLog(log)).emit)
+        view: _Live | _Plain = stack.enter_context(_Live(console)) if console.is_terminal else _Plain(console)
+        yield fan_out(*subscribers, view.emit)
+
+
+# ------------------------------------------------------------------------------------------------------------------ afterwards
+
+_STYLES: Final = {"good": "green", "bad": "bold red", "warn": "yellow"}
+_VERDICTS: Final = {"valid": "bold green", "GO": "bold green", "invalid": "bold red", "NO-GO": "bold red"}
+
+
+def show(story: Story, console: Console, *, tables: bool = False) -> None:
+    """The outcome: verdict, numbers, reasons, what to do next; with ``tables`` also the proof in detail."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text.assemble((story.title, "bold"), "  ", (story.verdict, _VERDICTS.get(story.verdict, "bold yellow"))))
+    console.print(Text(story.subtitle, style="dim"))
+    numbers = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    numbers.add_column()
+    numbers.add_column(justify="right")
+    numbers.add_column(style="dim")
+    for tile in story.tiles:
+        value = f"{tile.value}{' ' if tile.unit else ''}{tile.unit}"
+        numbers.add_row(Text(tile.label), Text(value, style=_STYLES.get(tile.tone, "bold")), Text(tile.note))
+    console.print(numbers)
+    for table in story.tables if tables else ():
+        grid = Table(
+            title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE, caption=table.note or None, caption_justify="left"
+        )
+        for place, column in enumerate(table.columns):
+            grid.add_column(Text(column), justify="right" if place in table.numeric else "left")
+        for row in table.rows:
+            grid.add_row(*[Text(cell) for cell in row])
+        console.print(grid)
+    console.print(Text(story.sentence))
+    for reason in story.reasons:
+        console.print(Text(f"  ✗ {reason}", style="red"))
+    if story.command:
+        console.print(Text.assemble("\nNext, your own source:\n  ", (story.command, "bold cyan")), soft_wrap=True)
