@@ -6,6 +6,7 @@ cdef int _KEEP, _DROP, _HASH, _STREAM, _MODULE
 cdef unsigned long long _M, _C0, _C1, _C2, _C3
 cdef Py_ssize_t _SCRATCH
 
+@cython.final
 cdef class Sip:
     cdef unsigned long long _k0
     cdef unsigned long long _k1

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.rdb_items import BIG, ITEMS, LZF, META, REDIS, VALKEY, Item, items_of, length, ms, record, text
 from valkeep.errors import LocalProtocolError, RemoteProtocolError
-from valkeep.wire.rdb import opcodes, scan
+from valkeep.wire.rdb import layouts, opcodes, scan
 from valkeep.wire.rdb.scan import ATTENTION, END, ITEM, NEED_MORE, Scanner
 
 NOTHING = bytes(256)
@@ -60,10 +60,10 @@ def test_every_item_is_stepped_over_one_byte_at_a_time(case: tuple[int, Item]) -
 def test_a_flagged_type_stops_the_scanner_before_the_item_and_its_prefixes(case: tuple[int, Item]) -> None:
     dialect, item = case
     first = record(0, "first", text(b"v")).data
-    step = scanner(dialect, flags(item.type) if item.type else flags())
-    data = first + item.data + first + b"\xff"
     if item.type == 0:
-        return
+        return  # so is the first
+    step = scanner(dialect, flags(item.type))
+    data = first + item.data + first + b"\xff"
     assert step.scan(data, 0, len(data)) == len(first)
     assert (step.stop, step.type) == (ATTENTION, item.type)
     assert step.scan(data, len(first), len(data)) == len(first)  # and again: nothing moves
@@ -244,9 +244,9 @@ def test_the_layouts_cover_every_type_and_opcode_whose_layout_the_dispatch_table
     for dialect in (REDIS, VALKEY):
         for row in opcodes.TYPES:
             if "RV"[dialect] in row.dialects:
-                assert bool(scan.ENTRIES[dialect][row.id]) == ((dialect, row.id) not in unknown), row
+                assert bool(layouts.ENTRIES[dialect][row.id]) == ((dialect, row.id) not in unknown), row
         for op in opcodes.OPCODES:
             if "RV"[dialect] in op.dialects:
                 stands_alone = not op.prefix and op.id not in (opcodes.OP_EOF, opcodes.OP_FUNCTION_PRE_GA, opcodes.OP_UPDATE)
-                assert bool(scan.ENTRIES[dialect][op.id]) == stands_alone, op
+                assert bool(layouts.ENTRIES[dialect][op.id]) == stands_alone, op
     assert {item.type for item in ITEMS} >= {row.id for row in opcodes.TYPES} - {6, 26, 27, 28}

@@ -26,6 +26,7 @@ cdef class Writer:
     @cython.locals(digits=bytes)
     cdef int _number(self, long long number) except -1
 
+@cython.final
 cdef class Packed:
     cdef Reader _pack
     cdef Reader _ahead

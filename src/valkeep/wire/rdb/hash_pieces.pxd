@@ -9,6 +9,7 @@ cdef int _LEAST, _COUNT, _TTL, _FIELD, _VALUE, _EXPIRY, _BLOB, _BODY, _END
 cdef Py_ssize_t _LARGEST_BLOB
 cdef unsigned long long _NONE
 
+@cython.final
 cdef class HashConverter(Writer):
     cdef int _form
     cdef int _mode

@@ -8,6 +8,7 @@ cdef int _MODE_HASH_2, _MODE_KEEP, _MODE_DROP, _MODE_EX
 cdef Py_ssize_t _LARGEST_BLOB, _SMALL_RECORD
 cdef unsigned long long _NONE
 
+@cython.final
 cdef class RecordConverter(Writer):
     cdef int _dialect
     cdef bint _valkey

@@ -4,6 +4,7 @@ cdef int _OP_EOF, _OP_SELECTDB, _OP_EXPIRETIME, _OP_EXPIRETIME_MS, _OP_FREQ, _OP
 cdef int _S, _L, _8, _G, _D, _M, _OPEN, _CLOSE, _DONE
 cdef unsigned long long _MAX_STRING, _MAX_COUNT
 
+@cython.final
 cdef class Scanner:
     cdef const unsigned char[::1] attention
     cdef const unsigned char[::1] program
@@ -55,7 +56,7 @@ cdef class Scanner:
     @cython.locals(first=int, size=int, i=int, number=cython.ulonglong)
     cdef Py_ssize_t _length(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -9
     @cython.locals(number=cython.ulonglong, i=int)
-    cdef long long _little(self, const unsigned char[::1] data, Py_ssize_t pos, int size) except? -9
+    cdef Py_ssize_t _little(self, const unsigned char[::1] data, Py_ssize_t pos, int size) except? -9
     @cython.locals(number=cython.ulonglong, i=int)
     cdef unsigned long long _bits64(self, const unsigned char[::1] data, Py_ssize_t pos) except? 9
     cdef unsigned long long _count(self, Py_ssize_t pos) except? 9

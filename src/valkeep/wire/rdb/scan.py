@@ -70,7 +70,6 @@ _MAX_STRING = 1 << 40
 _MAX_COUNT = 1 << 48
 
 
-
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """A record up to its value. ``expire_ms``: −1 none; ``freq``, ``idle`` (seconds): −1 none; positions are those of the buffer read.
