@@ -10,7 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from valkeep.report.eventlog import EventLog
 from valkeep.report.events import Emit, Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent, fan_out
@@ -177,7 +177,7 @@ class _Live:
         self._board = Dashboard()
         self._live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._render)
 
-    def __enter__(self) -> _Live:
+    def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
