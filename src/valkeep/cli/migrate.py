@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from valkeep.cli.migrate_preflight import preflight
+from valkeep.cli.migrate_run import abort, cutover, gateway, run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -15,3 +16,7 @@ def migrate() -> None:
 
 
 app.command()(preflight)
+app.command()(run)
+app.command()(cutover)
+app.command()(abort)
+app.command()(gateway)

@@ -440,6 +440,9 @@ class _Migration:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _verifier(self, gateway: Gateway, spool: Path) -> Verifier:
+        async def recopy(database: int, key: bytes) -> None:
+            await gateway.recopy(((database, key),))
+
         return Verifier(
             self.options.source,
             self.options.target,
@@ -447,6 +450,7 @@ class _Migration:
             gateway.drained,
             self.emit,
             spool,
+            recopy,
         )
 
     async def _go(self) -> dict[str, Any]:
