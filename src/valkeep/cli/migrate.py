@@ -6,6 +6,7 @@ import typer
 
 from valkeep.cli.migrate_preflight import preflight
 from valkeep.cli.migrate_run import abort, cutover, gateway, run
+from valkeep.cli.migrate_verify import verify
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -16,6 +17,7 @@ def migrate() -> None:
 
 
 app.command()(preflight)
+app.command()(verify)
 app.command()(run)
 app.command()(cutover)
 app.command()(abort)

@@ -76,7 +76,9 @@ class Outcome:
         return not any(self.counts_left[state] or self.counts_right[state] for state in (ABSENT, DIFFERENT, AMBIGUOUS))
 
 
-def pick(names: bytes, states: bytes | bytearray, wanted: bytes, row: int, pos: int, limit: int) -> tuple[list[tuple[int, int, bytes]], int, int]:
+def pick(
+    names: bytes, states: bytes | bytearray, wanted: bytes, row: int, pos: int, limit: int
+) -> tuple[list[tuple[int, int, bytes]], int, int]:
     """Walk the names of a partition (see ``NAME``) beside its states: (state, database, key) of rows whose state is in ``wanted``.
 
     Starts at ``row``, whose name is at ``pos``; stops after ``limit`` hits. Returns the hits and where to go on; done when row = len(states).
@@ -145,11 +147,11 @@ def _match(
     states_right: memoryview,
     deadline: int,
 ) -> None:
-    mask = table.shape[0] - 1
-    other_mask = others.shape[0] - 1
-    rows_left = states_left.shape[0]
-    rows_right = states_right.shape[0]
-    many = written.shape[0] // 2
+    mask = len(table) - 1
+    other_mask = len(others) - 1
+    rows_left = len(states_left)
+    rows_right = len(states_right)
+    many = len(written) // 2
 
     for row in range(many):
         slot = written[2 * row + 1] & other_mask

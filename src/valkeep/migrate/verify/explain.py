@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from valkeep.errors import ValkeepError
@@ -114,9 +115,9 @@ def _stream(one: Stream, other: Stream, _mode: str) -> str:
     mine, theirs = {group.name: group for group in one.groups}, {group.name: group for group in other.groups}
     if mine.keys() != theirs.keys():
         return f"groups {sorted(mine)} on the source, {sorted(theirs)} on the target"
-    for name, group in mine.items():
-        if text := _group(group, theirs[name]):
-            return f"group {_short(name)}: {text}"
+    for label, group in mine.items():
+        if text := _group(group, theirs[label]):
+            return f"group {_short(label)}: {text}"
     return ""
 
 
@@ -136,4 +137,11 @@ def _group(one: Group, other: Group) -> str:
     return ""
 
 
-_BY_KIND = {KIND_STRING: _string, KIND_LIST: _list, KIND_SET: _set, KIND_ZSET: _zset, KIND_HASH: _hash, KIND_STREAM: _stream}
+_BY_KIND: dict[int, Callable[[Any, Any, str], str]] = {
+    KIND_STRING: _string,
+    KIND_LIST: _list,
+    KIND_SET: _set,
+    KIND_ZSET: _zset,
+    KIND_HASH: _hash,
+    KIND_STREAM: _stream,
+}

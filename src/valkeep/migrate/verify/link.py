@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.transport import open_streams
-from valkeep.errors import ConnectionLost, Refused, ValkeepError
+from valkeep.errors import ConnectionLost, ValkeepError
 from valkeep.wire.psync import Failed, FullResync, Payload, PayloadStart, ReplicaSide, Retry, ack
 
 __all__ = ["Link"]
@@ -149,5 +149,4 @@ class Link:
 def _at(where: str, error: ValkeepError) -> ValkeepError:
     """The error with the server's address (the conversation knows none, and calls every server the source)."""
     message = error.message.replace("the source", where, 1)
-    kind = type(error) if type(error) in (Refused, ConnectionLost) else type(error)
-    return kind(message, remedy=error.remedy, definite=error.definite)
+    return type(error)(message, remedy=error.remedy, definite=error.definite)

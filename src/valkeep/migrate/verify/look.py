@@ -115,7 +115,7 @@ class Eye:
         for command, reply in zip(commands, replies, strict=True):
             if command[0] == "SELECT" and isinstance(reply, ServerError):
                 raise Refused(
-                    f"{self._connection.endpoint.address} has no database {command[1]}: {reply.message}",
+                    f"{self._connection.endpoint.address} has no database {command[1]!r}: {reply.message}",
                     remedy="give the target as many databases as the source has (databases)",
                 )
         out: list[list[Any]] = [[]] * len(keys)

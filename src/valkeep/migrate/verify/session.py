@@ -21,10 +21,10 @@ from valkeep.migrate.verify.compare import compare_partitions
 from valkeep.migrate.verify.explain import explain
 from valkeep.migrate.verify.found import Found, read_names
 from valkeep.migrate.verify.functions import libraries_of
+from valkeep.migrate.verify.judge import judge
 from valkeep.migrate.verify.lines import Worker, endpoint_to, error_from, pack
 from valkeep.migrate.verify.link import Link
 from valkeep.migrate.verify.look import TOLERANCE, Eye
-from valkeep.migrate.verify.judge import judge
 from valkeep.migrate.verify.result import Comparison, Difference
 from valkeep.migrate.verify.side import Snapshot, partitions_for, read_snapshot, written_path
 from valkeep.migrate.verify.written import Key, Written
@@ -50,7 +50,7 @@ class Settings:
         self.source, self.target, self.mode, self.exact, self.directory = source, target, mode, exact, directory
 
 
-class _Spoiled(Exception):  # noqa: N818 - not an error of anybody's
+class _Spoiled(Exception):
     """Something happened on the source that this pass can't judge."""
 
 
@@ -166,8 +166,7 @@ class Session:
             done = await theirs
         except BaseException:
             await self._new_side()
-            if self._broken is not None and not isinstance(self._broken, asyncio.CancelledError):
-                raise self._broken from None
+            self._raise_broken()
             raise
         deadline = max(await self._see_source.clock(), await self._see_target.clock(), 0)
         if deadline == 0:
@@ -294,6 +293,11 @@ class Session:
         if self._written is None:
             raise ConnectionLost("the source's stream is not followed", remedy="begin with a full verification")
         return self._written
+
+    def _raise_broken(self) -> None:
+        """The first reason, when the source's link is what failed."""
+        if self._broken is not None and not isinstance(self._broken, asyncio.CancelledError):
+            raise self._broken from None
 
     def _sound(self) -> None:
         """Raises when something has happened since that no key can tell."""

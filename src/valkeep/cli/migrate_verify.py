@@ -1,0 +1,114 @@
+"""``valkeep migrate verify``: is the target what the source says it should be?"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from valkeep.cli.migrate_preflight import endpoint
+from valkeep.cli.output import JsonPath, console, progress_console, write_json
+from valkeep.errors import ExitCode, UsageError
+from valkeep.migrate.transform.target import FieldTtl
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.verify import Comparison, Verifier
+    from valkeep.report.events import Event
+
+__all__ = ["verify"]
+
+
+def verify(
+    source: Annotated[str, typer.Option(metavar="URL", help="What was moved; the truth.")],
+    target: Annotated[str, typer.Option(metavar="URL", help="Where it was moved to.")],
+    field_ttl: Annotated[
+        FieldTtl, typer.Option(help="What the move did with TTLs on hash fields, for a Valkey before 9.")
+    ] = FieldTtl.REFUSE,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Copy missing and differing keys again, delete extra ones; then look again.")
+    ] = False,
+    pause: Annotated[
+        int, typer.Option(metavar="MS", min=0, max=10_000, help="Hold the source's writers for at most MS ms, so that hot keys settle.")
+    ] = 0,
+    workdir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where temporary files go: some 100 bytes for each key and side.")
+    ] = None,
+    source_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The source's password is in this file.")] = None,
+    source_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
+    target_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The target's password is in this file.")] = None,
+    target_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
+    json: JsonPath = None,
+) -> ExitCode:
+    """Compare every key, value, TTL and field of two servers, also under writes: two snapshots, then what was written meanwhile.
+
+    Both servers fork once. Exit code 0: valid. 1: there are differences. 3: it could not be judged. 4: could not look.
+    """
+    here = endpoint(source, source_password_file, source_password_env)
+    there = endpoint(target, target_password_file, target_password_env)
+    if (here.host, here.port) == (there.host, there.port):
+        raise UsageError("source and target are the same server", remedy="give the migration's source and its target")
+    result = asyncio.run(_verify(here, there, field_ttl, repair, pause, workdir))
+    _show(result, json)
+    write_json(result.to_json(), json)
+    return result.exit_code
+
+
+async def _verify(source: Endpoint, target: Endpoint, field_ttl: FieldTtl, repair: bool, pause: int, workdir: Path | None) -> Comparison:
+    from valkeep.migrate.verify import Verifier
+
+    async with Verifier(source, target, field_ttl, emit=_progress, workdir=workdir) as verifier:
+        progress_console().print(f"barrier: {verifier.how}", markup=False, soft_wrap=True)
+        result = await verifier.full()
+        if result.hot_only and pause:
+            result = await _paused(verifier, source, pause)
+        if repair and result.verdict == "invalid":
+            result = await verifier.repair()
+        return result
+
+
+async def _paused(verifier: Verifier, source: Endpoint, pause: int) -> Comparison:
+    """Hold the writers as briefly as it goes, and settle what is left."""
+    from valkeep.client.connection import Connection
+    from valkeep.client.server_info import server_info
+
+    async with await Connection.open(source) as connection:
+        await verifier.round()
+        await connection.call("CLIENT", "PAUSE", pause, "WRITE")
+        try:
+            return await verifier.final((await server_info(connection)).offset)
+        finally:
+            await connection.call("CLIENT", "UNPAUSE")
+
+
+def _progress(event: Event) -> None:
+    from valkeep.report.events import Note, Progress
+
+    if isinstance(event, Note):
+        progress_console().print(f"{event.level}: {event.text}", markup=False, soft_wrap=True)
+    elif isinstance(event, Progress) and event.at > 0 and progress_console().is_terminal:
+        progress_console().print(f"{event.keys:,} keys, {event.bytes / 1e6:,.0f} MB", markup=False, end="\r")
+
+
+def _show(result: Comparison, json: str | None) -> None:
+    out = console(json)
+    rate = f", {result.keys_per_second:,.0f} keys/s" if result.keys_per_second else ""
+    out.print(f"verdict    {result.verdict}", markup=False)
+    out.print(
+        f"keys       {result.keys_source:,} on the source, {result.keys_target:,} on the target ({result.seconds:.1f} s{rate})",
+        markup=False,
+    )
+    out.print(f"differ     {result.missing} missing, {result.extra} extra, {result.different} different", markup=False)
+    out.print(f"written    {result.looked_again:,} looked at again, {result.unsettled} unsettled; {result.expired} expired", markup=False)
+    if result.repaired:
+        out.print(f"repaired   {result.repaired}", markup=False)
+    for one in result.examples:
+        out.print(f"  {one.what:10}db {one.database}  {one.key.decode('utf-8', 'backslashreplace')}  {one.detail}", markup=False)
+    for line in result.reasons:
+        out.print(f"because    {line}", markup=False)
+    for line in result.notes:
+        out.print(f"note       {line}", markup=False)
+    if result.verdict == "unknown" and result.unsettled:
+        out.print("remedy     verify when fewer writes run, or with --pause 200 (holds the writers for at most that many ms)", markup=False)
