@@ -138,3 +138,21 @@ def test_kill_9_of_the_parent_leaves_no_server_behind(binary: Callable, tmp_path
     parent.kill()
     parent.communicate()
     eventually(lambda: gone(pid))
+
+
+def test_the_folder_of_a_killed_parent_is_removed_by_the_next_start(binary: Callable) -> None:
+    script = (
+        "import sys\nfrom valkeep.runtime import servers\nfrom valkeep.runtime.node import Node\n"
+        "with Node.start(servers.probe(sys.argv[1])) as node:\n"
+        "    print(node.directory, flush=True)\n    sys.stdin.read()\n"
+    )
+    server = binary("valkey-9.1")
+    parent = subprocess.Popen([sys.executable, "-c", script, str(server.path)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    folder = Path(parent.stdout.readline().strip())
+    with Node.start(server):
+        assert folder.exists(), "its process lives"
+    parent.kill()
+    parent.communicate()
+    with Node.start(server):
+        assert not folder.exists()

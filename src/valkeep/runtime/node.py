@@ -252,6 +252,26 @@ def _defaults(directory: Path, port: int) -> dict[str, str | int | Sequence[str]
     }
 
 
+def _temporary_folder() -> Path:
+    """``valkeep-node-PID-…``; first removes those of this user whose process was killed before it could."""
+    for left in Path(tempfile.gettempdir()).glob("valkeep-node-*-*"):
+        pid = left.name.split("-")[2]
+        with contextlib.suppress(OSError):
+            if pid.isdecimal() and left.lstat().st_uid == os.getuid() and not _alive(int(pid)):
+                shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"valkeep-node-{os.getpid()}-"))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _answers(address: tuple[str, int]) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(address, timeout=1.0) as connection:
         connection.sendall(b"PING\r\n")
@@ -318,7 +338,7 @@ class Starting:
     def __enter__(self) -> Process:
         reservation = ports.reserve(self._port)
         owned = self._directory is None
-        directory = Path(tempfile.mkdtemp(prefix="valkeep-node-")) if self._directory is None else self._directory
+        directory = _temporary_folder() if self._directory is None else self._directory
         directory.mkdir(parents=True, exist_ok=True)
         process = Process(self._binary, self._config, directory.absolute(), reservation, owns_directory=owned)
         try:
