@@ -1,7 +1,5 @@
 """A scanner's boundaries are the decoder's; any chunks and both builds give the same; damage is an error and never a crash or a hang."""
 
-# ruff: noqa: ARG002 - a handler is told more than it needs
-
 from __future__ import annotations
 
 import tracemalloc

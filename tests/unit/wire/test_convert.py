@@ -227,6 +227,35 @@ def test_a_hash_of_many_fields_streams_through_without_being_collected() -> None
     assert converter.fields_with_ttl == 1_000_000
 
 
+def test_listpacks_with_entries_of_every_size_keep_their_values() -> None:
+    for size in (61, 63, 64, 124, 125, 126, 127, 128, 4093, 4095, 4096, 16378, 16379, 16380, 16383, 70_000, (1 << 21) - 6, 1 << 21):
+        fields = {b"f" * size: (b"v" * (size + 1), NOW), b"7": (b"w" * size, 0)}
+        for mode in (TO_HASH_2, KEEP_FIELD):
+            converter, out = pieces(value_of(25, fields), 1 << 20, 25, mode)
+            assert fields_of(converter.out_type, out) == expected(fields, mode)
+    for number in (
+        0,
+        127,
+        128,
+        4095,
+        4096,
+        -1,
+        -4096,
+        -4097,
+        32767,
+        -32769,
+        8388607,
+        -8388609,
+        1 << 31,
+        -(1 << 31),
+        (1 << 63) - 1,
+        -(1 << 63),
+    ):
+        fields = {b"%d" % number: (b"%d" % -(number + 1), NOW)}
+        _, out = pieces(value_of(25, fields), 1 << 20, 25, TO_HASH_2)
+        assert fields_of(22, out) == fields
+
+
 def test_what_would_have_to_be_held_in_memory_is_refused_by_its_claim() -> None:
     claim = ms(NOW) + length(65 << 20)
     with pytest.raises(Refused, match="listpack") as caught:

@@ -207,16 +207,16 @@ class HashConverter(Writer):
         if self._plain_size:
             blob = decompress(blob, self._plain_size)
         packed = Packed()
-        packed.open(blob, self._mode == _MODE_DROP)
+        packed.open(blob, 0, len(blob), self._mode == _MODE_DROP)
         self.fields = packed.fields
         self.fields_with_ttl = packed.with_ttl
         self.fields_dropped = packed.dropped
         if self._mode == _MODE_KEEP:
-            packed.write_packed(self)
+            packed.write_packed(blob, self)
         else:
             if self._mode == _MODE_HASH_2:
                 self._length(packed.fields)
-            packed.write_plain(self, self._mode == _MODE_HASH_2)
+            packed.write_plain(blob, self, self._mode == _MODE_HASH_2)
 
     def _too_big(self, size: int) -> NoReturn:
         too_large("a listpack hash" if self._form < 26 and self._form % 2 else "one field of a hash", size)

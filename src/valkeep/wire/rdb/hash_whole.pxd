@@ -43,8 +43,10 @@ cdef class RecordConverter(Writer):
     cdef Py_ssize_t _convert(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -1
     cdef int _head(self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t kind_pos, int out_type) except -1
     cdef int _counted(self, long long fields, long long with_ttl, long long dropped) except -1
-    @cython.locals(read=Scanner, packed=Packed, pos=Py_ssize_t, after=Py_ssize_t, size=Py_ssize_t, first=int, blob=bytes)
+    @cython.locals(read=Scanner, pos=Py_ssize_t, after=Py_ssize_t, size=Py_ssize_t, first=int, blob=bytes)
     cdef Py_ssize_t _convert_packed(self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t kind_pos, Py_ssize_t end, int form) except -1
+    @cython.locals(packed=Packed)
+    cdef int _pack(self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t kind_pos, const unsigned char[::1] blob, Py_ssize_t pos, Py_ssize_t end) except -1
     @cython.locals(read=Scanner, pos=Py_ssize_t, least=cython.ulonglong, fields=cython.longlong, left=cython.longlong, with_ttl=cython.longlong, dropped=cython.longlong, body=Py_ssize_t, stop=Py_ssize_t)
     cdef Py_ssize_t _convert_plain(self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t kind_pos, Py_ssize_t end, int form) except -1
     cdef int _out_type(self) except -1

@@ -170,7 +170,6 @@ class RecordConverter(Writer):
 
     def _convert_packed(self, data: Buffer, start: int, kind_pos: int, end: int, form: int) -> int:
         read = self._read
-        packed = self._packed
         pos = self.key_end
         if form == 25:
             if end - pos < 8:
@@ -186,21 +185,26 @@ class RecordConverter(Writer):
             read._broken(pos, "an integer where a listpack should stand")
         if size > _LARGEST_BLOB or (first == 0xC3 and read._number > _LARGEST_BLOB):
             too_large("a listpack hash", size)
-        blob = bytes(data[after : after + size])
         if first == 0xC3:
-            blob = decompress(blob, read._number)
-        packed.open(blob, self._mode == _MODE_DROP)
-        self._counted(packed.fields, packed.with_ttl, packed.dropped)
-        if self.empty:
-            return after + size
-        if self._mode == _MODE_HASH_2:
-            self._head(data, start, kind_pos, 22)
-            self._length(packed.fields)
-            packed.write_plain(self, True)
+            blob = decompress(bytes(data[after : after + size]), read._number)
+            self._pack(data, start, kind_pos, blob, 0, len(blob))
         else:
-            self._head(data, start, kind_pos, 16)
-            packed.write_packed(self)
+            self._pack(data, start, kind_pos, data, after, after + size)
         return after + size
+
+    def _pack(self, data: Buffer, start: int, kind_pos: int, blob: Buffer, pos: int, end: int) -> None:
+        """The record with the listpack ``blob[pos:end]``."""
+        packed = self._packed
+        packed.open(blob, pos, end, self._mode == _MODE_DROP)
+        self._counted(packed.fields, packed.with_ttl, packed.dropped)
+        if not self.empty:
+            if self._mode == _MODE_HASH_2:
+                self._head(data, start, kind_pos, 22)
+                self._length(packed.fields)
+                packed.write_plain(blob, self, True)
+            else:
+                self._head(data, start, kind_pos, 16)
+                packed.write_packed(blob, self)
 
     def _convert_plain(self, data: Buffer, start: int, kind_pos: int, end: int, form: int) -> int:
         """Forms 24, 22 and HASH_2: once over the value to see that it is whole and to count, once more to write."""
