@@ -13,7 +13,7 @@ from valkeep.runtime.node import Process
 from valkeep.wire.checksum import crc64
 from valkeep.wire.rdb import opcodes
 from valkeep.wire.rdb.convert import DROP_FIELD, KEEP_FIELD, TO_HASH_2, HashConverter, RecordConverter, reencode_payload
-from valkeep.wire.rdb.scan import ATTENTION, END, HEADER_SIZE, Scanner, parse_header, parse_record_prefix
+from valkeep.wire.rdb.scan import ATTENTION, END, Scanner, parse_header, parse_record_prefix
 
 REDIS, VALKEY = opcodes.DIALECT_REDIS, opcodes.DIALECT_VALKEY
 SOON = 4_000_000_000_000  # ms: 2096
@@ -100,7 +100,7 @@ def test_payloads_go_back_from_valkey_9_to_redis_8(server: Server, client: Calla
 
 def snapshot_of(node: Process, redis: Any) -> bytes:
     redis.save()
-    return (Path(redis.config_get("dir")["dir"]) / redis.config_get("dbfilename")["dbfilename"]).read_bytes()
+    return Path(redis.config_get("dir")["dir"], redis.config_get("dbfilename")["dbfilename"]).read_bytes()
 
 
 def translated(data: bytes, mode: int, chunk: int, *, stream: bool) -> bytes:
@@ -111,7 +111,7 @@ def translated(data: bytes, mode: int, chunk: int, *, stream: bool) -> bytes:
     scanner = Scanner(bytes(number in types for number in range(256)), header.dialect, header.version)
     records = RecordConverter(header.dialect, mode)
     out = bytearray(b"VALKEY080" if mode == TO_HASH_2 else b"REDIS0011")
-    pos, end = HEADER_SIZE, min(len(data), HEADER_SIZE + chunk)
+    pos, end = opcodes.HEADER_SIZE, min(len(data), opcodes.HEADER_SIZE + chunk)
     while True:
         if stream:
             after = scanner.scan(data, pos, end)

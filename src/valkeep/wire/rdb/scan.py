@@ -14,6 +14,9 @@ a string are still to be skipped. So it can stop after any byte. Strings of what
 No memory is ever reserved by what a length claims: strings above 1 TiB and counts above 2^48 are called broken at once, anything below
 just never completes, and the caller notices the end of its input.
 
+This module is long because it is one machine: its parts work on each other's positions, and calls between compiled modules would cost as much as
+the work itself.
+
 What it does not do: check CRCs, look into packed encodings (ziplist, listpack, intset: they are strings here), or judge whether a
 type belongs to the snapshot's version.
 
