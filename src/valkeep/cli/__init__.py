@@ -102,6 +102,8 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 -
     # As SIGINT, so that a job has one way to be stopped; asyncio.run() cancels its main task on it.
     global _terminated
     _terminated = True
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a script: Ctrl-C is not for it, SIGTERM is
+        raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
 
 

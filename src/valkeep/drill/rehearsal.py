@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import random
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -161,13 +162,14 @@ class _Story:
         self.emit(Note(self.now(), level, text))
 
     async def run(self, move: Move) -> Rehearsal:
-        workdir = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="valkeep-rehearsal-"))
+        workdir = Path(tempfile.gettempdir()) / f"valkeep-rehearsal-{secrets.token_hex(6)}"
         try:
-            return await self._run(move, workdir)
+            async with WriterProcess(workdir, self._acked) as writers:
+                return await self._run(move, workdir, writers)
         finally:
             await asyncio.to_thread(shutil.rmtree, workdir, ignore_errors=True)
 
-    async def _run(self, move: Move, workdir: Path) -> Rehearsal:
+    async def _run(self, move: Move, workdir: Path, writers: WriterProcess) -> Rehearsal:
         options, chosen = self.options, self.servers
         if not representative(chosen.source):
             self.note(
@@ -187,7 +189,7 @@ class _Story:
                 (("source", source.endpoint), ("target", target.endpoint), ("replica", replica.endpoint)),
                 writers=options.writers, databases=DATABASES, seed=options.seed, rate=options.rate,
             )  # fmt: skip
-            writers = await stack.enter_async_context(WriterProcess(settings, workdir, self._acked))
+            writers.prepare(settings)
             async with self.phase("load", f"{options.keys:,} keys of every type in {len(DATABASES)} databases"):
                 keys = await self._load(source, settings)
             failure = FailureShown(False, str(chosen.naive), "")

@@ -22,10 +22,13 @@ Acked = Callable[[int, int, str], None]
 
 
 class WriterProcess:
-    """``async with WriterProcess(settings, workdir, acked) as writers``; ended with the block, whatever happens."""
+    """``async with WriterProcess(workdir, acked) as writers``; ended with the block, whatever happens.
 
-    def __init__(self, settings: Settings, workdir: Path, acked: Acked | None = None) -> None:
-        self.settings, self.workdir = settings, workdir
+    ``workdir``: a folder that does not exist yet; the process makes it, and removes it should this one be killed. Then ``prepare``, ``start``.
+    """
+
+    def __init__(self, workdir: Path, acked: Acked | None = None) -> None:
+        self.workdir = workdir
         self.acked = 0
         self._watch = acked
         self._process: asyncio.subprocess.Process | None = None
@@ -39,7 +42,7 @@ class WriterProcess:
         )  # fmt: skip
         self._listener = asyncio.create_task(self._listen())
         try:
-            self._tell(self.settings.to_json() | {"workdir": str(self.workdir)})
+            self._tell({"workdir": str(self.workdir)})
             await self._hear("ready", 20)
         except BaseException:
             await self._end()
@@ -48,6 +51,10 @@ class WriterProcess:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._end()
+
+    def prepare(self, settings: Settings) -> None:
+        """Where to write, and how much; once."""
+        self._tell(settings.to_json())
 
     def start(self) -> None:
         """Begin, or go on after a pause."""

@@ -10,9 +10,10 @@ What was in flight on a lost connection is ``info``, and never sent again: wheth
 
 The conversation, JSON lines::
 
-    parent → {"nodes": [[name, url], …], "writers": 8, "databases": [0,1,2], "seed": 1, "rate": 6500, "batch": 8, "workdir": …}
+    parent → {"workdir": …}                 the worker makes the folder: from then on it is sure to go
     worker → {"event": "ready"}
-    parent → {"do": "start" | "pause" | "resume" | "stop"}
+    parent → {"nodes": [[name, url], …], "writers": 8, "databases": [0,1,2], "seed": 1, "rate": 6500, "batch": 8}
+    parent → {"do": "start" | "pause" | "stop"}
     worker → {"event": "acked", "at": ns, "acked": n, "refused": n, "node": name}      every 100 ms
     worker → {"event": "paused", "operations": n, "keys": {function: […]}} … {"event": "history", "path": …}
 
@@ -238,7 +239,7 @@ async def _obey(reader: asyncio.StreamReader, squad: Squad) -> bool:
     """Do what the parent says; False when it vanished without a ``stop``."""
     while line := await reader.readline():
         match json.loads(line)["do"]:
-            case "start" | "resume":
+            case "start":
                 squad.start()
             case "pause":
                 await squad.pause()
@@ -248,7 +249,7 @@ async def _obey(reader: asyncio.StreamReader, squad: Squad) -> bool:
                 squad.stop()
                 return True
             case other:
-                raise LocalProtocolError(f"the parent said {other!r}", remedy="start, pause, resume and stop are all there is")
+                raise LocalProtocolError(f"the parent said {other!r}", remedy="start, pause and stop are all there is")
     return False
 
 
@@ -257,10 +258,14 @@ async def _main(folders: list[str]) -> bool:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    opening = json.loads(await reader.readline())
-    folders.append(opening["workdir"])
-    squad = Squad(Settings.from_json(opening))
+    workdir = Path(json.loads(await reader.readline())["workdir"])
+    folders.append(str(workdir))
+    await asyncio.to_thread(workdir.mkdir, mode=0o700)
     _say(event="ready")
+    settings = await reader.readline()
+    if not settings:
+        return False
+    squad = Squad(Settings.from_json(json.loads(settings)))
     work = asyncio.create_task(squad.run())
     ticks = asyncio.create_task(_tick(squad))
     orderly = await _obey(reader, squad)
@@ -271,7 +276,7 @@ async def _main(folders: list[str]) -> bool:
             await work
         return False
     await work
-    path = Path(opening["workdir"]) / "history.vkh"
+    path = workdir / "history.vkh"
     await asyncio.to_thread(path.write_bytes, b"".join(squad.history.packed()))
     _say(event="history", path=str(path), operations=len(squad.history))
     return True
