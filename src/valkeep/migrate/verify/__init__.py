@@ -39,7 +39,9 @@ client sees it on either. Rule: D is a time read from *both* servers after both 
 missing, extra or different, and whose expiry is ≤ D wherever it exists, counts as ``expired``, not as a difference; a difference of
 expiries with one of them after D is a difference. Fields of hashes: when a hash differs and a field of it had expired by D, the key is
 looked at again, and compared without its expired fields (and, where the policy drops the expiries, also as it stands). A DEL by expiry is in the stream like
-any other write, so it also makes its key a written one. Two independent primaries with different clocks expire at different moments: hence the later clock.
+any other write, so it also makes its key a written one. A Valkey 9 source leaves expired fields out of its snapshot before it replicates the HDEL; under
+``keep-field`` the target still has such a field, without expiry, so there a differing hash counts only when it stays different for two seconds (and in a
+pause it is unsettled). Two independent primaries with different clocks expire at different moments: hence the later clock.
 
 **What can't be judged is unknown.** A broken snapshot link or stream, a server that restarts, FLUSHALL, FLUSHDB, SWAPDB or a command
 that we don't know in the stream (``full`` starts over twice, then says unknown), more written keys than can be looked at, a worker that was

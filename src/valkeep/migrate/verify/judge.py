@@ -11,7 +11,7 @@ from valkeep.wire.rdb.handler import Handler
 from valkeep.wire.rows import ROW_SIZE
 from valkeep.wire.spiller import Spiller, policy
 
-__all__ = ["Seen", "judge", "value_digest"]
+__all__ = ["Seen", "is_hash", "judge", "value_digest"]
 
 FOOTER = 10  # bytes of a payload: version, CRC64
 FIELD_TTL = range(22, 26)  # type numbers of hashes whose fields may expire; those below mean the same in every dialect
@@ -24,6 +24,11 @@ class Seen(NamedTuple):
     payload: bytes
     expire_ms: int
     tolerance: int = 0
+
+
+def is_hash(payload: bytes) -> bool:
+    """Whether a payload holds a hash, in whatever form (the numbers are in `wire.rdb.opcodes.TYPES`)."""
+    return payload[0] in (4, 9, 13, 16) or payload[0] in FIELD_TTL
 
 
 class _Live(Handler):
@@ -111,10 +116,8 @@ def _same_value(source: bytes, target: bytes, mode: str, deadline: int) -> bool 
     other, first_target = value_digest(target, "exact")
     if one == other:
         return True
-    if one == b"":
-        return None
     if 0 <= first_source <= deadline or 0 <= first_target <= deadline:
         live = value_digest(source, mode, deadline)[0]
         if live == value_digest(target, "exact", deadline)[0]:
             return True
-    return False
+    return None if one == b"" else False

@@ -21,7 +21,7 @@ from valkeep.migrate.verify.compare import compare_partitions
 from valkeep.migrate.verify.explain import explain
 from valkeep.migrate.verify.found import Found, read_names
 from valkeep.migrate.verify.functions import libraries_of
-from valkeep.migrate.verify.judge import judge
+from valkeep.migrate.verify.judge import Seen, is_hash, judge
 from valkeep.migrate.verify.lines import Worker, endpoint_to, error_from, pack
 from valkeep.migrate.verify.link import Link
 from valkeep.migrate.verify.look import TOLERANCE, Eye
@@ -89,6 +89,8 @@ class Session:
         self.target_info: ServerInfo = await server_info(target)
         if self.target_info.kind == "valkey" and self.target_info.version >= (9, 0):
             self.mode = "exact"  # whatever the policy: this target has fields that expire
+        # Valkey leaves expired fields out of DUMP and snapshots before it says HDEL; a target that keeps fields for ever still has them then
+        self._hides_fields = self.mode == "keep-field" and self.source_info.kind == "valkey"
         self._see_source, self._see_target = await Eye.open(source), await Eye.open(target)
         if not self._see_source.exact_expiry:
             self._notes.append(
@@ -175,7 +177,7 @@ class Session:
         written = self._following
         self._sound()
         self._write_digests(written, key, partitions)
-        final = self._settings.exact and not written.scripts
+        final = self._settings.exact and not written.scripts and not self._hides_fields
         counts = await self._compare(partitions, deadline, final)
         self._counts["expired"] += counts.get("expired", 0)
         self._counts |= {
@@ -338,7 +340,7 @@ class Session:
             if what in ("equal", "expired"):
                 self._counts["expired"] += what == "expired"
                 self._doubts.pop(key, None)
-            elif self._settings.exact or self._certain(key):
+            elif self._certain(key, other):
                 self._found.add(what, *key, explain(one, other, self.mode))
             else:
                 self._debt[key] = None
@@ -350,8 +352,10 @@ class Session:
         await self._barrier(offset)
         return await self._see_target.look(keys)
 
-    def _certain(self, key: Key) -> bool:
-        """Where the barrier proves nothing: has this difference been seen often and long enough?"""
+    def _certain(self, key: Key, there: Seen | None) -> bool:
+        """Does this difference count at once, or has it been seen often and long enough?"""
+        if self._settings.exact and not (self._hides_fields and there is not None and is_hash(there.payload)):
+            return True
         times, since = self._doubts.get(key, (0, time.monotonic()))
         self._doubts[key] = (times + 1, since)
         return times + 1 >= DOUBTS and time.monotonic() - since >= DOUBT_SECONDS
@@ -408,7 +412,7 @@ class Session:
                 await self._settle_parts(keys)
             for at in range(0, len(debt), FINAL_BATCH):
                 await self._settle_parts(list(debt)[at : at + FINAL_BATCH])
-            if self._debt:
+            if self._debt and not self._doubts:
                 await self._settle_debt(take_all=False)
             if self._following.functions:
                 await self._judge_functions()
