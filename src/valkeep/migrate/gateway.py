@@ -20,19 +20,20 @@ import asyncio
 import secrets
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from valkeep.client.connection import Connection
-from valkeep.client.server_info import ServerInfo, parse_info, server_info
-from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
+from valkeep.client.server_info import ServerInfo, server_info
+from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.channel import GETACK, PING, Channel
+from valkeep.migrate.copier import Copier
 from valkeep.migrate.sink import LinkState, TargetLink
 from valkeep.migrate.source import SourceLink
-from valkeep.migrate.transform.stream import Copy, Place, Wanted
+from valkeep.migrate.transform.stream import Place, Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.report.events import Emit, Lag, Note, Phase, Progress
 from valkeep.wire import psync
@@ -45,8 +46,6 @@ __all__ = ["Gateway", "GatewayOptions"]
 
 TICK_SECONDS = 0.5
 PING_SECONDS = 10.0
-HOLD_RETRY_SECONDS = 2.0
-COPY_TIMEOUT = 60.0
 BACKLOG_BYTES = 64 << 20
 
 
@@ -86,6 +85,7 @@ class Gateway:
         self._clock = clock
         self._source: SourceLink | None = None
         self._admin: Connection | None = None
+        self._copier = Copier(options.source, options.field_ttl, ledger, emit, clock, self._progress_made)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
@@ -117,6 +117,7 @@ class Gateway:
         self.started = self._clock()
         self._admin = await Connection.open(options.source, client_name="valkeep-gateway")
         info = self.source_info = await server_info(self._admin)
+        self._copier.source_version = info.redis_version
         loop = asyncio.get_running_loop()
         host, port = options.listen
         try:
@@ -151,6 +152,7 @@ class Gateway:
             self._server = None
         if self._admin is not None:
             await self._admin.close()
+        await self._copier.close()
         for channel in self.channels:
             channel.close()
         self.ledger.flush()
@@ -269,7 +271,7 @@ class Gateway:
                     source_version=info.version if info.kind == "redis" else info.redis_version,
                     source_offset=offset,
                     spool_limit=self.options.spool_limit,
-                    on_wanted=self._wanted,
+                    on_wanted=lambda channel, wanted: self._spawn(self._copier.satisfy(channel, wanted), "copy"),
                 )
             )
         self._resynced.set()
@@ -348,80 +350,8 @@ class Gateway:
             self._emit(Lag(self._clock(), link.peer, link.lag, (self._clock() - asked[1]) * 1000))
         self._progress.set()
 
-    # -- copies and holds --------------------------------------------------------------------------------------------------------------
-
-    def _wanted(self, channel: Channel, wanted: Wanted) -> None:
-        self._spawn(self._satisfy(channel, wanted), "copy")
-
-    async def _satisfy(self, channel: Channel, wanted: Wanted) -> None:
-        """Fetch what the channel waits for; where that does not help, say so and try again: the cause may go away."""
-        told = ""
-        if wanted.hold is not None:
-            told = self._tell_hold(wanted, wanted.hold.why, wanted.hold.remedy)
-        while channel.wanted is wanted:
-            if not wanted.places:
-                return
-            try:
-                channel.supply(await self._fetch(wanted.places))
-            except Refused as error:
-                if error.message != told:
-                    told = self._tell_hold(wanted, error.message, error.remedy)
-                await asyncio.sleep(HOLD_RETRY_SECONDS)
-            except ConnectionLost as error:
-                self._emit(Note(self._clock(), "warning", f"a key could not be copied again yet: {error.message}"))
-                await asyncio.sleep(HOLD_RETRY_SECONDS)
-        while channel.resume():
-            self._progress.set()
-            await asyncio.sleep(0)
+    def _progress_made(self) -> None:
         self._progress.set()
-
-    def _tell_hold(self, wanted: Wanted, why: str, remedy: str) -> str:
-        key = wanted.places[0][1] if wanted.places else None
-        database = wanted.places[0][0] if wanted.places else 0
-        what = f"command {wanted.command.decode('ascii', 'replace')}"
-        self.ledger.record("held", what, why, policy=str(self.options.field_ttl), key=key, database=database, source_offset=wanted.offset)
-        self.ledger.flush()
-        self._emit(
-            Note(
-                self._clock(),
-                "error",
-                f"nothing more is sent from source offset {wanted.offset} on: {why}. {remedy[:1].upper()}{remedy[1:]}.",
-                {"code": "VK-HELD", "offset": wanted.offset, "remedy": remedy},
-            )
-        )
-        return why
-
-    async def _fetch(self, places: Sequence[Place]) -> list[Copy]:
-        """Read these keys from the source, each with the offset at which it had that value."""
-        if self._admin is None or self._admin.closed:
-            self._admin = await Connection.open(self.options.source, client_name="valkeep-gateway")
-        info = self.source_info
-        assert info is not None
-        copies: list[Copy] = []
-        exact = info.redis_version >= (7, 0)
-        for database in sorted({place[0] for place in places}):
-            keys = [key for at, key in places if at == database]
-            commands: list[tuple[str | bytes, ...]] = []
-            for key in keys:
-                commands += [("DUMP", key), ("PEXPIRETIME" if exact else "PTTL", key)]
-            commands += [("TIME",), ("INFO", "replication")]
-            await self._admin.call("SELECT", database)
-            replies = await self._admin.execute(commands, timeout=COPY_TIMEOUT)
-            failed = next((reply for reply in replies if isinstance(reply, ServerError)), None)
-            if failed is not None:
-                raise Refused(
-                    f"the source does not let us copy a key again: {failed.message}",
-                    remedy="permit DUMP, PEXPIRETIME, PTTL, TIME, INFO and MULTI to this user",
-                    code="VK-COPY-DENIED",
-                )
-            offset = int(parse_info(replies[-1]).get("master_repl_offset", "0"))
-            now = int(replies[-2][0]) * 1000 + int(replies[-2][1]) // 1000
-            for index, key in enumerate(keys):
-                payload, expire = replies[2 * index], int(replies[2 * index + 1])
-                if not exact and expire >= 0:
-                    expire += now
-                copies.append(Copy(database, key, offset, payload, expire if expire >= 0 else -1))
-        return copies
 
     # -- background --------------------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ import contextlib
 import json
 import os
 import shutil
-import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -34,9 +33,9 @@ from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Cutover, CutoverResult, FenceMode, restore_target
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.outcome import RunOptions, RunResult
 from valkeep.migrate.preflight import CutoverVariant, PreflightOptions, PreflightReport, preflight
-from valkeep.migrate.state import MigrationState, StateFile, default_directory
-from valkeep.migrate.transform.target import FieldTtl
+from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.migrate.verify import Comparison, Verifier
 from valkeep.report.events import Emit, Note, Phase, VerdictEvent
 
@@ -46,85 +45,13 @@ if TYPE_CHECKING:
 __all__ = ["Ready", "RunOptions", "RunResult", "run"]
 
 ALL = "all"
+SETTLING_ROUNDS = 10
+FEW_KEYS = 100
 _FENCES = {
     CutoverVariant.PAUSE_AND_FENCE: FenceMode.PAUSE,
     CutoverVariant.FENCE_ONLY: FenceMode.DIRECT,
     CutoverVariant.STOP_WRITERS: FenceMode.EXTERNAL,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """``cutover``: "auto" or "manual". ``wipe_target``: a target with keys is allowed. ``accept``: acknowledged preflight conditions ("all": every one).
-    ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT). ``lease_ms``: time-out of the pause.
-    ``fence``: None for the safest variant that the source permits. ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
-
-    source: Endpoint
-    target: Endpoint
-    field_ttl: FieldTtl = FieldTtl.REFUSE
-    cutover: str = "auto"
-    wipe_target: bool = False
-    accept: frozenset[str] = frozenset()
-    report: Path | None = None
-    spool: Path | None = None
-    spool_limit: int = 0
-    state: Path | None = None
-    listen: tuple[str, int] = ("", 0)
-    announce: tuple[str, int] | None = None
-    allow: frozenset[str] = frozenset()
-    lease_ms: int = 5000
-    fence: FenceMode | None = None
-    gateway_tls: ssl.SSLContext | None = field(default=None, compare=False)
-    source_primary: Endpoint | None = None
-    skip_verify: bool = False
-    rate_seconds: float = 1.0
-
-    @property
-    def state_directory(self) -> Path:
-        return self.state or default_directory(self.source.display, self.target.display)
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a migration came to. ``verdict``: valid | invalid | unknown. ``timeline``: (step, seconds on the job's clock). Counts are of keys;
-    ``unexpected_error_replies``: commands that the target answered with an error since the migration began (must be 0)."""
-
-    verdict: str
-    exit_code: ExitCode
-    preflight: PreflightReport
-    verification: Comparison | None
-    keys: int
-    full_sync_seconds: float
-    mismatches: int
-    ledger: list[dict[str, object]]
-    write_pause_ms: float
-    timeline: tuple[tuple[str, float], ...]
-    source_version: str
-    source_rdb_version: int
-    target_version: str
-    unexpected_error_replies: int
-    elapsed_seconds: float
-    fence: str
-    changed_keys_checked: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Schema 1, without the parts that have files of their own."""
-        return {
-            "schema": 1,
-            "verdict": self.verdict,
-            "keys": self.keys,
-            "mismatches": self.mismatches,
-            "full_sync_seconds": round(self.full_sync_seconds, 3),
-            "write_pause_ms": round(self.write_pause_ms, 1),
-            "elapsed_seconds": round(self.elapsed_seconds, 3),
-            "source": {"version": self.source_version, "rdb_version": self.source_rdb_version},
-            "target": {"version": self.target_version},
-            "unexpected_error_replies": self.unexpected_error_replies,
-            "fence": self.fence,
-            "changed_keys_checked": self.changed_keys_checked,
-            "ledger": self.ledger,
-            "timeline": [{"step": step, "at": round(at, 6)} for step, at in self.timeline],
-        }
 
 
 @dataclass(slots=True)
@@ -279,6 +206,17 @@ class _Migration:
         if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
             raise _NotEqual(comparison)
 
+    async def _settle(self, verifier: Verifier) -> None:
+        """Compare what was written meanwhile, again and again: each round is shorter than the one before, and little is left for the pause."""
+        last = 0
+        for _ in range(SETTLING_ROUNDS):
+            before = self.comparison.looked_again if self.comparison is not None else 0
+            self.comparison = await verifier.round()
+            looked = self.comparison.looked_again - before
+            if looked <= FEW_KEYS or (last and looked > last * 0.8):
+                return
+            last = looked
+
     async def _wait_for_go(self, gateway: Gateway, verifier: Verifier | None) -> None:
         if self.options.cutover != "manual":
             return
@@ -302,8 +240,7 @@ class _Migration:
         self, gateway: Gateway, fence_at: Connection, target: Connection, verifier: Verifier | None, fence: FenceMode
     ) -> CutoverResult:
         if verifier is not None:
-            # Settle what was written during the verification now, so that little is left for the pause.
-            self.comparison = await verifier.round()
+            await gateway.beside(self._settle(verifier))
         if gateway.held:
             wanted = gateway.held[0]
             assert wanted.hold is not None

@@ -1,0 +1,126 @@
+"""Keys that are copied again: read from the source at a known offset, handed to the channel that waits for them.
+
+The offset is what makes it exact: ``MULTI; DUMP k; PEXPIRETIME k; TIME; INFO replication; EXEC`` runs as one on the source, so the value is that of
+offset O, whatever is written before and after; the channel absorbs what the stream says about the key up to O.
+
+What cannot be copied either (a module's value, a denied DUMP) is told as a hold, once, with its remedy, and tried again: the person may delete the
+key or permit the command, and then the stream goes on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from valkeep.client.connection import Connection
+from valkeep.client.server_info import parse_info
+from valkeep.errors import ConnectionLost, Refused, ServerError
+from valkeep.migrate.transform.stream import Copy, Place, Wanted
+from valkeep.report.events import Emit, Note
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.channel import Channel
+    from valkeep.migrate.ledger import Ledger
+    from valkeep.migrate.transform.target import FieldTtl
+
+__all__ = ["Copier"]
+
+HOLD_RETRY_SECONDS = 2.0
+COPY_TIMEOUT = 60.0
+
+
+class Copier:
+    """Satisfies what channels want, over a connection of its own. ``source_version``: the Redis version that the source claims; ``moved``: called whenever a
+    channel has gone on."""
+
+    def __init__(
+        self, source: Endpoint, policy: FieldTtl, ledger: Ledger, emit: Emit, clock: Callable[[], float], moved: Callable[[], None]
+    ) -> None:
+        self.source_version: tuple[int, ...] = ()
+        self._source = source
+        self._policy = policy
+        self._ledger = ledger
+        self._emit = emit
+        self._clock = clock
+        self._moved = moved
+        self._connection: Connection | None = None
+        self._reading = asyncio.Lock()
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def satisfy(self, channel: Channel, wanted: Wanted) -> None:
+        """Fetch what the channel waits for; where that does not help, say so and try again: the cause may go away."""
+        told = ""
+        if wanted.hold is not None:
+            told = self._tell_hold(wanted, wanted.hold.why, wanted.hold.remedy)
+        while channel.wanted is wanted:
+            if not wanted.places:
+                return
+            try:
+                channel.supply(await self._fetch(wanted.places))
+            except Refused as error:
+                if error.message != told:
+                    told = self._tell_hold(wanted, error.message, error.remedy)
+                await asyncio.sleep(HOLD_RETRY_SECONDS)
+            except ConnectionLost as error:
+                self._emit(Note(self._clock(), "warning", f"a key could not be copied again yet: {error.message}"))
+                await asyncio.sleep(HOLD_RETRY_SECONDS)
+        while channel.resume():
+            self._moved()
+            await asyncio.sleep(0)
+        self._moved()
+
+    def _tell_hold(self, wanted: Wanted, why: str, remedy: str) -> str:
+        key = wanted.places[0][1] if wanted.places else None
+        database = wanted.places[0][0] if wanted.places else 0
+        what = f"command {wanted.command.decode('ascii', 'replace')}"
+        self._ledger.record("held", what, why, policy=str(self._policy), key=key, database=database, source_offset=wanted.offset)
+        self._ledger.flush()
+        self._emit(
+            Note(
+                self._clock(),
+                "error",
+                f"nothing more is sent from source offset {wanted.offset} on: {why}. {remedy[:1].upper()}{remedy[1:]}.",
+                {"code": "VK-HELD", "offset": wanted.offset, "remedy": remedy},
+            )
+        )
+        return why
+
+    async def _fetch(self, places: Sequence[Place]) -> list[Copy]:
+        """Read these keys from the source, each with the offset at which it had that value."""
+        async with self._reading:
+            return await self._read(places)
+
+    async def _read(self, places: Sequence[Place]) -> list[Copy]:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = await Connection.open(self._source, client_name="valkeep-copy")
+        copies: list[Copy] = []
+        exact = self.source_version >= (7, 0)
+        for database in sorted({place[0] for place in places}):
+            keys = [key for at, key in places if at == database]
+            commands: list[tuple[str | bytes, ...]] = []
+            for key in keys:
+                commands += [("DUMP", key), ("PEXPIRETIME" if exact else "PTTL", key)]
+            commands += [("TIME",), ("INFO", "replication")]
+            await connection.call("SELECT", database)
+            replies = await connection.execute(commands, timeout=COPY_TIMEOUT)
+            failed = next((reply for reply in replies if isinstance(reply, ServerError)), None)
+            if failed is not None:
+                raise Refused(
+                    f"the source does not let us copy a key again: {failed.message}",
+                    remedy="permit DUMP, PEXPIRETIME, PTTL, TIME, INFO and MULTI to this user",
+                    code="VK-COPY-DENIED",
+                )
+            offset = int(parse_info(replies[-1]).get("master_repl_offset", "0"))
+            now = int(replies[-2][0]) * 1000 + int(replies[-2][1]) // 1000
+            for index, key in enumerate(keys):
+                payload, expire = replies[2 * index], int(replies[2 * index + 1])
+                if not exact and expire >= 0:
+                    expire += now
+                copies.append(Copy(database, key, offset, payload, expire if expire >= 0 else -1))
+        return copies

@@ -1,0 +1,94 @@
+"""What a migration is asked to do, and what it came to: values only."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valkeep.errors import ExitCode
+from valkeep.migrate.cutover import FenceMode
+from valkeep.migrate.state import default_directory
+from valkeep.migrate.transform.target import FieldTtl
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.preflight import PreflightReport
+    from valkeep.migrate.verify import Comparison
+
+__all__ = ["RunOptions", "RunResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """``cutover``: "auto" or "manual". ``wipe_target``: a target with keys is allowed. ``accept``: acknowledged preflight conditions ("all": every one).
+    ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT). ``lease_ms``: time-out of the pause.
+    ``fence``: None for the safest variant that the source permits. ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
+
+    source: Endpoint
+    target: Endpoint
+    field_ttl: FieldTtl = FieldTtl.REFUSE
+    cutover: str = "auto"
+    wipe_target: bool = False
+    accept: frozenset[str] = frozenset()
+    report: Path | None = None
+    spool: Path | None = None
+    spool_limit: int = 0
+    state: Path | None = None
+    listen: tuple[str, int] = ("", 0)
+    announce: tuple[str, int] | None = None
+    allow: frozenset[str] = frozenset()
+    lease_ms: int = 5000
+    fence: FenceMode | None = None
+    gateway_tls: ssl.SSLContext | None = field(default=None, compare=False)
+    source_primary: Endpoint | None = None
+    skip_verify: bool = False
+    rate_seconds: float = 1.0
+
+    @property
+    def state_directory(self) -> Path:
+        return self.state or default_directory(self.source.display, self.target.display)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a migration came to. ``verdict``: valid | invalid | unknown. ``timeline``: (step, seconds on the job's clock). Counts are of keys;
+    ``unexpected_error_replies``: commands that the target answered with an error since the migration began (must be 0)."""
+
+    verdict: str
+    exit_code: ExitCode
+    preflight: PreflightReport
+    verification: Comparison | None
+    keys: int
+    full_sync_seconds: float
+    mismatches: int
+    ledger: list[dict[str, object]]
+    write_pause_ms: float
+    timeline: tuple[tuple[str, float], ...]
+    source_version: str
+    source_rdb_version: int
+    target_version: str
+    unexpected_error_replies: int
+    elapsed_seconds: float
+    fence: str
+    changed_keys_checked: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema 1, without the parts that have files of their own."""
+        return {
+            "schema": 1,
+            "verdict": self.verdict,
+            "keys": self.keys,
+            "mismatches": self.mismatches,
+            "full_sync_seconds": round(self.full_sync_seconds, 3),
+            "write_pause_ms": round(self.write_pause_ms, 1),
+            "elapsed_seconds": round(self.elapsed_seconds, 3),
+            "source": {"version": self.source_version, "rdb_version": self.source_rdb_version},
+            "target": {"version": self.target_version},
+            "unexpected_error_replies": self.unexpected_error_replies,
+            "fence": self.fence,
+            "changed_keys_checked": self.changed_keys_checked,
+            "ledger": self.ledger,
+            "timeline": [{"step": step, "at": round(at, 6)} for step, at in self.timeline],
+        }
