@@ -1,0 +1,517 @@
+"""Verification between real servers: equal is valid, every planted fault is found, and writers raise no false alarm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests.conftest import Server
+from valkeep.cli import run
+from valkeep.client.endpoint import Endpoint, Secret
+from valkeep.errors import ExitCode, Refused, UsageError
+from valkeep.migrate.transform.target import FieldTtl
+from valkeep.migrate.verify import Comparison, Verifier
+from valkeep.runtime.node import Process
+
+Client = Callable[..., Any]
+FAR = 2_000_000_000_000  # unix ms: 2033
+
+
+def bounded(job: Coroutine[Any, Any, Any]) -> Any:
+    async def main() -> Any:
+        async with asyncio.timeout(90):
+            return await job
+
+    return asyncio.run(main())
+
+
+def endpoint(node: Process) -> Endpoint:
+    return Endpoint.parse(node.endpoint)
+
+
+def compare(source: Process, target: Process, policy: FieldTtl = FieldTtl.REFUSE) -> Comparison:
+    async def job() -> Comparison:
+        async with Verifier(endpoint(source), endpoint(target), policy) as verifier:
+            return await verifier.full()
+
+    result: Comparison = bounded(job())
+    return result
+
+
+def fill(c: Any, *, functions: bool = True) -> None:
+    """Every kind of key, small and large encodings, in three databases, by commands alone."""
+    for database in (0, 3, 9):
+        c.execute_command("SELECT", database)
+        for size in (3, 700):
+            c.set(f"string:{size}", b"x" * size)
+            c.rpush(f"list:{size}", *[f"item {i}" for i in range(size)])
+            c.sadd(f"intset:{size}", *range(size))
+            c.sadd(f"set:{size}", *[f"member {i}" for i in range(size)])
+            c.zadd(f"zset:{size}", {f"member {i}": i / 7 for i in range(size)})
+            c.hset(f"hash:{size}", mapping={f"field {i}": f"value {i}" for i in range(size)})
+        c.set("int", 12345)
+        c.set("ttl", "soon", pxat=FAR)
+        c.set(b"\xff\x00 binary", b"\x00\x01")
+        for i in range(1, 150):
+            c.xadd("stream", {"n": i, "text": "x" * 20}, id=f"{i}-1")
+        c.xdel("stream", "7-1")
+        c.xgroup_create("stream", "group", "0")
+        c.xreadgroup("group", "alice", {"stream": ">"}, count=5)
+        c.xreadgroup("group", "bob", {"stream": ">"}, count=5)
+        c.xack("stream", "group", "2-1")
+        c.pfadd("hll", *range(100))
+    c.execute_command("SELECT", 0)
+    if functions:
+        c.function_load("#!lua name=lib\nredis.register_function('f', function() return 1 end)")
+
+
+PAIRS = [
+    ("redis-8.0", "valkey-9.1"),
+    ("redis-7.0", "valkey-8.0"),
+    ("redis-8.0", "valkey-8.1"),
+    ("valkey-8.1", "valkey-9.1"),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_servers_filled_by_the_same_commands_are_valid(server: Server, client: Client, source: str, target: str) -> None:
+    # other limits for packed encodings on the target: equal values in other encodings
+    a, b = (
+        server(source),
+        server(target, hash_max_listpack_entries=0, zset_max_listpack_entries=0, set_max_intset_entries=0, list_max_listpack_size=2),
+    )
+    for node in (a, b):
+        fill(client(node))
+    result = compare(a, b)
+    assert result.examples == ()
+    assert result.verdict == "valid"
+    assert result.keys_source == result.keys_target == 3 * 17
+    assert result.functions == 1
+
+
+@pytest.mark.parametrize(("source", "target"), [("valkey-8.0", "valkey-9.1"), ("redis-7.0", "valkey-8.1"), ("valkey-9.1", "valkey-9.1")])
+def test_a_native_replica_is_valid(server: Server, client: Client, source: str, target: str) -> None:
+    a, b = server(source), server(target)
+    fill(client(a))
+    follow(client(b), a)
+    assert compare(a, b).verdict == "valid"
+
+
+def follow(c: Any, source: Process) -> None:
+    c.replicaof("127.0.0.1", source.port)
+    until(lambda: c.info("replication").get("master_link_status") == "up")
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.01)
+
+
+def _pel_count(c: Any) -> None:
+    c.execute_command("XCLAIM", "stream", "group", "alice", 0, "3-1", "RETRYCOUNT", 7)
+
+
+def _pel_owner(c: Any) -> None:
+    c.execute_command("XCLAIM", "stream", "group", "bob", 0, "3-1", "RETRYCOUNT", 1)
+
+
+def _wrong_database(c: Any) -> None:
+    c.move("int", 5)
+
+
+def _swapped(c: Any) -> None:
+    c.lset("list:700", 350, "item 351")
+    c.lset("list:700", 351, "item 350")
+
+
+FAULTS: dict[str, tuple[Callable[[Any], Any], dict[str, int], str]] = {
+    "expiry-one-ms-later": (lambda c: c.pexpireat("ttl", FAR + 1), {"different": 1}, "expires at"),
+    "expiry-lost": (lambda c: c.persist("ttl"), {"different": 1}, "never"),
+    "wrong-database": (_wrong_database, {"missing": 1, "extra": 1}, "only on"),
+    "pel-count": (_pel_count, {"different": 1}, "was delivered 1 times on the source, 7"),
+    "pel-owner": (_pel_owner, {"different": 1}, "other consumers"),
+    "swapped-items": (_swapped, {"different": 1}, "item 350"),
+    "extra-key": (lambda c: c.set("one more", 1), {"extra": 1}, "only on the target"),
+    "missing-key": (lambda c: c.delete("set:3"), {"missing": 1}, "only on the source"),
+    "zset-score": (lambda c: c.zadd("zset:700", {"member 9": 9 / 7 + 1e-12}), {"different": 1}, "the score of"),
+    "set-member": (lambda c: c.srem("intset:700", 3), {"different": 1}, "1 members missing"),
+    "hash-value": (lambda c: c.hset("hash:3", "field 1", "other"), {"different": 1}, "has another value"),
+    "string-byte": (lambda c: c.setrange("string:700", 699, "y"), {"different": 1}, "byte 699"),
+    "stream-entry": (lambda c: c.xdel("stream", "149-1"), {"different": 1}, "entries"),
+    "stream-group-position": (lambda c: c.xgroup_setid("stream", "group", "3-1"), {"different": 1}, "last id"),
+    "function-missing": (lambda c: c.function_delete("lib"), {"different": 1}, "not on the target"),
+    "another-kind": (lambda c: (c.delete("int"), c.rpush("int", 12345)), {"different": 1}, "a string on the source"),
+}
+
+
+@pytest.fixture(scope="module")
+def pair(binary: Callable[[str], Any]) -> Iterator[tuple[Process, Process]]:
+    """Two filled servers for all planted faults: starting them once is enough."""
+    from tests.support import nodes
+
+    with nodes.start("redis-8.0") as a, nodes.start("valkey-9.1") as b:
+        yield a, b
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_and_repaired(pair: tuple[Process, Process], client: Client, fault: str) -> None:
+    a, b = pair
+    for node in pair:
+        c = client(node)
+        c.flushall()
+        c.function_flush()
+        fill(c)
+    plant, counts, detail = FAULTS[fault]
+    plant(client(b))
+
+    async def job() -> tuple[Comparison, Comparison]:
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            return await verifier.full(), await verifier.repair()
+
+    found, repaired = bounded(job())
+    assert found.verdict == "invalid"
+    expected = {"missing": 0, "extra": 0, "different": 0} | counts
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert detail in " ".join(example.detail for example in found.examples)
+    if fault != "function-missing":
+        assert repaired.verdict == "valid"
+        assert compare(a, b).verdict == "valid"
+
+
+@pytest.mark.parametrize("target", ["valkey-9.1"])
+def test_field_expiries_are_compared_exactly(server: Server, client: Client, target: str) -> None:
+    a, b = server("redis-8.0"), server(target)
+    for node in (a, b):
+        c = client(node)
+        for size in (3, 700):
+            c.hset(f"h:{size}", mapping={f"f{i}": i for i in range(size)})
+            c.execute_command("HPEXPIREAT", f"h:{size}", FAR, "FIELDS", 2, "f0", "f1")
+    assert compare(a, b).verdict == "valid"
+    client(b).execute_command("HPERSIST", "h:3", "FIELDS", 1, "f0")
+    client(b).execute_command("HPEXPIREAT", "h:700", FAR + 1, "FIELDS", 1, "f1")
+    result = compare(a, b)
+    assert (result.verdict, result.different) == ("invalid", 2)
+    assert "never" in " ".join(example.detail for example in result.examples)
+
+
+def test_the_policy_is_part_of_what_is_equal(server: Server, client: Client) -> None:
+    a, b = server("redis-8.0"), server("valkey-8.1")
+    client(a).hset("h", mapping={"a": 1, "b": 2})
+    client(a).execute_command("HPEXPIREAT", "h", FAR, "FIELDS", 1, "a")
+    client(b).hset("h", mapping={"a": 1, "b": 2})
+    assert compare(a, b, FieldTtl.KEEP_FIELD).verdict == "valid"
+    assert compare(a, b, FieldTtl.DROP_FIELD).verdict == "invalid"
+    assert compare(a, b, FieldTtl.REFUSE).verdict == "invalid"
+    client(b).hdel("h", "a")
+    assert compare(a, b, FieldTtl.DROP_FIELD).verdict == "valid"
+    assert compare(a, b, FieldTtl.KEEP_FIELD).verdict == "invalid"
+
+    async def repair() -> Comparison:
+        async with Verifier(endpoint(a), endpoint(b), FieldTtl.KEEP_FIELD) as verifier:
+            await verifier.full()
+            return await verifier.repair()
+
+    assert bounded(repair()).verdict == "valid"
+    assert client(b).hgetall("h") == {b"a": b"1", b"b": b"2"}
+
+
+def test_keys_that_only_one_server_has_forgotten_are_no_difference(server: Server, client: Client) -> None:
+    a, b = server("redis-8.0", enable_debug_command="yes"), server("valkey-9.1")
+    client(a).execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    for node in (a, b):
+        client(node).set("stays", 1)
+    client(a).set("gone", 1, px=1)
+    until(lambda: client(a).pttl("stays") == -1 and client(a).dbsize() == 2)
+    until(lambda: time.time() > 0 and client(a).info("keyspace")["db0"]["expires"] == 1)
+    result = compare(a, b)
+    assert (result.verdict, result.expired) == ("valid", 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------- under writes
+
+
+class Writers:
+    """Threads that write everything all the time."""
+
+    def __init__(self, port: int, fields_expire: bool) -> None:
+        self.port, self.fields_expire = port, fields_expire
+        self.writes = 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._write, args=(seed,), daemon=True) for seed in range(2)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _write(self, seed: int) -> None:
+        import valkey
+
+        rng = random.Random(seed)
+        with contextlib.closing(valkey.Valkey(host="127.0.0.1", port=self.port, db=seed * 3)) as c:
+            while not self._stop.is_set():
+                pipe = c.pipeline(transaction=rng.random() < 0.3)
+                for _ in range(20):
+                    self._one(pipe, rng)
+                with contextlib.suppress(valkey.exceptions.ResponseError):
+                    pipe.execute(raise_on_error=False)
+                self.writes += 20
+                self._stop.wait(0.005)
+
+    def _one(self, pipe: Any, rng: random.Random) -> None:
+        k = rng.randrange(3000)
+        choice = rng.randrange(15)
+        if choice == 0:
+            pipe.set(f"s:{k}", rng.random())
+        elif choice == 1:
+            pipe.incr("hot")
+        elif choice == 2:
+            pipe.hset(f"h:{k}", f"f{rng.randrange(5)}", rng.random())
+        elif choice == 3:
+            pipe.rpush(f"l:{k % 300}", rng.random())
+        elif choice == 4:
+            pipe.lpop(f"l:{k % 300}")
+        elif choice == 5:
+            pipe.sadd(f"st:{k}", rng.randrange(1000))
+        elif choice == 6:
+            pipe.spop(f"st:{k}")
+        elif choice == 7:
+            pipe.zadd(f"z:{k % 100}", {f"m{rng.randrange(9)}": rng.random()})
+        elif choice == 8:
+            pipe.xadd(f"x:{k % 20}", {"a": k}, maxlen=100)
+        elif choice == 9:
+            pipe.pexpire(f"s:{k}", rng.randrange(1, 1500))
+        elif choice == 10:
+            pipe.delete(f"s:{k}", f"h:{k}")
+        elif choice == 11:
+            pipe.execute_command("COPY", f"h:{k}", f"h2:{k}", "DB", 5, "REPLACE")
+        elif choice == 12:
+            pipe.execute_command("EVAL", "redis.call('SET', KEYS[1], ARGV[1]); redis.call('INCR', KEYS[2])", 2, f"s:{k}", "hot2", k)
+        elif choice == 13 and self.fields_expire:
+            pipe.execute_command("HPEXPIRE", f"h:{k}", rng.randrange(1, 1500), "FIELDS", 1, "f1")
+        elif choice == 14:
+            pipe.execute_command("MOVE", f"st:{k}", 7)
+
+
+@pytest.mark.parametrize(("source", "target"), [("valkey-9.1", "valkey-9.1"), ("redis-7.0", "valkey-8.1")])
+def test_writers_raise_no_false_alarm_and_a_pause_settles_everything(server: Server, client: Client, source: str, target: str) -> None:
+    a, b = server(source), server(target)
+    fill(client(a))
+    follow(client(b), a)
+
+    async def job() -> list[Comparison]:
+        results = []
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            results += [await verifier.full() for _ in range(3)]
+            results += [await verifier.round() for _ in range(3)]
+            oracle = client(a)
+            oracle.execute_command("CLIENT", "PAUSE", 8000, "WRITE")
+            results.append(await verifier.final(oracle.info("replication")["master_repl_offset"]))
+            oracle.execute_command("CLIENT", "UNPAUSE")
+        return results
+
+    with Writers(a.port, source == "valkey-9.1") as writers:
+        until(lambda: writers.writes > 2000)
+        results = bounded(job())
+    for result in results:
+        assert result.examples == ()
+        assert (result.missing, result.extra, result.different) == (0, 0, 0)
+        assert result.verdict in ("valid", "unknown")
+    assert results[0].looked_again > 0
+    assert results[-1].verdict == "valid"
+
+
+def test_a_fault_in_a_key_that_is_written_meanwhile_is_found_in_the_pause(server: Server, client: Client) -> None:
+    a, b = server("valkey-8.1"), server("valkey-9.1")
+    fill(client(a))
+    follow(client(b), a)
+    client(b).config_set("replica-read-only", "no")
+
+    async def job() -> tuple[Comparison, Comparison]:
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            full = await verifier.full()
+            client(a).rpush("list:3", "later")
+            until(lambda: client(b).llen("list:3") == 4)
+            client(b).lset("list:3", 0, "planted")
+            client(a).execute_command("CLIENT", "PAUSE", 5000, "WRITE")
+            final = await verifier.final(client(a).info("replication")["master_repl_offset"])
+            client(a).execute_command("CLIENT", "UNPAUSE")
+            return full, final
+
+    full, final = bounded(job())
+    assert full.verdict == "valid"
+    assert (final.verdict, final.different) == ("invalid", 1)
+    assert final.examples[0].key == b"list:3"
+
+
+def test_final_is_quick(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    follow(client(b), a)
+
+    async def job() -> list[float]:
+        seconds = []
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            assert (await verifier.full()).verdict == "valid"
+            for attempt in range(5):
+                pipe = client(a).pipeline(transaction=False)
+                for i in range(1000):
+                    pipe.hset(f"k:{i}", mapping={"a": attempt, "b": "x" * 50})
+                pipe.execute()
+                begun = time.monotonic()
+                result = await verifier.final(client(a).info("replication")["master_repl_offset"])
+                seconds.append(time.monotonic() - begun)
+                assert result.verdict == "valid"
+                assert result.looked_again == 1000 * (attempt + 1)
+        return seconds
+
+    # 50 ms on an idle machine; tests share two cores with others
+    assert min(bounded(job())) < 0.25
+
+
+def test_flushall_under_way_starts_over(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    fill(client(a))
+    follow(client(b), a)
+
+    async def job() -> list[Comparison]:
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            first = await verifier.full()
+            client(a).flushall()
+            return [first, await verifier.round(), await verifier.full()]
+
+    first, spoiled, again = bounded(job())
+    assert first.verdict == again.verdict == "valid"
+    assert spoiled.verdict == "unknown"
+    assert "FLUSHALL" in spoiled.reasons[0]
+    assert again.keys_source == 0
+
+
+# -------------------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_a_killed_worker_is_unknown_and_never_valid(server: Server) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+
+    async def job() -> Comparison:
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            running = asyncio.create_task(verifier.full())
+            await asyncio.sleep(0)
+            os.kill(verifier.pid, signal.SIGKILL)
+            return await running
+
+    result = bounded(job())
+    assert result.verdict == "unknown"
+    assert result.exit_code is ExitCode.UNKNOWN
+    assert "killed by signal 9" in result.reasons[0]
+
+
+def test_a_source_that_dies_is_unknown(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    fill(client(a))
+    follow(client(b), a)
+
+    async def job() -> tuple[Comparison, Comparison]:
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            full = await verifier.full()
+            a.kill()
+            return full, await verifier.round()
+
+    full, after = bounded(job())
+    assert full.verdict == "valid"
+    assert after.verdict == "unknown"
+
+
+def test_a_target_that_dies_in_its_snapshot_is_unknown(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1", rdb_key_save_delay=20000)
+    for node in (a, b):
+        fill(client(node))
+
+    async def job() -> Comparison:
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            running = asyncio.create_task(verifier.full())
+            await asyncio.to_thread(until, lambda: bool(client(b).info("replication")["connected_slaves"]))
+            b.kill()
+            return await running
+
+    assert bounded(job()).verdict == "unknown"
+
+
+def test_a_wrong_password_is_refused_before_anything(server: Server) -> None:
+    a, b = server("valkey-9.1", requirepass="right"), server("valkey-9.1")
+
+    async def job(password: str) -> Comparison:
+        async with Verifier(Endpoint("127.0.0.1", a.port, password=Secret(password)), endpoint(b)) as verifier:
+            return await verifier.full()
+
+    with pytest.raises(Refused, match="password") as refused:
+        bounded(job("wrong secret"))
+    assert "wrong secret" not in str(refused.value)
+    assert refused.value.exit_code is ExitCode.NOT_RUN
+    assert bounded(job("right")).verdict == "valid"
+
+
+def test_one_server_twice_is_a_usage_error(server: Server) -> None:
+    a = server("valkey-9.1")
+
+    async def job() -> None:
+        async with Verifier(endpoint(a), Endpoint("localhost", a.port)):
+            pass
+
+    with pytest.raises(UsageError, match="same server"):
+        bounded(job())
+
+
+def test_nothing_is_left_behind(server: Server, tmp_path: Path) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+
+    async def job() -> int:
+        async with Verifier(endpoint(a), endpoint(b), workdir=tmp_path) as verifier:
+            await verifier.full()
+            assert any(tmp_path.iterdir())  # noqa: ASYNC240
+            return verifier.pid
+
+    pid = bounded(job())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------------ command line
+
+
+def test_the_command_answers_with_exit_codes_and_json(server: Server, client: Client, tmp_path: Path, capsys: Any) -> None:
+    a, b = server("redis-8.0"), server("valkey-9.1")
+    for node in (a, b):
+        fill(client(node))
+    urls = ["migrate", "verify", "--source", a.endpoint, "--target", b.endpoint]
+    path = tmp_path / "verify.json"
+    assert run([*urls, "--json", str(path)]) is ExitCode.GOOD
+    report = json.loads(path.read_text())
+    assert (report["schema"], report["verdict"], report["keys_source"]) == (1, "valid", 51)
+    client(b).pexpireat("ttl", FAR + 1)
+    assert run(urls) is ExitCode.JUDGED_BAD
+    assert "ttl" in capsys.readouterr().out
+    assert run([*urls, "--repair"]) is ExitCode.GOOD
+    assert client(b).pexpiretime("ttl") == FAR
+    assert run(["migrate", "verify", "--source", a.endpoint.replace("//", "//:nope@"), "--target", b.endpoint]) is ExitCode.NOT_RUN
+    assert run(["migrate", "verify", "--source", a.endpoint, "--target", a.endpoint]) is ExitCode.USAGE
+    b.kill()
+    assert run(urls) is ExitCode.NOT_RUN
