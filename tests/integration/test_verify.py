@@ -515,3 +515,40 @@ def test_the_command_answers_with_exit_codes_and_json(server: Server, client: Cl
     assert run(["migrate", "verify", "--source", a.endpoint, "--target", a.endpoint]) is ExitCode.USAGE
     b.kill()
     assert run(urls) is ExitCode.NOT_RUN
+
+
+def test_a_killed_worker_leaves_no_process_and_no_files(server: Server, client: Client, tmp_path: Path) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1", rdb_key_save_delay=5000)
+    for node in (a, b):
+        fill(client(node))
+
+    def children(pid: int) -> list[int]:
+        return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+
+    async def job() -> list[int]:
+        async with Verifier(endpoint(a), endpoint(b), workdir=tmp_path) as verifier:
+            running = asyncio.create_task(verifier.full())
+            await asyncio.to_thread(until, lambda: bool(client(b).info("replication")["connected_slaves"]))
+            processes = [verifier.pid, *children(verifier.pid)]
+            os.kill(verifier.pid, signal.SIGKILL)
+            assert (await running).verdict == "unknown"
+            return processes
+
+    processes = bounded(job())
+    assert len(processes) == 2
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_psync_is_refused_with_a_remedy(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    client(a).execute_command("ACL", "SETUSER", "eve", "on", ">pw", "+@all", "~*", "-psync", "-sync")
+
+    async def job() -> Comparison:
+        async with Verifier(Endpoint("127.0.0.1", a.port, username="eve", password=Secret("pw")), endpoint(b)) as verifier:
+            return await verifier.full()
+
+    with pytest.raises(Refused, match="psync") as refused:
+        bounded(job())
+    assert "+psync" in refused.value.remedy
+    assert refused.value.exit_code is ExitCode.NOT_RUN

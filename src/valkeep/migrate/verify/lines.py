@@ -112,6 +112,22 @@ class Mouth:
         while line := await self._reader.readline():
             yield json.loads(line)
 
+    async def asked_or_gone(self) -> AsyncIterator[Line]:
+        """As ``asked``; when the other end goes while a request is being worked on, the process ends at once."""
+        lines: asyncio.Queue[Line] = asyncio.Queue()
+
+        async def listen() -> None:
+            async for line in self.asked():
+                lines.put_nowait(line)
+            os._exit(0)
+
+        listener = asyncio.create_task(listen())
+        try:
+            while True:
+                yield await lines.get()
+        finally:
+            listener.cancel()
+
 
 class Worker:
     """The asking end: a process of `worker.py`. Its standard error is ours; it ends when ``close`` is called or this process dies."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from valkeep.client.endpoint import Endpoint
-from valkeep.errors import ConnectionLost, LocalProtocolError, ValkeepError
+from valkeep.errors import ConnectionLost, LocalProtocolError, Refused, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify.barrier import Barrier
 from valkeep.migrate.verify.lines import Line, Worker, endpoint_to, error_from, unpack
@@ -31,7 +33,8 @@ class Verifier:
     alone (`barrier.StandaloneBarrier`). ``workdir``: where temporary files go (None: the system's place). ``recopy``: who repairs when the
     target takes no writes from us.
 
-    Entering raises (wrong password, no permission: definite). After that a link that breaks, or a worker that dies, is no exception but a
+    Entering raises (wrong password, nobody there: definite), and so does ``full`` when a server does not let us look (``Refused``: no PSYNC, no
+    DUMP). After that a link that breaks, or a worker that dies, is no exception but a
     ``Comparison`` with verdict "unknown" and the reason: nobody may take it for valid.
     """
 
@@ -50,6 +53,7 @@ class Verifier:
         self._emit: Emit = emit or (lambda _event: None)
         self._workdir = workdir
         self._worker: Worker | None = None
+        self._folder = ""
         self._listener: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
         self._results: asyncio.Queue[Line | ValkeepError] = asyncio.Queue()
@@ -61,9 +65,11 @@ class Verifier:
     async def __aenter__(self) -> Self:
         if self._workdir is not None:
             self._workdir.mkdir(parents=True, exist_ok=True)
-        self._worker = await Worker.start("main")
+        # ours, so that it goes also when the worker was killed; the worker removes it too, when we are
+        self._folder = tempfile.mkdtemp(prefix="valkeep-verify-", dir=self._workdir)
         try:
-            self._worker.ask("begin", workdir=str(self._workdir) if self._workdir else None)
+            self._worker = await Worker.start("main")
+            self._worker.ask("begin", folder=self._folder)
             self._listener = asyncio.create_task(self._listen(self._worker))
             opened = await self._request(
                 "open",
@@ -90,6 +96,7 @@ class Verifier:
             task.cancel()
         if self._worker is not None:
             await self._worker.close()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     @property
     def pid(self) -> int:
@@ -119,7 +126,7 @@ class Verifier:
         try:
             result = Comparison.from_json(await self._request(word, **more))
         except ValkeepError as error:
-            if word == "repair" and error.definite and not isinstance(error, ConnectionLost):
+            if word in ("full", "repair") and isinstance(error, Refused):
                 raise
             result = Comparison.unknown(error.message)
         self._emit(Phase(self._now(), f"verify-{word}", done=True, detail=result.verdict))

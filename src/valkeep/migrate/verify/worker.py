@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ async def _side(mouth: Mouth) -> None:
 
     asked: Line = {}
     link: Link | None = None
-    async for line in mouth.asked():
+    async for line in mouth.asked_or_gone():
         try:
             if line["do"] == "snapshot":
                 asked = line
@@ -159,8 +159,10 @@ async def _run(name: str) -> None:
         await _side(mouth)
         return
     async for line in mouth.asked():
-        with tempfile.TemporaryDirectory(prefix="valkeep-verify-", dir=line["workdir"], ignore_cleanup_errors=True) as folder:
-            await _Main(mouth, Path(folder)).run()
+        try:
+            await _Main(mouth, Path(line["folder"])).run()
+        finally:
+            shutil.rmtree(line["folder"], ignore_errors=True)
         return
 
 
