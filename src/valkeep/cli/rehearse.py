@@ -68,7 +68,7 @@ def rehearse(
         report=report,
     )
     recording = Recording()
-    with watch(report / "events.jsonl" if report else None, also=recording.emit) as emit:
+    with watch(report / "events.jsonl" if report else None, also=recording.emit, stamped=True) as emit:
         outcome = asyncio.run(run(options, emit))
     story = picture(outcome, recording)
     _keep(outcome, story, report, html, json)
@@ -81,6 +81,7 @@ def rehearse(
 
 def _keep(outcome: Rehearsal, story: Story, report: Path | None, html: Path | None, json: str | None) -> None:
     from valkeep.report.html import page
+    from valkeep.report.storyfile import to_json
 
     result = outcome.to_json()
     write_json(result, json)
@@ -88,6 +89,7 @@ def _keep(outcome: Rehearsal, story: Story, report: Path | None, html: Path | No
         write_page(html, page(story))
     if report is not None:
         write_json(result, str(report / "rehearsal.json"))
+        write_json(to_json(story), str(report / "story.json"))
         write_page(report / "rehearsal.html", page(story))
         (report / "history.vkh").write_bytes(b"".join(outcome.history.packed()))
 

@@ -8,7 +8,7 @@ from typing import Final
 from valkeep.drill.checkers.judgement import Judgement
 from valkeep.drill.measures import rates
 from valkeep.drill.outcome import Rehearsal
-from valkeep.report.recording import LABELS, Recording, spans_between
+from valkeep.report.recording import Recording, label, spans_between
 from valkeep.report.story import Chart, Mark, Panel, Series, Span, Story, Table, Tile
 
 __all__ = ["NEXT", "picture"]
@@ -55,9 +55,10 @@ def _name(server: str) -> str:
 
 def _subtitle(outcome: Rehearsal) -> str:
     kind = "" if outcome.representative else " · not representative: Valkey takes this source's snapshots natively"
+    ttls = f"field TTLs: {outcome.field_ttl}" if outcome.target.rdb_version < 80 else "field TTLs carried"
     return (
         f"A rehearsed migration of {outcome.keys:,} keys under {outcome.writes_per_second:,.0f} acked writes/s, "
-        f"RDB {outcome.source.rdb_version} → {outcome.target.rdb_version}, field TTLs: {outcome.field_ttl}{kind}"
+        f"RDB {outcome.source.rdb_version} → {outcome.target.rdb_version}, {ttls}{kind}"
     )
 
 
@@ -134,7 +135,7 @@ def _cut(outcome: Rehearsal) -> Panel:
     pause = _band(outcome, "write pause", outcome.write_pause.start, outcome.write_pause.end)
     room = max(0.15, (pause.end - pause.start) * 1.5)
     low, high = pause.start - room, pause.end + room
-    marks = tuple(Mark(at, LABELS.get(step, step), "soft") for step, at in outcome.moved.timeline if low <= at <= high)
+    marks = tuple(Mark(at, label(step), "soft") for step, at in outcome.moved.timeline if low <= at <= high)
     chart = Chart("Acked writes", "per second", _series(outcome, 20, low, high), area=True, height=120)
     note = f"{outcome.write_pause.ms:.0f} ms without an acked write: the source is fenced before the target is promoted."
     return Panel("The cut-over, magnified", low, high, note, (replace(pause, name=""),), marks, (chart,), zero=pause.start)
@@ -181,7 +182,7 @@ def _tables(outcome: Rehearsal) -> tuple[Table, ...]:
     if outcome.moved.timeline:
         steps = outcome.moved.timeline
         rows = tuple(
-            (LABELS.get(step, step), f"{at:.3f}", f"{(at - before) * 1000:.1f}")
+            (label(step), f"{at:.3f}", f"{(at - before) * 1000:.1f}")
             for (step, at), (_, before) in zip(steps, (steps[0], *steps), strict=False)
         )
         tables.append(Table("The migration, step by step", ("step", "s", "ms since the last"), rows, numeric=frozenset({1, 2})))

@@ -22,7 +22,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import server_info
 from valkeep.drill.dataset import Abilities, dataset
-from valkeep.drill.failover import kill_and_promote
+from valkeep.drill.failover import Failover, kill_and_promote
 from valkeep.drill.judge import judge_failover, judge_move
 from valkeep.drill.move import Move, MoveRequest, through_gateway
 from valkeep.drill.observe import EndState, read_end_state
@@ -47,7 +47,7 @@ from valkeep.runtime import servers
 from valkeep.runtime.node import Node
 from valkeep.runtime.servers import ServerBinary
 
-__all__ = ["Options", "choose_servers", "rehearse"]
+__all__ = ["Kill", "Options", "choose_servers", "rehearse"]
 
 DATABASES: Final = (0, 1, 2)
 _REFUSED: Final = re.compile(r"Can't handle RDB format version \d+")
@@ -129,10 +129,16 @@ def _newest_valkey() -> str:
 # -------------------------------------------------------------------------------------------------------------------- the story
 
 
-async def rehearse(options: Options, emit: Emit, *, move: Move = through_gateway) -> Rehearsal:
-    """Run the story. Raises ``ValkeepError`` where it can't go on; a bad outcome is a verdict, not an error."""
+Kill = Callable[[Node, Node], Awaitable[Failover]]
+
+
+async def rehearse(options: Options, emit: Emit, *, move: Move = through_gateway, kill: Kill = kill_and_promote) -> Rehearsal:
+    """Run the story. Raises ``ValkeepError`` where it can't go on; a bad outcome is a verdict, not an error.
+
+    ``move`` and ``kill``: how the data gets across, and how the new primary ends (primary, replica); tests put damage there.
+    """
     story = _Story(options, await asyncio.to_thread(choose_servers, options), emit)
-    return await story.run(move)
+    return await story.run(move, kill)
 
 
 class _Story:
@@ -161,15 +167,15 @@ class _Story:
     def note(self, text: str, level: str = "info") -> None:
         self.emit(Note(self.now(), level, text))
 
-    async def run(self, move: Move) -> Rehearsal:
+    async def run(self, move: Move, kill: Kill) -> Rehearsal:
         workdir = Path(tempfile.gettempdir()) / f"valkeep-rehearsal-{secrets.token_hex(6)}"
         try:
             async with WriterProcess(workdir, self._acked) as writers:
-                return await self._run(move, workdir, writers)
+                return await self._run(move, kill, workdir, writers)
         finally:
             await asyncio.to_thread(shutil.rmtree, workdir, ignore_errors=True)
 
-    async def _run(self, move: Move, workdir: Path, writers: WriterProcess) -> Rehearsal:
+    async def _run(self, move: Move, kill: Kill, workdir: Path, writers: WriterProcess) -> Rehearsal:
         options, chosen = self.options, self.servers
         if not representative(chosen.source):
             self.note(
@@ -228,7 +234,7 @@ class _Story:
             async with self.phase("failover", "the new primary is killed"):
                 writers.start()
                 await asyncio.sleep(options.settle)
-                failover = await kill_and_promote(target, replica)
+                failover = await kill(target, replica)
                 await asyncio.sleep(options.settle)
             async with self.phase("judge", "the history against what is on the promoted replica"):
                 _, touched = await writers.pause()

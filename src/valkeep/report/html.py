@@ -67,7 +67,8 @@ def _panels(panels: tuple[Panel, ...]) -> str:
 
 def _panel(panel: Panel, width: int) -> str:
     note = f'<p class="note">{escape(panel.note)}</p>' if panel.note else ""
-    return f"<section><h2>{escape(panel.title)}</h2>{note}{draw(panel, width=width)}</section>"
+    figure = draw(panel, width=width)
+    return f'<section><h2>{escape(panel.title)}</h2>{note}<div class="{"wide" if width > 600 else "narrow"}">{figure}</div></section>'
 
 
 def _table(table: Table) -> str:

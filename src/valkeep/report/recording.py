@@ -4,29 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Final
 
 from valkeep.report.events import Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
 from valkeep.report.rate import Rate
 from valkeep.report.story import Chart, Line, Series, Span
 
-__all__ = ["LABELS", "Recording", "spans_between", "thin"]
+__all__ = ["LABELS", "Recording", "label", "spans_between", "thin"]
 
 Point = tuple[float, float | None]
 
-LABELS = {
-    "attach": "target attached",
+LABELS: Final = {
+    "attach": "target told to follow",
     "snapshot-taken": "snapshot taken",
     "online": "target online",
-    "verify": "verify",
-    "verified": "verified",
-    "pause": "pause",
-    "drain": "drain",
-    "fence": "fence",
-    "drain-after-fence": "drain",
-    "promote": "promote",
-    "promoted": "promoted",
+    "drain-after-fence": "drain again",
+    "verify-changed": "verify changes",
 }
-"""Names of steps, for people; others are shown as they are."""
+"""Moments, for people; others are shown as they are."""
+
+PERIODS: Final = {
+    "attach": "snapshot",
+    "snapshot-taken": "target loads",
+    "online": "follow",
+    "verified": "verify changes",
+    "pause": "cut-over",
+}
+"""What lasts from a moment until the next one."""
+
+
+def label(step: str) -> str:
+    """``cutover:drain-after-fence`` → ``drain again``."""
+    name = step.rpartition(":")[2]
+    return LABELS.get(name, name)
 
 
 def thin(points: Sequence[Point], every: float) -> tuple[Point, ...]:
@@ -45,7 +55,7 @@ def spans_between(steps: Sequence[tuple[str, float]], end: float, *, tone: str =
     """Each step lasts until the next; what is shorter than ``least`` seconds is left out (the zoomed panel has it as a mark)."""
     ends = [*[at for _, at in steps[1:]], end][: len(steps)]
     return tuple(
-        Span(LABELS.get(name, name), at, until, tone) for (name, at), until in zip(steps, ends, strict=True) if until - at >= least
+        Span(PERIODS.get(name, name), at, until, tone) for (name, at), until in zip(steps, ends, strict=True) if until - at >= least
     )
 
 

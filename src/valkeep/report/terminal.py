@@ -7,15 +7,17 @@ lines: each phase, each note, and the progress every two seconds. ``watch`` choo
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from valkeep.report.eventlog import EventLog
 from valkeep.report.events import Emit, Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent, fan_out
 from valkeep.report.rate import Rate
-from valkeep.report.recording import LABELS
+from valkeep.report.recording import label
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -133,10 +135,6 @@ def _bytes(count: int) -> str:
     return f"{count:,} bytes"
 
 
-def _label(phase: str) -> str:
-    return LABELS.get(phase, phase)
-
-
 class _Plain:
     """Lines for a pipe or a log file."""
 
@@ -150,7 +148,7 @@ class _Plain:
         board.emit(event)
         match event:
             case Phase(done=False):
-                self._line(event.at, f"{_label(event.name)}{': ' if event.detail else ''}{event.detail}")
+                self._line(event.at, f"{label(event.name)}{': ' if event.detail else ''}{event.detail}")
                 self._last = event.at
             case Note():
                 self._line(event.at, f"{'' if event.level == 'info' else event.level + ': '}{event.text}")
@@ -159,7 +157,7 @@ class _Plain:
             case Progress() | Lag() | Rate():
                 if event.at - self._last >= EVERY and (rows := board.rows()):
                     self._last = event.at
-                    self._line(event.at, "; ".join(f"{label} {text}" for label, text in rows))
+                    self._line(event.at, "; ".join(f"{name} {text}" for name, text in rows))
             case _:
                 pass
 
@@ -190,7 +188,7 @@ class _Live:
         before = len(self._board.finished)
         self._board.emit(event)
         for name, seconds in self._board.finished[before:]:
-            self._console.print(Text.assemble((f"  ✓ {_label(name):<18}", "green"), (f"{seconds:6.2f} s", "dim")))
+            self._console.print(Text.assemble((f"  ✓ {label(name):<18}", "green"), (f"{seconds:6.2f} s", "dim")))
         if isinstance(event, Note):
             style = {"warning": "yellow", "error": "bold red"}.get(event.level, "dim")
             self._console.print(Text(f"    {event.text}", style=style))
@@ -202,28 +200,31 @@ class _Live:
         from rich.text import Text
 
         board = self._board
-        head = Spinner("dots", Text.assemble((_label(board.phase) or "…", "bold"), "  ", (board.detail, "dim")), style="cyan")
+        head = Spinner("dots", Text.assemble((label(board.phase) or "…", "bold"), "  ", (board.detail, "dim")), style="cyan")
         grid = Table.grid(padding=(0, 2))
-        for label, text in board.rows():
-            grid.add_row(Text(f"    {label:<8}", style="dim"), Text(text))
+        for name, text in board.rows():
+            grid.add_row(Text(f"    {name:<8}", style="dim"), Text(text))
         return Group(head, grid)
 
 
 @contextlib.contextmanager
-def watch(log: Path | None = None, *, console: Console | None = None, also: Emit | None = None) -> Iterator[Emit]:
+def watch(log: Path | None = None, *, console: Console | None = None, also: Emit | None = None, stamped: bool = False) -> Iterator[Emit]:
     """``with watch(report / "events.jsonl") as emit: job(emit)``: the live view on stderr, and the event log where one is wanted.
 
+    A job of several parts has several clocks; unless it is ``stamped`` already, every event gets the seconds since ``watch`` began.
     ``also``: one more subscriber.
     """
     from rich.console import Console
 
     console = console or Console(stderr=True, highlight=False)
+    began = time.monotonic()
     with contextlib.ExitStack() as stack:
         subscribers: list[Emit] = [also] if also is not None else []
         if log is not None:
             subscribers.append(stack.enter_context(EventLog(log)).emit)
         view: _Live | _Plain = stack.enter_context(_Live(console)) if console.is_terminal else _Plain(console)
-        yield fan_out(*subscribers, view.emit)
+        everyone = fan_out(*subscribers, view.emit)
+        yield everyone if stamped else lambda event: everyone(replace(event, at=time.monotonic() - began))
 
 
 # ------------------------------------------------------------------------------------------------------------------ afterwards
