@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ from valkeep.migrate.verify.judge import Seen, is_hash, judge
 from valkeep.migrate.verify.lines import Worker, endpoint_to, error_from, pack
 from valkeep.migrate.verify.link import Link
 from valkeep.migrate.verify.look import TOLERANCE, Eye
+from valkeep.migrate.verify.memory import peak_memory
 from valkeep.migrate.verify.result import Comparison, Difference
 from valkeep.migrate.verify.side import Snapshot, partitions_for, read_snapshot, written_path
 from valkeep.migrate.verify.written import Key, Written
@@ -524,9 +523,3 @@ class Session:
             notes=tuple(notes),
             memory_bytes=peak_memory() + counts.get("memory", 0),
         )
-
-
-def peak_memory() -> int:
-    """Bytes, of this process, at most so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

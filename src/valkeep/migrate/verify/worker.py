@@ -25,7 +25,7 @@ __all__: list[str] = []
 async def _side(mouth: Mouth) -> None:
     from valkeep.migrate.verify.compare import compare_partitions
     from valkeep.migrate.verify.link import Link
-    from valkeep.migrate.verify.session import peak_memory
+    from valkeep.migrate.verify.memory import peak_memory
     from valkeep.migrate.verify.side import read_snapshot
 
     asked: Line = {}
