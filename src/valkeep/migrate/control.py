@@ -24,6 +24,7 @@ SOCKET = "control"
 LOCK = "lock"
 LINE_LIMIT = 1 << 16
 ADDRESS_LIMIT = 107
+ANSWER_SECONDS = 2.0
 
 Handler = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -60,6 +61,7 @@ class Control:
         self._path = directory / SOCKET
         self._handlers = handlers
         self._server: asyncio.Server | None = None
+        self._answering: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -71,8 +73,14 @@ class Control:
         if self._server is not None:
             self._server.close()
         self._path.unlink(missing_ok=True)
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=ANSWER_SECONDS)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
         with contextlib.suppress(ConnectionError, ValueError, asyncio.LimitOverrunError):
             request = json.loads(await reader.readline())
             handler = self._handlers.get(request.get("command", "")) if isinstance(request, dict) else None

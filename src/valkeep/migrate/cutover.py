@@ -70,7 +70,7 @@ class CutoverResult:
 
 class Cutover:
     """One cut-over. ``drained(offset)`` returns when the target has acknowledged everything up to that source offset; ``verify(offset)`` compares what was
-    written since the full verification and returns (keys compared, differences); ``stopped()`` counts writes seen in the source's stream so far."""
+    written since the full verification and returns (keys compared, differences); ``writes_seen()`` counts writes in the source's stream so far; ``promoting()`` is called before the target is told."""
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class Cutover:
         drained: Callable[[int], Awaitable[None]],
         verify: Callable[[int], Awaitable[tuple[int, int]]],
         writes_seen: Callable[[], int],
+        promoting: Callable[[], None],
         state: StateFile,
         emit: Emit,
         clock: Callable[[], float],
@@ -93,6 +94,7 @@ class Cutover:
         self._drained = drained
         self._verify = verify
         self._writes_seen = writes_seen
+        self._promoting = promoting
         self._state = state
         self._emit = emit
         self._clock = clock
@@ -193,6 +195,7 @@ class Cutover:
 
     async def _promote(self) -> None:
         self._mark("promote")
+        self._promoting()
         try:
             await self._target.call("REPLICAOF", "NO", "ONE")
             role = (await self._target.call("ROLE"))[0]

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
-from valkeep.migrate.channel import GETACK, PING, Channel
+from valkeep.migrate.channel import GETACK, Channel
 from valkeep.migrate.copier import Copier
 from valkeep.migrate.sink import LinkState, TargetLink
 from valkeep.migrate.source import SourceLink
@@ -96,6 +96,7 @@ class Gateway:
         self._acknowledging: dict[str, tuple[int, float]] = {}
         self.started = 0.0
         self._closing = False
+        self._departing = False
 
     # -- life ----------------------------------------------------------------------------------------------------------------------
 
@@ -249,6 +250,10 @@ class Gateway:
                 self._progress.clear()
                 await self.beside(self._progress.wait())
 
+    def expect_departure(self) -> None:
+        """Targets will leave from now on, and that is as it should be."""
+        self._departing = True
+
     def release_snapshots(self) -> None:
         """No further target will attach: give the snapshots' disk space back."""
         for channel in self.channels:
@@ -338,7 +343,8 @@ class Gateway:
         if link in self.links:
             self.links.remove(link)
         if link.channel is not None and not self._closing:
-            self._emit(Note(self._clock(), "warning", f"target {link.peer} left at offset {link.acknowledged}: {reason}"))
+            level = "info" if self._departing else "warning"
+            self._emit(Note(self._clock(), level, f"target {link.peer} left at offset {link.acknowledged}: {reason}"))
         elif link.refused and not self._closing:
             self._emit(Note(self._clock(), "warning", link.refused))
         self._progress.set()
@@ -393,7 +399,7 @@ class Gateway:
         if channel.ends != ends:
             self._last_growth[channel.replid] = (channel.ends, now)
         elif now - since > PING_SECONDS:
-            channel.insert(PING)
+            channel.keep_alive()
         links = [link for link in self.links if link.channel is channel]
         for link in links:
             if not link.online:

@@ -30,7 +30,7 @@ from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate import attach
 from valkeep.migrate.control import Control, Lock
-from valkeep.migrate.cutover import Cutover, CutoverResult, FenceMode, restore_target
+from valkeep.migrate.cutover import Aborted, Cutover, CutoverResult, FenceMode, restore_target
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import RunOptions, RunResult
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["Ready", "RunOptions", "RunResult", "run"]
 
 ALL = "all"
+ATTEMPTS = 3
+RETRY_SECONDS = 2.0
+PASSING = frozenset({"VK-CUTOVER-LEASE", "VK-CUTOVER-LAG", "VK-CUTOVER-WRITERS"})  # reasons to call a cut-over off that may pass
 SETTLING_ROUNDS = 10
 FEW_KEYS = 100
 _FENCES = {
@@ -82,12 +85,26 @@ class _Migration:
         self.timeline: list[tuple[str, float]] = []
         self.state = StateFile(options.state_directory)
         self.comparison: Comparison | None = None
-        self.outcome: asyncio.Future[dict[str, Any]] | None = None
+        self.outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.over = asyncio.Event()
+        self.told_to_stop = False
         self.full_sync_seconds = 0.0
         self.main = asyncio.current_task()
         self.undone: list[str] = []
 
     async def run(self) -> RunResult:
+        try:
+            return await self._run()
+        except asyncio.CancelledError:
+            if not self.told_to_stop:
+                raise
+            raise ValkeepError(
+                "the migration was ended by `valkeep migrate abort`: " + "; ".join(self.undone or ["nothing had been changed yet"]),
+                remedy="start it again when you like",
+                code="VK-ABORTED",
+            ) from None
+
+    async def _run(self) -> RunResult:
         options = self.options
         report = await self._preflight()
         async with contextlib.AsyncExitStack() as stack:
@@ -100,18 +117,17 @@ class _Migration:
             spool = stack.enter_context(self._spool())
             gateway_options = await self._gateway_options(found, spool)
             gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, self.emit, self.clock))
-            self.outcome = asyncio.get_running_loop().create_future()
             await stack.enter_async_context(
                 Control(options.state_directory, {"cutover": self._go, "abort": self._stop, "status": self._status})
             )
+            stack.callback(self._ended)  # before the control socket closes: whoever asked gets an answer
             async with self._attached(gateway, target, found):
                 verifier: Verifier | None = None
                 if not options.skip_verify:
                     verifier = await stack.enter_async_context(self._verifier(gateway, spool))
                     await gateway.beside(self._verify(verifier))
-                await self._wait_for_go(gateway, verifier)
                 fence = options.fence or _FENCES[report.cutover]
-                cut = await self._cut(gateway, fence_at, target, verifier, fence)
+                cut = await self._cut_when_it_may(gateway, fence_at, target, verifier, fence)
             result = await self._result(report, gateway, target, found, ledger, cut)
         self.emit(VerdictEvent(self.clock(), result.verdict, {"mismatches": result.mismatches}))
         self._write("run.json", result.to_json())
@@ -233,8 +249,30 @@ class _Migration:
                 if verifier is not None and not go.done():
                     self.comparison = await verifier.round()
         finally:
+            self.ready.waiting = False
             watch.cancel()
             go.cancel()
+
+    async def _cut_when_it_may(
+        self, gateway: Gateway, fence_at: Connection, target: Connection, verifier: Verifier | None, fence: FenceMode
+    ) -> CutoverResult:
+        """Cut over, again when it was called off for a reason that may pass: at once a few times, or whenever a person says so."""
+        attempts = 0
+        while True:
+            await self._wait_for_go(gateway, verifier)
+            try:
+                return await self._cut(gateway, fence_at, target, verifier, fence)
+            except Aborted as error:
+                attempts += 1
+                manual = self.options.cutover == "manual"
+                if error.code not in PASSING or (not manual and attempts >= ATTEMPTS):
+                    raise
+                self.emit(Note(self.clock(), "warning", f"the cut-over was called off: {error.message}. {error.remedy}"))
+                self._answer(error)
+                self.outcome = asyncio.get_running_loop().create_future()
+                self.ready.go.clear()
+                if not manual:
+                    await gateway.beside(asyncio.sleep(RETRY_SECONDS * attempts))
 
     async def _cut(
         self, gateway: Gateway, fence_at: Connection, target: Connection, verifier: Verifier | None, fence: FenceMode
@@ -250,9 +288,14 @@ class _Migration:
             if verifier is None:
                 return 0, 0
             before = self.comparison.looked_again if self.comparison is not None else 0
-            self.comparison = await verifier.final(offset)
-            bad = self.comparison.differences or (1 if self.comparison.verdict != "valid" else 0)
-            return self.comparison.looked_again - before, bad
+            final = self.comparison = await verifier.final(offset)
+            if final.verdict == "unknown":
+                raise Aborted(
+                    "what changed lately could not be compared: " + "; ".join(final.reasons or (f"{final.unsettled} keys are unsettled",)),
+                    remedy="start the migration again; the source goes on writing",
+                    code="VK-CUTOVER-UNKNOWN",
+                )
+            return final.looked_again - before, final.differences
 
         cutover = Cutover(
             fence_at,
@@ -262,22 +305,24 @@ class _Migration:
             drained=gateway.drained,
             verify=verify,
             writes_seen=lambda: sum(channel.writes for channel in gateway.channels),
+            promoting=gateway.expect_departure,
             state=self.state,
             emit=self.emit,
             clock=self.clock,
         )
         try:
             cut = await cutover.run()
-        except ValkeepError as error:
-            self._answer(error)
+        finally:
             if self.comparison is not None:
                 self._write("verification.json", self.comparison.to_json())
-            raise
         self.timeline += cut.timeline
         self._write("cutover.json", {"schema": 1, **asdict(cut), "fence": cut.fence.value})
-        if self.comparison is not None:
-            self._write("verification.json", self.comparison.to_json())
         self._answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
+        if fence is not FenceMode.EXTERNAL:
+            text = (
+                "the source refuses writes from now on (min-replicas-to-write 255): that is the fence, leave it until the source is retired"
+            )
+            self.emit(Note(self.clock(), "info", text))
         return cut
 
     async def _result(
@@ -395,7 +440,6 @@ class _Migration:
         if not self.ready.waiting:
             raise Refused("the migration is not ready to be cut over yet", remedy="wait until it says that it waits for the cut-over")
         self.ready.go.set()
-        assert self.outcome is not None
         return await asyncio.shield(self.outcome)
 
     async def _stop(self) -> dict[str, Any]:
@@ -404,15 +448,20 @@ class _Migration:
         if state is not None and state.step == "promoted":
             raise Refused("the cut-over is complete", remedy="move the writers to the target", code="VK-ABORT-PROMOTED")
         assert self.main is not None
+        self.told_to_stop = True
         self.main.cancel()
-        await asyncio.wait({self.main})
+        await self.over.wait()
         return {"done": self.undone or ["nothing had been changed yet"]}
 
     async def _status(self) -> dict[str, Any]:
         return {"waiting": self.ready.waiting, "timeline": self.timeline}
 
+    def _ended(self) -> None:
+        self.over.set()
+        self._answer(ValkeepError("the migration ended before its cut-over", remedy="see its own output", code="VK-ABORTED"))
+
     def _answer(self, outcome: dict[str, Any] | ValkeepError) -> None:
-        if self.outcome is None or self.outcome.done():
+        if self.outcome.done():
             return
         if isinstance(outcome, ValkeepError):
             self.outcome.set_exception(outcome)

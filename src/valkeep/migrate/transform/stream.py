@@ -31,14 +31,15 @@ from valkeep.errors import LocalProtocolError, Refused
 from valkeep.migrate.transform import commands
 from valkeep.migrate.transform.commands import Drop, Hold, Outcome, Pass, Recopy, Replace, Situation
 from valkeep.migrate.transform.maybe import MaybeSet
+from valkeep.migrate.transform.target import FieldTtl
 from valkeep.wire.commands import keys_of
-from valkeep.wire.rdb.convert import reencode_payload
+from valkeep.wire.rdb.convert import Reencoded, reencode_payload
 from valkeep.wire.resp import encode
 from valkeep.wire.stream import CommandScanner
 
 if TYPE_CHECKING:
     from valkeep.migrate.ledger import Ledger
-    from valkeep.migrate.transform.target import FieldTtl, TargetFormat
+    from valkeep.migrate.transform.target import TargetFormat
 
 __all__ = ["Copy", "StreamTransform", "Wanted"]
 
@@ -47,6 +48,7 @@ COMMAND_LIMIT = 64 << 20
 
 NEED_MORE, ATTENTION = 0, 1
 
+_NAMES_DATABASE = frozenset({b"SELECT", b"SWAPDB", b"MOVE", b"COPY"})
 _NO_WRITES = frozenset({b"PING", b"SELECT", b"REPLCONF"})
 
 Place = tuple[int, bytes]
@@ -111,9 +113,19 @@ class StreamTransform:
         return self._scanner.commands + self._attended
 
     @property
+    def copying(self) -> bool:
+        """Whether commands are being absorbed: their effect is sent with the copies only."""
+        return bool(self._copies)
+
+    @property
     def at_boundary(self) -> bool:
         """Whether the last byte handed out ended a command, outside MULTI: other commands may be put in here."""
         return self._scanner.at_boundary and not self._scanner.in_multi
+
+    @property
+    def between_commands(self) -> bool:
+        """Whether the last byte handed out ended a command, within MULTI or not."""
+        return self._scanner.at_boundary
 
     def feed(self, buffer: bytearray, offset: int) -> tuple[int, bytearray | memoryview]:
         """Translate what is complete in ``buffer``, whose first byte is the source's stream byte after ``offset``.
@@ -208,6 +220,8 @@ class StreamTransform:
                 return False
         if name == b"SELECT":
             self.database = int(args[1])
+        elif name == b"SWAPDB":
+            self.lost_fields.swap(int(args[1]), int(args[2]))
         elif name == b"REPLCONF":
             self.acknowledge = True
         return True
@@ -224,6 +238,11 @@ class StreamTransform:
 
     def _absorb(self, name: bytes, args: list[bytes], start: int) -> bool | None:
         """While copies are on their way: True when the command is contained in them, False when it has to wait, None when it is none of theirs."""
+        if name in _NAMES_DATABASE:
+            outcome = self._outcome(name, args, start)
+            if isinstance(outcome, Hold):  # no copy of a key may be sent to a database that is not there
+                self.wants = Wanted(outcome.places, start, name, outcome)
+                return False
         if name == b"SWAPDB":
             swapped = {int(args[1]), int(args[2])}
             places = tuple((db, key) for (at, key) in self._copies if at in swapped for db in swapped)
@@ -238,7 +257,8 @@ class StreamTransform:
         if keys is None:
             return None
         touched = [place for place in (*keys.written, *keys.read) if place in self._copies]
-        if not touched:
+        # SORT … BY and GET read keys that no argument names.
+        if not touched and not (name == b"SORT" and any(b"*" in arg for arg in args[2:])):
             return None
         missing = tuple(place for place in keys.written if place not in self._copies)
         if missing:
@@ -253,11 +273,11 @@ class StreamTransform:
             copy = self._copies.pop(place)
             if copy.database != self.database:
                 out += encode(b"SELECT", copy.database)
-            payload = None if copy.payload is None else self._reencoded(copy)
-            if payload is None:
+            result = None if copy.payload is None else self._reencoded(copy)
+            if result is None or result.empty:
                 out += encode(b"DEL", copy.key)
             else:
-                out += encode(b"RESTORE", copy.key, max(copy.expire_ms, 0), payload, b"REPLACE", b"ABSTTL")
+                out += encode(b"RESTORE", copy.key, max(copy.expire_ms, 0), result.payload, b"REPLACE", b"ABSTTL")
             if copy.database != self.database:
                 out += encode(b"SELECT", self.database)
             self.ledger.record(
@@ -269,18 +289,36 @@ class StreamTransform:
                 database=copy.database,
                 source_offset=copy.offset,
             )
+            if result is not None and result.fields_with_ttl and not self.target.field_ttl:
+                self.ledger.record(
+                    "degraded",
+                    "field-ttl",
+                    commands.WHY_FIELD_TTL[self.policy],
+                    policy=str(self.policy),
+                    key=copy.key,
+                    database=copy.database,
+                    source_offset=copy.offset,
+                    count=result.fields_with_ttl,
+                )
 
-    def _reencoded(self, copy: Copy) -> bytes | None:
-        """The copy's payload as the target takes it, or None when nothing of it is left (drop-field)."""
+    def _reencoded(self, copy: Copy) -> Reencoded:
+        """The copy's payload as the target takes it. Raises ``Refused``."""
         assert copy.payload is not None
         mode = commands.convert_mode(self.target, self.policy)
         try:
             result = reencode_payload(copy.payload, self.target.dialect, self.target.rdb_version, mode)
         except Refused as error:
             raise Refused(f"key {copy.key!r} in database {copy.database}: {error.message}", remedy=error.remedy, code=error.code) from error
+        if result.fields_with_ttl and not self.target.field_ttl and self.policy is FieldTtl.REFUSE:
+            raise Refused(
+                f"key {copy.key!r} in database {copy.database} is a hash with {result.fields_with_ttl} field TTLs; Valkey "
+                f"{self.target.display} has none, and --field-ttl is refuse",
+                remedy="choose --field-ttl keep-field or drop-field, or a target of Valkey 9.0 or later, and start again",
+                code="VK-FIELD-TTL",
+            )
         if result.fields_dropped:
             self.lost_fields.add(copy.database, copy.key)
-        return None if result.empty else result.payload
+        return result
 
     def _note(self, note: commands.LedgerNote | None, key: bytes | None, offset: int) -> None:
         if note is not None:
