@@ -19,6 +19,12 @@ class MaybeSet:
 
     def __init__(self) -> None:
         self._bits = bytearray()
+        self._names: dict[int, int] = {}  # a database -> the number that its keys were added under, since databases were swapped
+
+    def swap(self, one: int, other: int) -> None:
+        """SWAPDB: what was said of one database now holds for the other."""
+        names = self._names
+        names[one], names[other] = names.get(other, other), names.get(one, one)
 
     def add(self, database: int, key: bytes) -> None:
         if not self._bits:
@@ -29,8 +35,7 @@ class MaybeSet:
     def __contains__(self, item: tuple[int, bytes]) -> bool:
         return bool(self._bits) and all(self._bits[probe >> 3] >> (probe & 7) & 1 for probe in self._probes(*item))
 
-    @staticmethod
-    def _probes(database: int, key: bytes) -> tuple[int, int, int]:
-        first = crc32(key, database)
+    def _probes(self, database: int, key: bytes) -> tuple[int, int, int]:
+        first = crc32(key, self._names.get(database, database))
         second = crc32(key, first ^ 0x9E3779B9) | 1
         return first & _MASK, (first + second) & _MASK, (first + 2 * second) & _MASK
