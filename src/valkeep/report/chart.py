@@ -22,7 +22,7 @@ from valkeep.report.story import Chart, Panel, Series, Span
 
 __all__ = ["draw", "nice_step", "short"]
 
-LEFT, RIGHT = 54, 14
+LEFT, RIGHT = 54, 24
 LANE, LANE_GAP = 22, 4
 MARK_ROW = 15
 MAX_POINTS: Final = 1500  # of one series; more would only make the file bigger
@@ -203,8 +203,8 @@ def _ticks(out: list[str], axis: Axis, bottom: float) -> float:
     step = nice_step(axis.end - axis.start, max(4, axis.width // 110))
     at = axis.zero + math.ceil((axis.start - axis.zero) / step) * step
     while at <= axis.end + 1e-9:
-        x, value = axis.x(at), at - axis.zero
-        label = f"{value * 1000:.0f} ms" if axis.in_ms else f"{value:g} s" if step >= 1 else f"{value:.1f} s"
+        x, value = axis.x(at), round(at - axis.zero, 9)
+        label = f"{value * 1000:g} ms" if axis.in_ms else f"{value:g} s" if step >= 1 else f"{value:.1f} s"
         out.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom - 10:.1f}" y2="{bottom - 5:.1f}"/>')
         out.append(f'<text x="{x:.1f}" y="{bottom + 9:.1f}" text-anchor="middle">{label}</text>')
         at += step

@@ -17,7 +17,7 @@ from valkeep.errors import UsageError
 from valkeep.report import storyfile
 from valkeep.report.eventlog import read_events
 from valkeep.report.recording import Recording, label, spans_between
-from valkeep.report.story import Chart, Mark, Panel, Span, Story, Table, Tile
+from valkeep.report.story import Chart, Panel, Span, Story, Table, Tile
 
 __all__ = ["tell"]
 
@@ -191,19 +191,11 @@ class _Teller:
         if len(cut) > 1:
             low, high = cut[0][1], cut[-1][1]
             spans.append(Span("write pause", low, high, "bad", band=True))
-            room = max((high - low) * 0.25, 0.005)
-            steps = tuple(spans_between(cut, high, tone="target", least=0.0)[:-1])
-            marks = tuple(Mark(at, label(name), "soft") for name, at in cut)
+            room = max((high - low) * 0.1, 1e-4)
+            steps = spans_between(cut[:-1], high, tone="target", least=0.0, names=label)
             panels.append(
                 Panel(
-                    "The cut-over, magnified",
-                    low - room,
-                    high + room,
-                    "From the pause of the writers to the promotion.",
-                    steps,
-                    marks,
-                    (),
-                    low,
+                    "The cut-over, magnified", low - room, high + room, "From the pause of the writers to the promotion.", steps, zero=low
                 )
             )
         return (Panel("Timeline", 0.0, end, "", tuple(spans), (), tuple(charts)), *panels)

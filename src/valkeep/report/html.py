@@ -61,6 +61,8 @@ def _panels(panels: tuple[Panel, ...]) -> str:
     """The first over the whole width, the others in pairs."""
     if not panels:
         return ""
+    if len(panels) == 2:
+        return "".join(_panel(panel, 1040) for panel in panels)
     rest = "".join(_panel(panel, 500) for panel in panels[1:])
     return _panel(panels[0], 1040) + (f'<div class="pair">{rest}</div>' if rest else "")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -51,12 +51,18 @@ def thin(points: Sequence[Point], every: float) -> tuple[Point, ...]:
     return tuple(out)
 
 
-def spans_between(steps: Sequence[tuple[str, float]], end: float, *, tone: str = "plain", least: float = 0.05) -> tuple[Span, ...]:
-    """Each step lasts until the next; what is shorter than ``least`` seconds is left out (the zoomed panel has it as a mark)."""
+def period(step: str) -> str:
+    """What lasts from this step until the next one."""
+    name = step.rpartition(":")[2]
+    return PERIODS.get(name, name)
+
+
+def spans_between(
+    steps: Sequence[tuple[str, float]], end: float, *, tone: str = "plain", least: float = 0.05, names: Callable[[str], str] = period
+) -> tuple[Span, ...]:
+    """Each step lasts until the next; what is shorter than ``least`` seconds is left out (the magnified panel has it)."""
     ends = [*[at for _, at in steps[1:]], end][: len(steps)]
-    return tuple(
-        Span(PERIODS.get(name, name), at, until, tone) for (name, at), until in zip(steps, ends, strict=True) if until - at >= least
-    )
+    return tuple(Span(names(name), at, until, tone) for (name, at), until in zip(steps, ends, strict=True) if until - at >= least)
 
 
 class Recording:
@@ -102,9 +108,9 @@ class Recording:
         charts = []
         in_ms = thin([(at, lag.milliseconds) for at, lag in self.lag if lag.milliseconds is not None], every)
         in_bytes = thin([(at, float(lag.bytes)) for at, lag in self.lag], every)
-        if in_ms:
+        if len(in_ms) > 1:
             charts.append(Chart("Lag of the target", "ms", (Series("lag", "lag", in_ms),), height=90))
-        if in_bytes:
+        if len(in_bytes) > 1:
             charts.append(Chart("Lag of the target", "bytes", (Series("lag", "lag", in_bytes),), height=90))
         return tuple(charts)
 

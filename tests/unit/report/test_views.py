@@ -1,0 +1,142 @@
+"""Events on their way to people: the log and back, the dashboard, plain lines, the recording behind the charts."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from valkeep.errors import ValkeepError
+from valkeep.report.eventlog import EventLog, from_json, read_events, to_json
+from valkeep.report.events import Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
+from valkeep.report.rate import Rate
+from valkeep.report.recording import Recording, label, spans_between, thin
+from valkeep.report.story import Story, Table, Tile
+from valkeep.report.terminal import Dashboard, show, watch
+
+EVENTS: list[Event] = [
+    Phase(0.0, "preflight", detail="reads only"),
+    Phase(1.0, "preflight", done=True),
+    Phase(1.0, "snapshot"),
+    Progress(1.5, "snapshot", keys=1000, bytes=100_000, total_keys=5000),
+    Progress(2.0, "snapshot", keys=3000, bytes=300_000, total_keys=5000),
+    Lag(2.5, "127.0.0.1:1", 2048, 3.5),
+    Rate(2.6, 500, 6500.0, "source"),
+    LedgerEntry(2.7, "degraded", "field-ttl", "why", "keep-field", b"k\xff", 2, 812, 3),
+    LedgerEntry(2.75, "refused", "command X", "unknown", "", None, 0, 900),
+    Note(2.8, "warning", "a note", {"n": 1}),
+    VerdictEvent(3.0, "valid", {"mismatches": 0}),
+]
+
+
+def test_events_survive_the_log() -> None:
+    assert [from_json(json.loads(json.dumps(to_json(event)))) for event in EVENTS] == EVENTS
+
+
+def test_a_log_is_read_up_to_its_first_damaged_line(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "deep" / "events.jsonl") as log:
+        for event in EVENTS:
+            log.emit(event)
+    lines = (tmp_path / "deep" / "events.jsonl").read_text().splitlines()
+    assert list(read_events(lines)) == EVENTS
+    assert list(read_events([*lines[:3], lines[3][:20], *lines[4:]])) == EVENTS[:3]
+
+
+def test_events_of_another_version_are_passed_over() -> None:
+    assert from_json({"schema": 2, "event": "Weather", "at": 1.0}) is None
+    assert from_json({"schema": 1, "event": "Lag", "at": 1.0}) is None  # its other members are missing
+    assert from_json({"schema": 1, "event": "Phase", "at": 1.0, "name": "x", "mood": "good"}) == Phase(1.0, "x")
+
+
+def test_a_log_that_can_not_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValkeepError, match="can't be written"), EventLog(tmp_path / "file" / "events.jsonl"):
+        pass
+
+
+def test_the_dashboard_knows_speed_remaining_time_and_lag() -> None:
+    board = Dashboard()
+    for event in EVENTS:
+        board.emit(event)
+    rows = dict(board.rows())
+    assert rows["copied"] == "3,000 of 5,000 keys, 4,000 keys/s, 0.4 MB/s, 0.5 s left"
+    assert rows["lag"] == "2.0 KiB, 3.5 ms"
+    assert rows["writers"] == "6,500 acked/s by the source, 500 in all"
+    assert rows["ledger"] == "4 changed or refused"
+    assert board.finished == [("preflight", 1.0)]
+    assert board.verdict == "valid"
+
+
+def test_piped_progress_is_plain_lines() -> None:
+    out = io.StringIO()
+    with watch(console=Console(file=out, width=200), stamped=True) as emit:
+        for event in EVENTS:
+            emit(event)
+    text = out.getvalue()
+    assert "\x1b" not in text
+    assert "preflight: reads only" in text
+    assert "warning: a note" in text
+    assert "verdict: valid" in text
+
+
+def test_the_live_view_draws_and_leaves_the_finished_phases() -> None:
+    out = io.StringIO()
+    with watch(console=Console(file=out, width=100, force_terminal=True), stamped=True) as emit:
+        for event in EVENTS:
+            emit(event)
+    text = out.getvalue()
+    assert "✓ preflight" in text
+    assert "a note" in text
+
+
+def test_watch_gives_all_parts_of_a_job_one_clock(tmp_path: Path) -> None:
+    with watch(tmp_path / "events.jsonl", console=Console(file=io.StringIO())) as emit:
+        emit(Phase(999_999.0, "a"))
+        emit(Phase(3.0, "b"))
+    first, second = read_events((tmp_path / "events.jsonl").read_text().splitlines())
+    assert 0 <= first.at <= second.at < 10
+
+
+def test_a_recording_makes_spans_charts_and_lines() -> None:
+    recording = Recording([*EVENTS, Lag(2.9, "127.0.0.1:1", 10, 1.0)])
+    assert recording.steps == [("preflight", 0.0), ("snapshot", 1.0)]
+    assert [chart.unit for chart in recording.charts_of_lag()] == ["ms", "bytes"]
+    chart = recording.chart_of_keys()
+    assert chart is not None
+    assert chart.series[0].points == ((2.0, 4000.0),)
+    assert [line.level for line in recording.lines].count("warning") == 2
+    assert recording.verdict == "valid"
+
+
+def test_a_step_lasts_until_the_next() -> None:
+    spans = spans_between([("attach", 1.0), ("snapshot-taken", 2.0), ("online", 2.01)], 3.0)
+    assert [(span.name, span.start, span.end) for span in spans] == [("snapshot", 1.0, 2.0), ("follow", 2.01, 3.0)]
+    assert spans_between([], 3.0) == ()
+    assert label("cutover:drain-after-fence") == "drain again"
+
+
+def test_thinning_keeps_the_peaks() -> None:
+    assert thin([(0.0, 1.0), (0.01, 9.0), (0.02, 2.0), (0.2, 3.0)], 0.1) == ((0.0, 9.0), (0.2, 3.0))
+
+
+def test_a_story_is_shown_with_its_reasons_and_the_next_command() -> None:
+    out = io.StringIO()
+    tables = (Table("Ledger", ("what", "count"), (("field-ttl", "3"),), numeric=frozenset({1})),)
+    story = Story(
+        "Redis → Valkey",
+        "sub",
+        "invalid",
+        "Two are lost.",
+        (Tile("Lost", "2", tone="bad"),),
+        (),
+        tables,
+        (),
+        ("set: lost",),
+        "valkeep next",
+    )
+    show(story, Console(file=out, width=100), tables=True)
+    for wanted in ("Redis → Valkey", "invalid", "Lost", "Two are lost.", "✗ set: lost", "valkeep next", "field-ttl"):
+        assert wanted in out.getvalue()
