@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import ssl
 import tempfile
@@ -27,6 +26,7 @@ from valkeep.errors import UsageError, ValkeepError
 from valkeep.migrate import attach
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.report.events import Emit, Note
 from valkeep.report.metrics import MetricsServer
@@ -103,14 +103,18 @@ async def serve(settings: Settings, emit: Emit) -> None:
     for host in settings.allow:
         allowed |= await attach.addresses(host)
     password = _password(settings.password_file)
-    directory = Path(tempfile.mkdtemp(prefix="valkeep-spool-", dir=settings.spool))
+    with spool_folder(settings.spool or Path(tempfile.gettempdir())) as directory:
+        await _serve(settings, emit, frozenset(allowed), password, directory)
+
+
+async def _serve(settings: Settings, emit: Emit, allowed: frozenset[str], password: Secret | None, directory: Path) -> None:
     ledger = Ledger(settings.ledger)
     options = GatewayOptions(
         source=settings.source,
         formats=tuple(TargetFormat(version, settings.databases) for version in settings.versions),
         field_ttl=settings.field_ttl,
         listen=settings.listen,
-        allow=frozenset(allowed),
+        allow=allowed,
         spool=directory,
         spool_limit=settings.spool_limit,
         password=password,
@@ -136,7 +140,6 @@ async def serve(settings: Settings, emit: Emit) -> None:
                     raise
     finally:
         ledger.close()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _missing(gateway: Gateway) -> str:

@@ -18,16 +18,22 @@ from a full sync), and it is not shared between processes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import fcntl
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from valkeep.errors import LocalProtocolError, ValkeepError
 
-__all__ = ["Spool", "SpoolFull"]
+__all__ = ["Spool", "SpoolFull", "spool_folder", "sweep"]
 
 SEGMENT_BYTES = 64 << 20
+FOLDER = "valkeep-spool-"
 
 
 class SpoolFull(ValkeepError):
@@ -150,3 +156,35 @@ class Spool:
             remedy="check the folder's permissions and disk, or choose another one with --spool DIR",
             code="VK-SPOOL-WRITE",
         )
+
+
+@contextlib.contextmanager
+def spool_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in ``parent``, removed at the end; first removes those whose Valkeep was killed. Raises ``ValkeepError`` where none can be made."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        sweep(parent)
+        directory = Path(tempfile.mkdtemp(prefix=FOLDER, dir=parent))
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ValkeepError(
+            f"no spool folder can be made in {parent}: {error.strerror}", remedy="choose another one: --spool DIR", code="VK-SPOOL-WRITE"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # while it is held, the folder is in use; a killed process holds nothing
+        yield directory
+    finally:
+        os.close(lock)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def sweep(parent: Path) -> None:
+    """Remove spool folders that nobody uses any more."""
+    for left in parent.glob(f"{FOLDER}*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
