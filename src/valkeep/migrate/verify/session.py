@@ -17,25 +17,23 @@ from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, ValkeepError
 from valkeep.migrate.verify.compare import compare_partitions
 from valkeep.migrate.verify.explain import explain
+from valkeep.migrate.verify.follow import Follower, Spoiled
 from valkeep.migrate.verify.found import Found, read_names
 from valkeep.migrate.verify.functions import libraries_of
-from valkeep.migrate.verify.judge import Seen, is_hash, judge
 from valkeep.migrate.verify.lines import Worker, endpoint_to, error_from, pack
 from valkeep.migrate.verify.link import Link
 from valkeep.migrate.verify.look import TOLERANCE, Eye
 from valkeep.migrate.verify.memory import peak_memory
 from valkeep.migrate.verify.result import Comparison, Difference
-from valkeep.migrate.verify.side import Snapshot, partitions_for, read_snapshot, written_path
+from valkeep.migrate.verify.settle import Settler
+from valkeep.migrate.verify.side import partitions_for, read_snapshot, written_path
 from valkeep.migrate.verify.written import Key, Written
 from valkeep.wire.digest import Digester
 
 __all__ = ["Session", "Settings"]
 
 ATTEMPTS = 3  # full verifications, when FLUSHALL and the like spoil one
-ROUNDS = 60  # of looking again at keys that are written all the time
-STREAM_WAIT = 30.0  # seconds that the stream may lag behind the source's own offset
-DOUBTS = 4  # looks at a difference, where the barrier proves nothing …
-DOUBT_SECONDS = 2.0  # … over at least so long, until it counts
+DEBT = 2_000_000  # keys that can be looked at again; more are no job for commands
 FINAL_BATCH = 1000
 
 Say = Callable[..., None]
@@ -49,10 +47,6 @@ class Settings:
         self.source, self.target, self.mode, self.exact, self.directory = source, target, mode, exact, directory
 
 
-class _Spoiled(Exception):
-    """Something happened on the source that this pass can't judge."""
-
-
 class Session:
     """``full``, ``round``, ``final`` and ``repair``, one at a time. ``close`` removes the files and ends the target's process."""
 
@@ -62,15 +56,10 @@ class Session:
         self._say = say
         self.mode = settings.mode
         self._directory = settings.directory
-        self._link: Link | None = None
-        self._follower: asyncio.Task[None] | None = None
-        self._written: Written | None = None
-        self._moved = asyncio.Event()
-        self._broken: BaseException | None = None
+        self._follower: Follower | None = None
+        self._settler: Settler | None = None
         self._side: Worker | None = None
         self._found = Found(self._directory)
-        self._debt: dict[Key, None] = {}
-        self._doubts: dict[Key, tuple[int, float]] = {}
         self._counts: dict[str, Any] = {}
         self._notes: list[str] = []
         self._connections: list[Connection] = []
@@ -114,14 +103,13 @@ class Session:
 
     async def _unlink(self) -> None:
         if self._follower is not None:
-            self._follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._follower
-            self._follower = None
-        if self._link is not None:
-            await self._link.close()
-            self._link = None
-        self._written = None
+            await self._follower.close()
+        self._follower = self._settler = None
+
+    def _following(self) -> tuple[Follower, Settler]:
+        if self._follower is None or self._settler is None:
+            raise ConnectionLost("the source's stream is not followed", remedy="begin with a full verification")
+        return self._follower, self._settler
 
     # -------------------------------------------------------------------------------------------------------------- full
 
@@ -132,10 +120,10 @@ class Session:
             begun = time.monotonic()
             try:
                 await self._compare_snapshots()
-                await self._settle_debt(take_all=True)
+                await self._settle()
                 await self._judge_functions()
                 return await self._comparison(begun)
-            except _Spoiled as spoiled:
+            except Spoiled as spoiled:
                 reason = str(spoiled)
                 self._say("note", level="warning", text=f"{reason}: attempt {attempt + 1} of {ATTEMPTS} is void")
         return Comparison.unknown(f"{reason}, in each of {ATTEMPTS} attempts")
@@ -147,36 +135,39 @@ class Session:
         for path in self._directory.iterdir():
             path.unlink() if path.is_file() else shutil.rmtree(path)
         self._found = Found(self._directory)
-        self._debt, self._doubts, self._broken = {}, {}, None
-        self._counts = {"looked": 0, "rounds": 0, "expired": 0, "repaired": 0}
+        self._counts = {"expired": 0, "repaired": 0}
         key = secrets.token_bytes(16)
         info, other = await server_info(self._source), await server_info(self._target)
         partitions = partitions_for(max(sum(info.keys.values()), sum(other.keys.values())))
         begun = time.monotonic()
         self._say("note", level="info", text="both servers fork once for a snapshot")
         self._say("phase", name="verify-snapshots", done=False)
-        link = self._link = await Link.open(self._settings.source)
-        self._counts["source_offset"] = link.offset
-        ready: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
-        self._follower = asyncio.create_task(self._follow(link, key, partitions, ready))
+        link = await Link.open(self._settings.source)
+        follower = self._follower = Follower(
+            link,
+            lambda chunks: read_snapshot(chunks, self._directory, "source", key, partitions, self.mode, self._progress("source")),
+            self._directory,
+        )
+        eyes = self._see_source, self._see_target
+        exact, hides = self._settings.exact, self._hides_fields
+        settler = self._settler = Settler(follower, eyes, self._barrier, self._found, self.mode, exact=exact, hides_fields=hides)
         try:
             await self._barrier(link.offset)
             theirs, fork = await self._target_snapshot(key, partitions)
             mark = await self._see_source.offset()
-            mine = await ready
+            mine = await follower.snapshot
             done = await theirs
         except BaseException:
             await self._new_side()
-            self._raise_broken()
+            follower.raise_broken()
             raise
         deadline = max(await self._see_source.clock(), await self._see_target.clock(), 0)
         if deadline == 0:
             self._notes.append("neither server tells its clock (TIME): expired keys that only one side has removed count as differences")
-        await self._tracked(mark)
-        written = self._following
-        self._sound()
+        await follower.tracked(mark)
+        written = follower.written
         self._write_digests(written, key, partitions)
-        final = self._settings.exact and not written.scripts and not self._hides_fields
+        final = exact and not written.scripts and not hides
         counts = await self._compare(partitions, deadline, final)
         self._counts["expired"] += counts.get("expired", 0)
         self._counts |= {
@@ -191,8 +182,8 @@ class Session:
         for name in ("differences-mine", "differences-theirs"):
             for kind, database, one in read_names(self._directory / name):
                 if kind == "again":
-                    self._debt[database, one] = None
-                    if len(self._debt) > 2_000_000:
+                    settler.debt[database, one] = None
+                    if len(settler.debt) > DEBT:
                         raise ValkeepError(
                             "more than two million keys would have to be looked at again",
                             remedy="verify while fewer writes run, or through the gateway, which knows the target's offset",
@@ -204,26 +195,6 @@ class Session:
         self._counts["rate"] = (mine.keys + done["keys"]) / seconds if seconds > 0 else 0.0
         await self._explain_examples(deadline)
 
-    async def _follow(self, link: Link, key: bytes, partitions: int, ready: asyncio.Future[Snapshot]) -> None:
-        """The source's side: its snapshot, then its stream for as long as the session lasts."""
-        try:
-            snapshot = await read_snapshot(link.snapshot(), self._directory, "source", key, partitions, self.mode, self._progress("source"))
-            written = Written(link.offset, snapshot.stream_database, self._directory)
-            self._written = written
-            ready.set_result(snapshot)
-            async for data in link.stream():
-                written.feed(data)
-                link.processed = written.position
-                self._moved.set()
-        except BaseException as error:
-            self._broken = error
-            if not ready.done():
-                ready.set_exception(error if isinstance(error, Exception) else ConnectionLost("stopped", remedy="verify again"))
-                ready.exception()
-            self._moved.set()
-            if isinstance(error, asyncio.CancelledError):
-                raise
-
     def _progress(self, side: str) -> Callable[[int, int], None]:
         return lambda keys, size: self._say("progress", side=side, keys=keys, bytes=size)
 
@@ -231,8 +202,9 @@ class Session:
         """Ask for the target's snapshot until it is one that was begun after now; returns its task, and its offset."""
         side = self._side
         assert side is not None
-        least = await self._see_target.offset()
         for _ in range(5):
+            info = await server_info(self._target)
+            least = await self._see_target.offset()
             side.ask(
                 "snapshot",
                 endpoint=endpoint_to(self._settings.target),
@@ -245,7 +217,9 @@ class Session:
             if heard["say"] == "error":
                 raise error_from(heard)
             offset: int = heard["offset"]
-            if offset >= least or heard["replid"] != (await server_info(self._target)).replid:
+            # a primary without a backlog takes a new id for its first replica, which is us: that snapshot is surely a new one
+            fresh = heard["replid"] == info.replid and offset >= least
+            if fresh or (info.role == "primary" and heard["replid"] != info.replid):
                 side.ask("go")
                 return asyncio.create_task(self._target_done(side)), offset
             side.ask("drop")
@@ -287,144 +261,51 @@ class Session:
             counts[name] = counts.get(name, 0) + count
         return counts
 
-    # ------------------------------------------------------------------------------------------------------ looking again
+    # ----------------------------------------------------------------------------------------------- after the snapshots
 
-    @property
-    def _following(self) -> Written:
-        if self._written is None:
-            raise ConnectionLost("the source's stream is not followed", remedy="begin with a full verification")
-        return self._written
-
-    def _raise_broken(self) -> None:
-        """The first reason, when the source's link is what failed."""
-        if self._broken is not None and not isinstance(self._broken, asyncio.CancelledError):
-            raise self._broken from None
-
-    def _sound(self) -> None:
-        """Raises when something has happened since that no key can tell."""
-        if self._broken is not None:
-            raise self._broken
-        if self._following.everything:
-            raise _Spoiled(self._following.everything)
-
-    async def _tracked(self, offset: int) -> None:
-        """Until the stream has been read up to ``offset``."""
-        written = self._following
-        try:
-            async with asyncio.timeout(STREAM_WAIT):
-                while written.position < offset and self._broken is None:
-                    self._moved.clear()
-                    await self._moved.wait()
-        except TimeoutError:
-            raise ConnectionLost(
-                f"the source's stream has come to offset {written.position} and not to {offset} within {STREAM_WAIT:.0f} s",
-                remedy="see whether the network between Valkeep and the source keeps up with the writes",
-            ) from None
-        self._sound()
-
-    async def _settle(self, keys: list[Key]) -> None:
-        """Look at a batch on both sides; what can't be judged goes to the debt."""
-        written = self._following
-        before = written.position
-        here, there = await asyncio.gather(self._see_source.look(keys), self._look_at_target(before, keys))
-        after = await self._see_source.offset()
-        await self._tracked(after)
-        deadline = max(here.now, there.now)
-        self._counts["looked"] += len(keys)
-        for key, one, other in zip(keys, here.seen, there.seen, strict=True):
-            if written.last(*key) > before:
-                self._debt[key] = None
-                continue
-            what = judge(one, other, self.mode, deadline)
-            if what in ("equal", "expired"):
-                self._counts["expired"] += what == "expired"
-                self._doubts.pop(key, None)
-            elif self._certain(key, other):
-                self._found.add(what, *key, explain(one, other, self.mode))
-            else:
-                self._debt[key] = None
-                continue
-            self._debt.pop(key, None)
-            written.forget(*key)
-
-    async def _look_at_target(self, offset: int, keys: list[Key]) -> Any:
-        await self._barrier(offset)
-        return await self._see_target.look(keys)
-
-    def _certain(self, key: Key, there: Seen | None) -> bool:
-        """Does this difference count at once, or has it been seen often and long enough?"""
-        if self._settings.exact and not (self._hides_fields and there is not None and is_hash(there.payload)):
-            return True
-        times, since = self._doubts.get(key, (0, time.monotonic()))
-        self._doubts[key] = (times + 1, since)
-        return times + 1 >= DOUBTS and time.monotonic() - since >= DOUBT_SECONDS
-
-    async def _settle_debt(self, *, take_all: bool, batch: int = 20_000) -> None:
-        """First everything that is known to be written (``take_all``), then what is left of it, until nothing is or nothing moves."""
-        if take_all:
-            self._counts["rounds"] += 1
-            for keys in self._following.take(batch):
-                await self._settle_parts(keys)
-        idle = 0
-        for _ in range(ROUNDS):
-            if not self._debt:
-                return
-            debt, self._debt = list(self._debt), {}
-            self._counts["rounds"] += 1
-            if len(debt) <= 64 and idle > 2:  # hot keys: one at a time, so that the window is as short as it can be
-                for key in debt:
-                    await self._settle([key])
-            else:
-                for at in range(0, len(debt), batch):
-                    await self._settle_parts(debt[at : at + batch])
-            idle = idle + 1 if len(self._debt) >= len(debt) else 0
-            if idle > 12:
-                return
-            if self._doubts:
-                await asyncio.sleep(DOUBT_SECONDS / DOUBTS)
-
-    async def _settle_parts(self, keys: list[Key]) -> None:
-        for part in await self._see_source.parts(keys):
-            await self._settle(part)
+    async def _settle(self) -> None:
+        """Everything that is known to be written, then what is left of it."""
+        _, settler = self._following()
+        await settler.take_all()
+        await settler.pay()
 
     async def round(self) -> Comparison:
         """Look at everything that was written since it was last found equal."""
         begun = time.monotonic()
         try:
-            self._sound()
-            await self._settle_debt(take_all=True)
-            if self._following.functions:
+            follower, _ = self._following()
+            follower.sound()
+            await self._settle()
+            if follower.written.functions:
                 await self._judge_functions()
             return await self._comparison(begun)
-        except _Spoiled as spoiled:
+        except Spoiled as spoiled:
             return Comparison.unknown(f"{spoiled}: a full verification is needed")
 
     async def final(self, offset: int) -> Comparison:
         """The source holds its writers at ``offset``: everything must be equal now."""
         begun = time.monotonic()
         try:
-            await self._tracked(offset)
-            debt, self._debt = dict(self._debt), {}
-            for keys in self._following.take(FINAL_BATCH):
-                for key in keys:
-                    debt.pop(key, None)
-                await self._settle_parts(keys)
-            for at in range(0, len(debt), FINAL_BATCH):
-                await self._settle_parts(list(debt)[at : at + FINAL_BATCH])
-            if self._debt and not self._doubts:
-                await self._settle_debt(take_all=False)
-            if self._following.functions:
+            follower, settler = self._following()
+            await follower.tracked(offset)
+            debt, settler.debt = list(settler.debt), {}
+            await settler.take_all(FINAL_BATCH)
+            await settler.look(debt)
+            if not settler.doubts:  # what is in doubt needs seconds, and writers are waiting
+                await settler.pay()
+            if follower.written.functions:
                 await self._judge_functions()
             return await self._comparison(begun, pending=True)
-        except _Spoiled as spoiled:
+        except Spoiled as spoiled:
             return Comparison.unknown(f"{spoiled}: a full verification is needed")
 
     # --------------------------------------------------------------------------------------------------------- functions
 
     async def _judge_functions(self) -> None:
         """Libraries of functions: the snapshots', or (when they changed since, or differ) what the servers say now."""
+        follower, _ = self._following()
         mine, theirs = self._counts["functions_source"], self._counts["functions_target"]
-        written = self._following
+        written = follower.written
         for _ in range(5):
             if mine == theirs and not written.functions:
                 break
@@ -432,7 +313,7 @@ class Session:
             mine = await libraries_of(self._source)
             await self._barrier(await self._see_source.offset())
             theirs = await libraries_of(self._target)
-            await self._tracked(await self._see_source.offset())
+            await follower.tracked(await self._see_source.offset())
         self._counts["functions_source"] = self._counts["functions_target"] = mine
         self._counts["functions"] = len(mine)
         for name in sorted(mine.keys() | theirs.keys()):
@@ -451,7 +332,8 @@ class Session:
         tool = Repair(self._source, self._target, self.target_info, self.mode, recopy)
         fixed: list[Key] = []
         try:
-            self._sound()
+            follower, settler = self._following()
+            follower.sound()
             left: list[tuple[str, int, bytes]] = []
             for kind, database, key in self._found.take():
                 if wanted is not None and (database, key) not in wanted:
@@ -465,15 +347,15 @@ class Session:
                 await self._repaired(tool, fixed)
             for kind, database, key in left:
                 self._found.add(kind, database, key)
-            await self._settle_debt(take_all=False)
+            await settler.pay()
             return await self._comparison(begun)
-        except _Spoiled as spoiled:
+        except Spoiled as spoiled:
             return Comparison.unknown(f"{spoiled}: a full verification is needed")
 
     async def _repaired(self, tool: Any, keys: list[Key]) -> None:
         before = len(self._found)
         await tool.copy(keys)
-        await self._settle_parts(keys)
+        await self._following()[1].look(keys)
         self._counts["repaired"] += len(keys) - (len(self._found) - before)
 
     # ------------------------------------------------------------------------------------------------------------ result
@@ -493,14 +375,16 @@ class Session:
 
     async def _comparison(self, begun: float, *, pending: bool = False) -> Comparison:
         counts, found = self._counts, self._found
-        unsettled = len(self._debt) + (len(self._following) if pending else 0)
+        follower, settler = self._following()
+        written = follower.written
+        unsettled = len(settler.debt) + (len(written) if pending else 0)
         verdict = "invalid" if len(found) else "unknown" if unsettled else "valid"
         notes = list(self._notes)
         if unsettled:
             notes.append(f"{unsettled} keys are written faster than they can be compared: they settle when writers pause")
-        if self._following.scripts:
+        if written.scripts:
             notes.append(
-                f"{self._following.scripts} scripts were replicated as scripts: keys that they write without declaring them are not followed"
+                f"{written.scripts} scripts were replicated as scripts: keys that they write without declaring them are not followed"
             )
         return Comparison(
             keys_source=counts.get("keys_source", 0),
@@ -512,13 +396,13 @@ class Session:
             examples=tuple(found.examples),
             seconds=time.monotonic() - begun,
             keys_per_second=counts.get("rate", 0.0),
-            source_offset=self._following.position,
+            source_offset=written.position,
             target_offset=counts.get("target_offset", 0),
             verdict=verdict,
-            expired=counts["expired"],
+            expired=counts["expired"] + settler.expired,
             functions=counts.get("functions", 0),
-            looked_again=counts["looked"],
-            rounds=counts["rounds"],
+            looked_again=settler.looked,
+            rounds=settler.rounds,
             repaired=counts["repaired"],
             notes=tuple(notes),
             memory_bytes=peak_memory() + counts.get("memory", 0),

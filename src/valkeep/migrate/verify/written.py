@@ -35,6 +35,7 @@ class Written:
         self.everything = ""
         self.functions = False
         self.scripts = 0
+        self.spills = 0  # how often names went to disk, where ``last`` does not see them
         self._directory = directory
         self._spilled: list[Path] = []
         self._spill: IO[bytes] | None = None
@@ -94,6 +95,7 @@ class Written:
 
     def spill(self) -> None:
         """Move all names to disk."""
+        self.spills += 1
         if self._spill is None:
             path = self._directory / f"written-{len(self._spilled)}"
             self._spilled.append(path)

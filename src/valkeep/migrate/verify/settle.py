@@ -1,0 +1,120 @@
+"""Looking again at written keys until each was seen equal, or different for good. The package's head says why this is sound."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from valkeep.migrate.verify.explain import explain
+from valkeep.migrate.verify.follow import Follower
+from valkeep.migrate.verify.found import Found
+from valkeep.migrate.verify.judge import Seen, is_hash, judge
+from valkeep.migrate.verify.look import Eye, Looked
+from valkeep.migrate.verify.written import Key
+
+__all__ = ["Settler"]
+
+ROUNDS = 60  # of looking again at keys that are written all the time
+IDLE_ROUNDS = 12  # without progress, after which the rest is hot
+ONE_BY_ONE = 64  # keys that are looked at singly when batches get nowhere: the shortest window there is
+BATCH = 20_000  # keys that are weighed at once; reads are smaller (`look.BATCH`)
+DOUBTS = 4  # looks at a difference, where one look proves nothing …
+DOUBT_SECONDS = 2.0  # … over at least so long, until it counts
+
+
+class Settler:
+    """``debt``: keys that have to be looked at again. ``looked``, ``rounds``, ``expired``: counts.
+
+    ``exact``: the barrier proves what it says. ``hides_fields``: hashes of this source may differ for a moment (see ``keep-field`` in the
+    package's head).
+    """
+
+    def __init__(
+        self,
+        follower: Follower,
+        eyes: tuple[Eye, Eye],
+        barrier: Callable[[int], Awaitable[None]],
+        found: Found,
+        mode: str,
+        *,
+        exact: bool,
+        hides_fields: bool,
+    ) -> None:
+        self._follower = follower
+        self._source, self._target = eyes
+        self._barrier = barrier
+        self._found = found
+        self._mode = mode
+        self._exact = exact
+        self._hides_fields = hides_fields
+        self.debt: dict[Key, None] = {}
+        self.doubts: dict[Key, tuple[int, float]] = {}
+        self.looked = 0
+        self.rounds = 0
+        self.expired = 0
+
+    async def take_all(self, batch: int = BATCH) -> None:
+        """Look once at everything that is known to be written."""
+        self.rounds += 1
+        for keys in self._follower.written.take(batch):
+            await self.look(keys)
+
+    async def pay(self) -> None:
+        """Look at the debt, until there is none or nothing moves."""
+        idle = 0
+        for _ in range(ROUNDS):
+            if not self.debt or idle > IDLE_ROUNDS:
+                return
+            debt, self.debt = list(self.debt), {}
+            self.rounds += 1
+            if len(debt) <= ONE_BY_ONE and idle > 2:
+                for key in debt:
+                    await self._settle([key])
+            else:
+                for at in range(0, len(debt), BATCH):
+                    await self.look(debt[at : at + BATCH])
+            idle = idle + 1 if len(self.debt) >= len(debt) else 0
+            if self.doubts:
+                await asyncio.sleep(DOUBT_SECONDS / DOUBTS)
+
+    async def look(self, keys: list[Key]) -> None:
+        """Look at these keys once, in parts that fit into memory."""
+        for part in await self._source.parts(keys):
+            await self._settle(part)
+
+    async def _settle(self, keys: list[Key]) -> None:
+        written = self._follower.written
+        before, spills = written.position, written.spills
+        here, there = await asyncio.gather(self._source.look(keys), self._look_at_target(before, keys))
+        await self._follower.tracked(await self._source.offset())
+        deadline = max(here.now, there.now)
+        self.looked += len(keys)
+        for key, one, other in zip(keys, here.seen, there.seen, strict=True):
+            if written.last(*key) > before or written.spills != spills:  # written between the two readings, or who knows
+                self.debt[key] = None
+                continue
+            what = judge(one, other, self._mode, deadline)
+            if what in ("equal", "expired"):
+                self.expired += what == "expired"
+                self.doubts.pop(key, None)
+            elif self._certain(key, other):
+                self._found.add(what, *key, explain(one, other, self._mode))
+                self.doubts.pop(key, None)
+            else:
+                self.debt[key] = None
+                continue
+            self.debt.pop(key, None)
+            written.forget(*key)
+
+    async def _look_at_target(self, offset: int, keys: list[Key]) -> Looked:
+        await self._barrier(offset)
+        return await self._target.look(keys)
+
+    def _certain(self, key: Key, there: Seen | None) -> bool:
+        """Does this difference count at once, or has it been seen often and long enough?"""
+        if self._exact and not (self._hides_fields and there is not None and is_hash(there.payload)):
+            return True
+        times, since = self.doubts.get(key, (0, time.monotonic()))
+        self.doubts[key] = (times + 1, since)
+        return times + 1 >= DOUBTS and time.monotonic() - since >= DOUBT_SECONDS
