@@ -1,0 +1,29 @@
+"""How large and how long a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.data import Snapshots
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``pairs``: interleaved pairs of each ratio. ``keys``: of the full syncs. ``say``: takes lines for the person who waits."""
+
+    pairs: int
+    keys: int
+    verify_keys: int
+    big_fields: int
+    big_string: int
+    stall_seconds: float
+    lag_seconds: float
+    drain_commands: int
+    drain_pairs: int
+    cutovers: int
+    cutover_keys: int
+    snapshots: Snapshots
+    say: Callable[[str], None]
