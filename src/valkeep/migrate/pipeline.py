@@ -18,8 +18,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,6 +33,7 @@ from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import RunOptions, RunResult
 from valkeep.migrate.preflight import CutoverVariant, PreflightOptions, PreflightReport, preflight
+from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.migrate.verify import Comparison, Verifier
 from valkeep.report.events import Emit, Note, Phase, VerdictEvent
@@ -114,7 +113,7 @@ class _Migration:
             fence_at = await stack.enter_async_context(await self._fence_connection(source))
             ledger = Ledger(options.report / "ledger.jsonl" if options.report else None)
             stack.callback(ledger.close)
-            spool = stack.enter_context(self._spool())
+            spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
             gateway_options = await self._gateway_options(found, spool)
             gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, self.emit, self.clock))
             await stack.enter_async_context(
@@ -189,6 +188,7 @@ class _Migration:
         except BaseException as error:
             promoted = self.state.current is not None and self.state.current.step == "promoted"
             if touched and not promoted:
+                gateway.expect_departure()
                 await asyncio.shield(self._detach(target, error))
             raise
 
@@ -402,24 +402,6 @@ class _Migration:
             username=found.username,
             tls=options.gateway_tls if found.tls_replication else None,
         )
-
-    @contextlib.contextmanager
-    def _spool(self) -> Any:
-        """A folder of this migration's own, removed at its end."""
-        parent = self.options.spool or self.options.state_directory
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            directory = Path(tempfile.mkdtemp(prefix="spool-", dir=parent))
-        except OSError as error:
-            raise ValkeepError(
-                f"no spool folder can be made in {parent}: {error.strerror}",
-                remedy="choose another one: --spool DIR",
-                code="VK-SPOOL-WRITE",
-            ) from error
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
     def _verifier(self, gateway: Gateway, spool: Path) -> Verifier:
         async def recopy(database: int, key: bytes) -> None:
