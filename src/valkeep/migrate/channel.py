@@ -57,6 +57,7 @@ class Channel:
         replid: str,
         *,
         source_version: tuple[int, ...],
+        valkey: bool = False,
         source_offset: int,
         spool_limit: int = 0,
         on_wanted: Callable[[Channel, Wanted], None],
@@ -73,7 +74,7 @@ class Channel:
         self.stream = Spool(directory, f"stream-{replid[:8]}", start=source_offset, limit=spool_limit)
         self._directory = directory
         self._spool_limit = spool_limit
-        self._source_version = source_version
+        self._source = (source_version, valkey)
         self._on_wanted = on_wanted
         self._aside = _AsideFile(directory / f"aside-{replid[:8]}")
         self._reader = SnapshotTransform(target, policy, ledger, self.snapshot.append, self._aside, source_offset=source_offset)
@@ -140,7 +141,13 @@ class Channel:
         self.complete = True
         database = max(self._reader.repl_stream_db, 0)
         self._translator = StreamTransform(
-            self._source_version, self.target, self.policy, self.ledger, database=database, lost_fields=self._reader.lost_fields
+            self._source[0],
+            self.target,
+            self.policy,
+            self.ledger,
+            database=database,
+            lost_fields=self._reader.lost_fields,
+            valkey=self._source[1],
         )
         # A replica's stream carries no SELECT; the database stands in the snapshot only. Said explicitly, it holds for every target.
         self.stream.append(encode(b"SELECT", database))

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, Refused, ServerError
+from valkeep.migrate.transform.commands import Hold
 from valkeep.migrate.transform.stream import Copy, Place, Wanted
 from valkeep.report.events import Emit, Note
 
@@ -65,6 +67,7 @@ class Copier:
             except Refused as error:
                 if error.message != told:
                     told = self._tell_hold(wanted, error.message, error.remedy)
+                    wanted = channel.wanted = replace(wanted, hold=Hold(error.message, error.remedy, wanted.places))
                 await asyncio.sleep(HOLD_RETRY_SECONDS)
             except ConnectionLost as error:
                 self._emit(Note(self._clock(), "warning", f"a key could not be copied again yet: {error.message}"))

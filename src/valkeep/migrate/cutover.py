@@ -27,15 +27,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
-from valkeep.errors import ConnectionLost, ExitCode, Refused, ServerError, ValkeepError
+from valkeep.errors import ExitCode, Refused, ServerError, ValkeepError
 from valkeep.report.events import Emit, Phase
 
 if TYPE_CHECKING:
-    from valkeep.client.connection import Connection
     from valkeep.migrate.state import MigrationState, StateFile
 
-__all__ = ["Aborted", "Cutover", "CutoverResult", "FenceMode", "abort", "fence_before", "is_fenced", "restore_target"]
+__all__ = ["Aborted", "Cutover", "CutoverResult", "FenceMode", "abort", "fence_before", "restore_target"]
 
 FENCE = "255"
 FENCED_BY = ("min-replicas-to-write", "min-replicas-max-lag")
@@ -70,7 +70,8 @@ class CutoverResult:
 
 class Cutover:
     """One cut-over. ``drained(offset)`` returns when the target has acknowledged everything up to that source offset; ``verify(offset)`` compares what was
-    written since the full verification and returns (keys compared, differences); ``writes_seen()`` counts writes in the source's stream so far; ``promoting()`` is called before the target is told."""
+    written since the full verification and returns (keys compared, differences); ``writes_seen()`` counts writes in the source's stream so far;
+    ``promoting()`` is called before the target is told."""
 
     def __init__(
         self,
@@ -104,6 +105,12 @@ class Cutover:
         """Drive the protocol. Raises ``Aborted`` (or what went wrong) when it was called off and the source is writable again; a ``ValkeepError`` with
         ``definite=False`` when the source may be left fenced or the target promoted."""
         before = {} if self._fence is FenceMode.EXTERNAL else await fence_before(self._source)
+        if FENCE in before.values():
+            raise Refused(
+                f"the source is fenced already (min-replicas-to-write {FENCE}): a cut-over before this one was neither completed nor aborted",
+                remedy="run `valkeep migrate abort` for it, or set min-replicas-to-write on the source to what it shall be, then start again",
+                code="VK-CUTOVER-FENCED",
+            )
         self._state.step("cutting", fence_before=before)
         started = self._clock()
         try:
@@ -113,10 +120,18 @@ class Cutover:
         except BaseException as error:
             await asyncio.shield(self._call_off(before, error))
             raise
-        await self._promote()
-        promoted = self._clock()
-        self._state.step("promoted")
+        promoted = await self._beyond_return()
         return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._fence, checked)
+
+    async def _beyond_return(self) -> float:
+        """Step 6, which nothing interrupts: the target has everything, the source refuses, and half a promotion helps nobody. Ctrl-C counts after it."""
+        work = asyncio.ensure_future(self._promote())
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait({work})
+            work.result()
+            raise
 
     async def _silence_writers(self, started: float, before: dict[str, str]) -> int:
         """Steps 1 to 4: returns the number of keys compared. From here on the source acknowledges no write."""
@@ -193,7 +208,7 @@ class Cutover:
             ) from None
         return info.offset
 
-    async def _promote(self) -> None:
+    async def _promote(self) -> float:
         self._mark("promote")
         self._promoting()
         try:
@@ -203,7 +218,10 @@ class Cutover:
             raise _promotion_uncertain(error.message) from error
         if role != b"master":
             raise _promotion_uncertain(f"its role is still {role.decode('ascii', 'replace')}")
+        promoted = self._clock()
+        self._state.step("promoted")
         self._mark("promoted")
+        return promoted
 
     async def _call_off(self, before: dict[str, str], cause: BaseException) -> None:
         """Make the source writable again: nothing was promoted, so nothing can be lost by that."""
@@ -211,18 +229,23 @@ class Cutover:
         commands: list[tuple[str, ...]] = [("CONFIG", "SET", name, old) for name, old in before.items()]
         if self._fence is FenceMode.PAUSE:
             commands.append(("CLIENT", "UNPAUSE"))
-        if not commands:
-            return
         try:
-            await self._source.pipeline(commands)
-            self._state.step("attached")
-        except ConnectionLost as error:
+            if self._source.closed:
+                async with await Connection.open(self._source.endpoint, client_name="valkeep-migrate") as again:
+                    replies = await again.pipeline(commands)
+            else:
+                replies = await self._source.pipeline(commands)
+            for reply in replies:
+                if isinstance(reply, ServerError):
+                    raise reply
+        except ValkeepError as error:
             raise ValkeepError(
-                f"the cut-over was called off ({cause}), but the source did not answer when it should be made writable again: {error.message}",
+                f"the cut-over was called off ({cause}), but the source could not be made writable again: {error.message}",
                 remedy="run `valkeep migrate abort` as soon as the source answers; the target was not promoted",
                 definite=False,
                 code="VK-CUTOVER-UNFENCE",
             ) from error
+        self._state.step("attached", fence_before={})
 
     def _mark(self, name: str) -> None:
         now = self._clock()
@@ -258,11 +281,6 @@ async def fence_before(source: Connection) -> dict[str, str]:
     return found
 
 
-async def is_fenced(source: Connection) -> bool:
-    """Whether the source refuses writes because of our fence."""
-    return FENCE in (await fence_before(source)).values()
-
-
 async def abort(source: Connection, target: Connection, state: StateFile, *, force: bool = False) -> list[str]:
     """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences.
 
@@ -274,6 +292,8 @@ async def abort(source: Connection, target: Connection, state: StateFile, *, for
             f"no migration is recorded in {state.directory}",
             remedy="give the --source and --target of the migration, or its --state folder",
         )
+    if found.step == "aborted":
+        return ["nothing is left to undo: this migration was aborted before"]
     done: list[str] = []
     role = (await target.call("ROLE"))[0]
     promoted = found.step == "promoted" or (found.step == "cutting" and role == b"master")

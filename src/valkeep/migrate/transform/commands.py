@@ -35,6 +35,7 @@ __all__ = [
     "Replace",
     "Situation",
     "convert_mode",
+    "plain",
     "translate",
     "verbatim",
 ]
@@ -100,7 +101,6 @@ class Situation:
     database: int
     target: TargetFormat
     policy: FieldTtl
-    source_version: tuple[int, ...]
     lost_fields: MaybeSet
 
 
@@ -131,9 +131,14 @@ def translate(name: bytes, args: list[bytes], situation: Situation) -> Outcome:
     return _unknown(args, situation)
 
 
-def verbatim(source_version: tuple[int, ...], target: TargetFormat) -> frozenset[bytes]:
-    """Names that pass without a look, for this pair of versions."""
-    looked_at = {name for name, since in _SINCE.items() if source_version >= since}
+def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False) -> frozenset[bytes]:
+    """Names that pass without a look, for this pair of versions. ``valkey``: the source is a Valkey, and ``source_version`` its own."""
+    looked_at = set(_ALWAYS)
+    if valkey:
+        if source_version >= (8, 1) > target.version:  # SET … IFEQ
+            looked_at.add(b"SET")
+    else:
+        looked_at |= {name for name, since in _SINCE_REDIS.items() if source_version >= since}
     if not target.field_ttl and source_version >= (7, 4):
         looked_at |= _FIELD_SENSITIVE
     return VALKEY_COMMANDS[_known(target)] - looked_at
@@ -452,11 +457,12 @@ _RULES: Mapping[bytes, Rule] = {
     b"XACKDEL": _recopy,
 }
 
-_SINCE: Mapping[bytes, tuple[int, int]] = {
-    # from which source version on a name needs a look
-    **dict.fromkeys((b"PING", b"SELECT", b"SWAPDB", b"MOVE", b"COPY", b"REPLCONF", b"RESTORE", b"RESTORE-ASKING", b"FUNCTION"), (0, 0)),
+_ALWAYS = frozenset({b"PING", b"SELECT", b"SWAPDB", b"MOVE", b"COPY", b"REPLCONF", b"RESTORE", b"RESTORE-ASKING", b"FUNCTION", b"DELIFEQ"})
+
+_SINCE_REDIS: Mapping[bytes, tuple[int, int]] = {
+    # from which Redis version on a name that Valkey knows can have options that it does not
     **dict.fromkeys((b"XADD", b"XTRIM", b"BITOP", b"XDELEX", b"XACKDEL"), (8, 2)),
-    **dict.fromkeys((b"SET", b"DELEX", b"DELIFEQ"), (8, 1)),
+    b"SET": (8, 4),
 }
 
 _FIELD_SENSITIVE = frozenset({b"HINCRBY", b"HINCRBYFLOAT", b"HSETNX", b"SORT", b"RENAME", b"RENAMENX"})

@@ -191,15 +191,18 @@ class SnapshotTransform:
         number, after = read_length(view, position + 1, end)
         if after < 0:
             return -1
-        if number >= self.target.databases:
-            raise Refused(
-                f"the source has keys in database {number}; the target has {self.target.databases} (0 … {self.target.databases - 1})",
-                remedy=f"set `databases {number + 1}` or more in the target's configuration and start it again",
-                code="VK-DATABASES",
-            )
+        self._check_database(number, "has keys in")
         self._database = scanner.database = number
         self._pass(scanner, view, position, after)
         return after
+
+    def _check_database(self, number: int, what: str) -> None:
+        if number >= self.target.databases:
+            raise Refused(
+                f"the source {what} database {number}; the target has {self.target.databases} (0 … {self.target.databases - 1})",
+                remedy=f"set `databases {number + 1}` or more in the target's configuration and start it again",
+                code="VK-DATABASES",
+            )
 
     def _aux(self, scanner: Scanner, view: memoryview, position: int, end: int) -> int:
         name, after = read_string(view, position + 1, end)
@@ -209,6 +212,7 @@ class SnapshotTransform:
         self.source_aux[name] = value
         if name == b"repl-stream-db":
             self.repl_stream_db = int(value)
+            self._check_database(self.repl_stream_db, "writes to")
         self._pass(scanner, view, position, after)
         return after
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from valkeep.errors import LocalProtocolError, Refused
+from valkeep.errors import LocalProtocolError, Refused, ValkeepError
 from valkeep.migrate.transform import commands
 from valkeep.migrate.transform.commands import Drop, Hold, Outcome, Pass, Recopy, Replace, Situation
 from valkeep.migrate.transform.maybe import MaybeSet
@@ -81,7 +81,7 @@ class Wanted:
 class StreamTransform:
     """Translate one source's stream for one target format; see the module's head.
 
-    ``source_version``: (major, minor), decides which commands can be new. ``lost_fields``: keys that lost fields in the snapshot
+    ``source_version``: (major, minor), and ``valkey``: whether it is one, decide which commands can be new. ``lost_fields``: keys that lost fields in the snapshot
     (drop-field). Feed it with ``feed``; when ``wants`` is not None, satisfy it with ``supply`` before feeding again.
     """
 
@@ -94,6 +94,7 @@ class StreamTransform:
         *,
         database: int = 0,
         lost_fields: MaybeSet | None = None,
+        valkey: bool = False,
     ) -> None:
         self.target = target
         self.policy = policy
@@ -104,7 +105,7 @@ class StreamTransform:
         self._attended = 0
         self.lost_fields = lost_fields if lost_fields is not None else MaybeSet()
         self._source_version = source_version
-        self._scanner = CommandScanner(commands.verbatim(source_version, target))
+        self._scanner = CommandScanner(commands.verbatim(source_version, target), commands.plain(source_version, target))
         self._copies: dict[Place, Copy] = {}
 
     @property
@@ -227,9 +228,12 @@ class StreamTransform:
         return True
 
     def _outcome(self, name: bytes, args: list[bytes], start: int) -> Outcome:
-        situation = Situation(self.database, self.target, self.policy, self._source_version, self.lost_fields)
+        situation = Situation(self.database, self.target, self.policy, self.lost_fields)
         try:
             return commands.translate(name, args, situation)
+        except ValkeepError as error:  # a payload that the target cannot take, or that is damaged
+            keys = keys_of(args, self.database)
+            return Hold(error.message, error.remedy, () if keys is None else keys.written)
         except (IndexError, ValueError) as error:
             return Hold(
                 f"{name.decode('ascii', 'replace')} at source offset {start} has arguments that Valkeep does not understand ({error})",
