@@ -14,10 +14,13 @@ import pytest
 
 from tests.support import nodes
 from valkeep.client.connection import Connection
+from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import parse_info
+from valkeep.drill.failover import Failover, kill_and_promote
 from valkeep.drill.move import Moved, MoveRequest
 from valkeep.drill.rehearsal import Options, rehearse
 from valkeep.report.events import Emit, Event, Phase
+from valkeep.runtime.node import Node
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rehearsal")]
 
@@ -112,3 +115,31 @@ def test_damage_done_by_a_move_is_found_by_every_checker() -> None:
     assert outcome.move.lost > 10
     assert any("big-hash:0" in difference for difference in outcome.spot.differences)
     assert outcome.reasons
+
+
+async def _cut_off(primary: Node, replica: Node) -> Failover:
+    """The replica loses its primary 200 ms before the kill, so that acked writes are really lost."""
+    async with await Connection.open(Endpoint.parse(replica.endpoint)) as heir:
+        await heir.call("CONFIG", "SET", "replica-read-only", "yes")
+        await heir.call("REPLICAOF", "127.0.0.1", 1)  # nobody there: it stays a replica and goes on refusing writes
+        await asyncio.sleep(0.2)
+    return await kill_and_promote(primary, replica)
+
+
+def test_writes_that_a_failover_really_lost_are_counted_and_allowed() -> None:
+    outcome = asyncio.run(rehearse(options(), lambda _: None, move=natively, kill=_cut_off))
+    assert outcome.verdict == "valid", outcome.reasons
+    assert outcome.move.lost == 0
+    assert outcome.failover.lost > 100
+    assert outcome.failover.allowed == outcome.failover.lost
+
+
+async def _liar(primary: Node, replica: Node) -> Failover:
+    """As above, but the record claims that the replica had everything."""
+    return replace(await _cut_off(primary, replica), promised_until=time.monotonic_ns())
+
+
+def test_a_loss_of_what_the_replica_should_have_had_is_invalid() -> None:
+    outcome = asyncio.run(rehearse(options(), lambda _: None, move=natively, kill=_liar))
+    assert outcome.verdict == "invalid"
+    assert outcome.failover.allowed < outcome.failover.lost
