@@ -51,7 +51,7 @@ servers: venv ## fetch the test servers (Redis 7.0, 8.0; Valkey 8.0, 8.1, 9.1) i
 # ------------------------------------------------------------------------------------------------------------------ jobs
 
 rehearse: build servers ## the whole move on embedded servers, proven (ARGS='--html story.html')
-	@$(VENV)/bin/valkeep rehearse $(ARGS)
+	@$(VENV)/bin/valkeep rehearse --json build/rehearse/rehearsal.json --html build/rehearse/rehearsal.html $(ARGS)
 
 test: build servers ## every test; the wire suite also on its interpreted sources
 	@.ci/tests $(ARGS)
