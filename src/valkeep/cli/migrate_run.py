@@ -239,9 +239,13 @@ async def _key_decides(ready: Ready, *, enabled: bool) -> AsyncIterator[None]:
 
 
 async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: bool) -> list[str]:
+    from dataclasses import replace
+
     from valkeep.client.connection import Connection
+    from valkeep.client.endpoint import Endpoint
     from valkeep.migrate import cutover as protocol
-    from valkeep.migrate.control import Lock, ask
+    from valkeep.migrate.control import Lock, ask, remove_socket
+    from valkeep.migrate.spool import sweep
     from valkeep.migrate.state import StateFile, default_directory
 
     directory = state or default_directory(source.display, target.display)
@@ -249,8 +253,16 @@ async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: 
     if running is not None:
         return list(running["done"])
     with Lock(directory):
+        file = StateFile(directory)
+        found = file.read()
+        if found is not None and found.fence_at:  # a source that is a replica is fenced at its primary
+            where = Endpoint.parse(found.fence_at)
+            source = replace(source, host=where.host, port=where.port)
         async with await Connection.open(source) as here, await Connection.open(target) as there:
-            return await protocol.abort(here, there, StateFile(directory), force=force)
+            done = await protocol.abort(here, there, file, force=force)
+        remove_socket(directory)
+        sweep(directory)
+        return done
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:

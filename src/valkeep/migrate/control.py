@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from valkeep.errors import Refused, ValkeepError
 
-__all__ = ["Control", "Lock", "ask"]
+__all__ = ["Control", "Lock", "ask", "remove_socket"]
 
 SOCKET = "control"
 LOCK = "lock"
@@ -94,6 +94,11 @@ class Control:
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         writer.close()
+
+
+def remove_socket(directory: Path) -> None:
+    """What a killed migration left; the caller holds the `Lock`."""
+    (directory / SOCKET).unlink(missing_ok=True)
 
 
 async def ask(directory: Path, command: str, timeout: float = 120.0) -> dict[str, Any] | None:

@@ -100,6 +100,7 @@ class Cutover:
         self._emit = emit
         self._clock = clock
         self._timeline: list[tuple[str, float]] = []
+        self._opened: Connection | None = None  # by ourselves, to call it off when the one we were given broke
 
     async def run(self) -> CutoverResult:
         """Drive the protocol. Raises ``Aborted`` (or what went wrong) when it was called off and the source is writable again; a ``ValkeepError`` with
@@ -111,7 +112,7 @@ class Cutover:
                 remedy="run `valkeep migrate abort` for it, or set min-replicas-to-write on the source to what it shall be, then start again",
                 code="VK-CUTOVER-FENCED",
             )
-        self._state.step("cutting", fence_before=before)
+        self._state.step("cutting", fence_before=before, fence_at=self._source.endpoint.display)
         started = self._clock()
         try:
             checked = await self._silence_writers(started, before)
@@ -186,7 +187,10 @@ class Cutover:
             commands.append(("CONFIG", "SET", name, value))
         if self._fence is FenceMode.PAUSE:
             commands.append(("CLIENT", "UNPAUSE"))
-        failed = [reply for reply in await self._source.execute(commands) if isinstance(reply, ServerError)]
+        try:
+            failed = [reply for reply in await self._source.execute(commands) if isinstance(reply, ServerError)]
+        except ServerError as refused:
+            failed = [refused]
         if failed:
             raise Aborted(
                 f"the source could not be fenced: {failed[0].message}",
@@ -231,13 +235,11 @@ class Cutover:
             commands.append(("CLIENT", "UNPAUSE"))
         try:
             if self._source.closed:
-                async with await Connection.open(self._source.endpoint, client_name="valkeep-migrate") as again:
-                    replies = await again.pipeline(commands)
-            else:
-                replies = await self._source.pipeline(commands)
-            for reply in replies:
-                if isinstance(reply, ServerError):
-                    raise reply
+                self._source = await Connection.open(self._source.endpoint, client_name="valkeep-migrate")
+                self._opened = self._source
+            failed = [reply for reply in await self._source.pipeline(commands) if isinstance(reply, ServerError)]
+            if failed and await fence_before(self._source) != before:
+                raise failed[0]
         except ValkeepError as error:
             raise ValkeepError(
                 f"the cut-over was called off ({cause}), but the source could not be made writable again: {error.message}",
@@ -245,6 +247,9 @@ class Cutover:
                 definite=False,
                 code="VK-CUTOVER-UNFENCE",
             ) from error
+        finally:
+            if self._opened is not None:
+                await self._opened.close()
         self._state.step("attached", fence_before={})
 
     def _mark(self, name: str) -> None:

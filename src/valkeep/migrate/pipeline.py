@@ -105,6 +105,13 @@ class _Migration:
 
     async def _run(self) -> RunResult:
         options = self.options
+        left = StateFile(options.state_directory).read()
+        if left is not None and left.step == "cutting":
+            raise Refused(
+                f"a migration from {left.source} to {left.target} ended in the middle of its cut-over: the source may be fenced",
+                remedy="run `valkeep migrate abort` first: it makes the source writable, or says that the target was promoted",
+                code="VK-STATE-UNFINISHED",
+            )
         report = await self._preflight()
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(await self._open(options.source))

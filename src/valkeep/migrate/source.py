@@ -126,6 +126,8 @@ class SourceLink(asyncio.BufferedProtocol):
                     code="VK-SPOOL-WRITE",
                 )
             )
+        except Exception as error:  # noqa: BLE001 - a bug of ours must be told as one, and not as the source's fault
+            self._end(error)
 
     def eof_received(self) -> bool:
         return False
@@ -231,7 +233,7 @@ class SourceLink(asyncio.BufferedProtocol):
                     )
                 )
 
-    def _end(self, error: ValkeepError | None) -> None:
+    def _end(self, error: Exception | None) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
         if self._transport is not None:

@@ -28,7 +28,8 @@ FILE = "migration.json"
 @dataclass(frozen=True, slots=True)
 class MigrationState:
     """``step``: attaching → attached → cutting → promoted | aborted. ``source``, ``target``: URLs without secrets. ``target_before``: settings as found;
-    ``fence_before``: the source's values of the two parameters that the fence sets; ``pid``: of the Valkeep that wrote it."""
+    ``fence_before``: the values of the two parameters that the fence sets; ``fence_at``: where (the source, or its
+    primary); ``pid``: of the Valkeep that wrote it."""
 
     step: str
     source: str
@@ -37,6 +38,7 @@ class MigrationState:
     gateway: str = ""
     target_before: dict[str, str] = field(default_factory=dict)
     fence_before: dict[str, str] = field(default_factory=dict)
+    fence_at: str = ""
     schema: int = SCHEMA
 
 
