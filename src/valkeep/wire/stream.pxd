@@ -22,6 +22,7 @@ cdef class CommandScanner:
     cdef int[::1] _table
     cdef int[::1] _offsets
     cdef int[::1] _sizes
+    cdef long long[::1] _plain
     cdef const unsigned char[::1] _letters
     cdef int _multi
     cdef int _exec

@@ -25,6 +25,7 @@ is not held to proto-max-bulk-len, so sizes are limited only to what can't be me
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from valkeep.errors import LocalProtocolError, RemoteProtocolError
@@ -53,14 +54,15 @@ _REMEDY: Final = "the source's stream is damaged or is no replication stream: st
 
 
 class CommandScanner:
-    """Scan one source's stream. ``verbatim``: names (upper case) that may pass unseen; of ``CONFIG SET`` the first word counts.
+    """Scan one source's stream. ``verbatim``: names (upper case) that may pass unseen; of ``CONFIG SET`` the first word counts. ``plain``: names that may
+    with exactly so many words (``{b"SET": 3}``: a SET without options), and are stopped at otherwise.
 
     ``stop``: why ``scan`` returned. ``name``, ``argc``: of the command it stopped at (name in upper case). ``at_boundary``: the returned
     position is between two commands. ``boundary``: the last position of this call that was between two commands, −1 if none was.
     ``in_multi``: between MULTI and EXEC. ``commands``: whole commands that ``scan`` and ``finish`` have passed.
     """
 
-    def __init__(self, verbatim: frozenset[bytes]) -> None:
+    def __init__(self, verbatim: frozenset[bytes], plain: Mapping[bytes, int] | None = None) -> None:
         self.stop = NEED_MORE
         self.name = b""
         self.argc = 0
@@ -73,11 +75,13 @@ class CommandScanner:
         self._stops: list[int] = []
         self._multi = -1  # the index of this name, where it may pass
         self._exec = -1
-        names = sorted(verbatim)
+        words = dict.fromkeys(verbatim, 0) | dict(plain or {})
+        names = sorted(words)
         table, offsets, sizes = self._learn(names)
         self._table = table  # slot → 1 + index of a name, 0 = free
         self._offsets = offsets  # of a name in _letters
         self._sizes = sizes
+        self._plain = array("q", [words[name] for name in names] or [0])  # of a name: how many words it passes with, 0 = any
         self._letters = b"".join(names) + b"\0"
 
     def _learn(self, names: list[bytes]) -> tuple[array[int], array[int], array[int]]:
@@ -263,6 +267,8 @@ class CommandScanner:
                     if i == size:
                         found = entry
                 slot = (slot + 1) & _MASK
+            if found >= 0 and self._plain[found] > 0 and argc != self._plain[found]:
+                found = -1
             if found < 0:
                 self.name = bytes(data[at : at + size]).upper()
                 self.argc = argc

@@ -81,8 +81,8 @@ class Wanted:
 class StreamTransform:
     """Translate one source's stream for one target format; see the module's head.
 
-    ``source_version``: (major, minor), and ``valkey``: whether it is one, decide which commands can be new. ``lost_fields``: keys that lost fields in the snapshot
-    (drop-field). Feed it with ``feed``; when ``wants`` is not None, satisfy it with ``supply`` before feeding again.
+    ``source_version``: (major, minor), and ``valkey``: whether it is one, decide which commands can be new. ``lost_fields``: keys that lost fields
+    in the snapshot (drop-field). Feed it with ``feed``; when ``wants`` is not None, satisfy it with ``supply`` before feeding again.
     """
 
     def __init__(
@@ -104,8 +104,9 @@ class StreamTransform:
         self.acknowledge = False  # the source asked for an ACK (GETACK); the caller answers and clears it
         self._attended = 0
         self.lost_fields = lost_fields if lost_fields is not None else MaybeSet()
-        self._source_version = source_version
-        self._scanner = CommandScanner(commands.verbatim(source_version, target), commands.plain(source_version, target))
+        self._scanner = CommandScanner(
+            commands.verbatim(source_version, target, valkey=valkey), commands.plain(source_version, target, valkey=valkey)
+        )
         self._copies: dict[Place, Copy] = {}
 
     @property
