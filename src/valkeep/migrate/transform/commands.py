@@ -149,11 +149,6 @@ def plain(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool
     return {} if b"SET" in verbatim(source_version, target, valkey=valkey) else {b"SET": 3}
 
 
-def plain(verbatim: frozenset[bytes]) -> dict[bytes, int]:
-    """Names that pass with just so many words although they are not in ``verbatim``: their new options need more. So a long value streams through."""
-    return {} if b"SET" in verbatim else {b"SET": 3}
-
-
 def _known(target: TargetFormat) -> tuple[int, int]:
     """The newest command table that is not newer than the target."""
     return max(version for version in VALKEY_COMMANDS if version <= target.version[:2])
