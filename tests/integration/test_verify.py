@@ -8,6 +8,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -552,3 +554,19 @@ def test_a_user_without_psync_is_refused_with_a_remedy(server: Server, client: C
         bounded(job())
     assert "+psync" in refused.value.remedy
     assert refused.value.exit_code is ExitCode.NOT_RUN
+
+
+def test_the_command_ends_with_3_when_its_worker_is_killed(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1", rdb_key_save_delay=20000)
+    for node in (a, b):
+        fill(client(node))
+    words = [sys.executable, "-m", "valkeep", "migrate", "verify", "--source", a.endpoint, "--target", b.endpoint]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: bool(client(b).info("replication")["connected_slaves"]))
+        (worker,) = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        assert b"main" in Path(f"/proc/{worker}/cmdline").read_bytes()
+        os.kill(worker, signal.SIGKILL)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == int(ExitCode.UNKNOWN)
+    assert "verdict    unknown" in out
+    assert "killed by signal 9" in out

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valkeep.client.endpoint import TLS, Endpoint, Secret
-from valkeep.errors import ConnectionLost, ExitCode, Refused, RemoteProtocolError
+from valkeep.errors import ConnectionLost, ExitCode, Refused, RemoteProtocolError, ServerError
 from valkeep.migrate.verify import Comparison, Difference
 from valkeep.migrate.verify.explain import explain
 from valkeep.migrate.verify.found import Found
 from valkeep.migrate.verify.judge import Seen, judge
 from valkeep.migrate.verify.lines import endpoint_from, endpoint_to, error_from, error_to
+from valkeep.migrate.verify.look import seen_before_7
 from valkeep.migrate.verify.side import libraries, partitions_for
 from valkeep.migrate.verify.written import Written
 from valkeep.wire import resp
@@ -323,3 +324,13 @@ def test_all_differences_are_kept_for_a_repair_and_some_for_people(tmp_path: Pat
 
 def test_partitions_grow_with_the_keys_and_stay_few() -> None:
     assert [partitions_for(keys) for keys in (0, 1_000_000, 1_000_001, 10**7, 10**12)] == [4, 4, 8, 64, 256]
+
+
+def test_an_expiry_before_7_is_made_of_time_and_pttl() -> None:
+    payload = dump_payload(Record(0, b"k", -1, KIND_STRING, b"v"), DIALECT_REDIS, 9)
+    assert seen_before_7(payload, [[b"1900000000", b"5999"], 1000]) == Seen(payload, 1_900_000_001_005, 2)
+    assert seen_before_7(payload, [[b"1900000000", b"5999"], -1]) == Seen(payload, -1, 0)
+    assert seen_before_7(None, [[b"1900000000", b"5999"], -2]) is None
+    assert seen_before_7(payload, [[b"1900000000", b"5999"], -2]) is None  # it expired between the two
+    with pytest.raises(Refused, match="NOPERM"):
+        seen_before_7(payload, ServerError("NOPERM", "no"))

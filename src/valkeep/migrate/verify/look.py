@@ -16,7 +16,7 @@ from valkeep.errors import Refused, ServerError
 from valkeep.migrate.verify.judge import Seen
 from valkeep.migrate.verify.written import Key
 
-__all__ = ["Eye", "Looked"]
+__all__ = ["Eye", "Looked", "seen_before_7"]
 
 BUDGET = 16 << 20  # bytes of values in one read
 BATCH = 500  # keys in one read
@@ -76,7 +76,7 @@ class Eye:
             seen = [_seen(payload, expiry, 0) for payload, expiry in replies]
         else:
             replies = await self._by_database(keys, _ask_before_7)
-            seen = [_seen_before_7(payload, executed) for payload, _, _, _, executed in replies]
+            seen = [seen_before_7(payload, executed) for payload, _, _, _, executed in replies]
         return Looked(seen, await self.clock())
 
     async def clock(self) -> int:
@@ -148,7 +148,8 @@ def _seen(payload: Any, expiry: Any, tolerance: int) -> Seen | None:
     return Seen(payload, expiry, tolerance if expiry >= 0 else 0)
 
 
-def _seen_before_7(payload: Any, executed: Any) -> Seen | None:
+def seen_before_7(payload: Any, executed: Any) -> Seen | None:
+    """From the replies to DUMP and to ``MULTI; TIME; PTTL; EXEC``."""
     if isinstance(executed, ServerError) or not isinstance(executed, list):
         return _seen(payload, executed, 0)
     (seconds, micros), left = executed
