@@ -273,7 +273,8 @@ class Gateway:
                     self.ledger,
                     self.options.spool,
                     secrets.token_hex(20),
-                    source_version=_commands_of(info, target),
+                    source_version=info.version if info.kind == "valkey" else info.redis_version,
+                    valkey=info.kind == "valkey",
                     source_offset=offset,
                     spool_limit=self.options.spool_limit,
                     on_wanted=lambda channel, wanted: self._spawn(self._copier.satisfy(channel, wanted), "copy"),
@@ -416,10 +417,3 @@ class Gateway:
         total = sum(self.source_info.keys.values()) if self.source_info is not None else 0
         length = self._source.length if self._source is not None else 0
         return Progress(now, "snapshot", keys=channel.keys, bytes=channel.snapshot_bytes, total_keys=total, total_bytes=length)
-
-
-def _commands_of(info: ServerInfo, target: TargetFormat) -> tuple[int, ...]:
-    """The Redis version whose commands the source may replicate. A Valkey says 7.2.4 whatever it is; what it has beyond that (SET IFEQ since 8.1, field TTLs
-    since 9.0), a target that is not older has too, and for an older one every name that is new in Redis gets a look."""
-    newer = info.kind == "valkey" and info.version[:2] > target.version[:2]
-    return (8, 4) if newer else info.redis_version
