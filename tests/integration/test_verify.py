@@ -570,3 +570,24 @@ def test_the_command_ends_with_3_when_its_worker_is_killed(server: Server, clien
     assert process.returncode == int(ExitCode.UNKNOWN)
     assert "verdict    unknown" in out
     assert "killed by signal 9" in out
+
+
+def test_a_target_that_denies_psync_is_read_by_scan(server: Server, client: Client) -> None:
+    a, b = server("redis-8.0"), server("valkey-9.1")
+    for node in (a, b):
+        fill(client(node))
+    client(b).execute_command("ACL", "SETUSER", "managed", "on", ">pw", "+@all", "~*", "-psync", "-sync")
+    target = Endpoint("127.0.0.1", b.port, username="managed", password=Secret("pw"))
+
+    async def job() -> list[Comparison]:
+        async with Verifier(endpoint(a), target) as verifier:
+            results = [await verifier.full()]
+            client(b, db=3).pexpireat("ttl", FAR + 1)
+            client(b).set("one more", 1)
+            client(b).lset("list:3", 0, "other")
+            return [*results, await verifier.full()]
+
+    valid, invalid = bounded(job())
+    assert (valid.verdict, valid.keys_target) == ("valid", 51)
+    assert "SCAN" in " ".join(valid.notes)
+    assert (invalid.verdict, invalid.missing, invalid.extra, invalid.different) == ("invalid", 0, 1, 2)

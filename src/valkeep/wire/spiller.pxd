@@ -10,6 +10,7 @@ cdef class Spiller(Digester):
     cdef readonly list names
     cdef readonly list libraries
     cdef readonly long long stream_database
+    cdef readonly long long forced_expiry
     cdef unsigned long long _mask
     cdef int _policy
     cdef bytes _name
@@ -21,6 +22,7 @@ cdef class Spiller(Digester):
     cdef unsigned char[::1] _bytes
     cpdef void aux(self, bytes name, bytes value) except *
     cpdef void function(self, bytes code) except *
+    cpdef void place(self, unsigned long long database, long long expire_ms) except *
     cpdef void begin_key(self, bytes key, long long expire_ms, int kind, int freq, long long idle) except *
     cpdef void field(self, bytes name, bytes value, long long expire_ms) except *
     @cython.locals(before=cython.longlong)

@@ -32,6 +32,7 @@ class Spiller(Digester):
         self.names = [bytearray() for _ in range(partitions)]
         self.libraries: list[bytes] = []
         self.stream_database = 0
+        self.forced_expiry = -2  # -2: take the expiry that the decoder tells; else this one (a payload has none of its own)
         self._mask = partitions - 1
         self._policy = field_ttl
         self._name = b""
@@ -50,7 +51,14 @@ class Spiller(Digester):
         self.libraries.append(code)
         Digester.function(self, code)
 
+    def place(self, database: int, expire_ms: int) -> None:
+        """The payloads decoded from here on belong to a key of that database with that expiry (-1: none)."""
+        self.database = database
+        self.forced_expiry = expire_ms
+
     def begin_key(self, key: bytes, expire_ms: int, kind: int, freq: int, idle: int) -> None:
+        if self.forced_expiry != -2:
+            expire_ms = self.forced_expiry
         self._name = key
         self._expiry = expire_ms
         self._first = -1

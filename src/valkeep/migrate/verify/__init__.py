@@ -64,6 +64,9 @@ partitions are compared one at a time, and names are read only of partitions wit
 snapshot, so that two cores are used; both compare half of the partitions. They speak JSON lines over their standard streams, and
 passwords come that way only. ``PSYNC`` makes each server fork once, which is said before it happens.
 
+**Where PSYNC is denied** (managed services) the target is read by SCAN and DUMP (`scan.py`); the report says so. The source's stream can't be
+done without: a source that denies PSYNC is refused.
+
 **Tolerances.** A source before 7.0 has no PEXPIRETIME: when a key is *looked at again* its expiry is TIME + PTTL, read in one MULTI, and 2 ms of
 difference are accepted (rows of snapshots are exact). Not compared: LRU and LFU data, a consumer's seen and active time, the delivery time of
 pending entries, encodings.

@@ -79,6 +79,10 @@ class Eye:
             seen = [seen_before_7(payload, executed) for payload, _, _, _, executed in replies]
         return Looked(seen, await self.clock())
 
+    async def select(self, database: int) -> None:
+        """For the owner of the connection, who shares it with this eye."""
+        await self._by_database([(database, b"")], lambda _key: [("PING",)])
+
     async def clock(self) -> int:
         try:
             seconds, micros = await self._connection.call("TIME")

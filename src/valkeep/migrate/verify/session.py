@@ -62,6 +62,7 @@ class Session:
         self._found = Found(self._directory)
         self._counts: dict[str, Any] = {}
         self._notes: list[str] = []
+        self._scanned = False  # the target was read by SCAN
         self._connections: list[Connection] = []
 
     # ------------------------------------------------------------------------------------------------------------ set-up
@@ -157,6 +158,8 @@ class Session:
             mark = await self._see_source.offset()
             mine = await follower.snapshot
             done = await theirs
+            if self._scanned:
+                mark = await self._see_source.offset()
         except BaseException:
             await self._new_side()
             follower.raise_broken()
@@ -167,7 +170,7 @@ class Session:
         await follower.tracked(mark)
         written = follower.written
         self._write_digests(written, key, partitions)
-        final = exact and not written.scripts and not hides
+        final = exact and not written.scripts and not hides and not self._scanned
         counts = await self._compare(partitions, deadline, final)
         self._counts["expired"] += counts.get("expired", 0)
         self._counts |= {
@@ -216,6 +219,12 @@ class Session:
             heard = await side.hear()
             if heard["say"] == "error":
                 raise error_from(heard)
+            if heard["say"] == "denied":
+                self._scanned = True
+                self._notes.append("the target denies PSYNC: it was read by SCAN and DUMP, key by key, which is slower")
+                self._say("note", level="warning", text=self._notes[-1])
+                side.ask("scan")
+                return asyncio.create_task(self._target_done(side)), least
             offset: int = heard["offset"]
             # a primary without a backlog takes a new id for its first replica, which is us: that snapshot is surely a new one
             fresh = heard["replid"] == info.replid and offset >= least
@@ -404,6 +413,6 @@ class Session:
             looked_again=settler.looked,
             rounds=settler.rounds,
             repaired=counts["repaired"],
-            notes=tuple(notes),
+            notes=tuple(dict.fromkeys(notes)),
             memory_bytes=peak_memory() + counts.get("memory", 0),
         )

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from valkeep.errors import ValkeepError
-from valkeep.wire.rdb.decode import Decoder
+from valkeep.wire.rdb.decode import Decoder, decode_payload
 from valkeep.wire.spiller import Spiller, policy
 
 __all__ = ["Snapshot", "Spill", "names_path", "partitions_for", "read_snapshot", "rows_path", "written_path"]
@@ -68,6 +68,20 @@ class Spill:
         self._decoder.feed(data)
         self.bytes += len(data)
         self._flush(FLUSH)
+
+    def payload(self, database: int, key: bytes, expire_ms: int, payload: bytes) -> None:
+        """One key as DUMP and PEXPIRETIME showed it, in place of a snapshot's record."""
+        self.spiller.place(database, expire_ms)
+        decode_payload(payload, self.spiller, key)
+        self.bytes += len(payload)
+
+    def settled(self) -> None:
+        """Write away what fills its buffers."""
+        self._flush(FLUSH)
+
+    def finish_payloads(self) -> None:
+        """No more payloads come."""
+        self._flush(0)
 
     def _flush(self, least: int) -> None:
         for buffers, files in ((self.spiller.rows, self._rows), (self.spiller.names, self._names)):

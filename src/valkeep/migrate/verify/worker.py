@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from valkeep.errors import ExitCode, ValkeepError
+from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.verify.lines import Line, Mouth, endpoint_from, pack, unpack
 from valkeep.migrate.verify.result import Comparison, Difference
 
@@ -26,26 +26,38 @@ async def _side(mouth: Mouth) -> None:
     from valkeep.migrate.verify.compare import compare_partitions
     from valkeep.migrate.verify.link import Link
     from valkeep.migrate.verify.memory import peak_memory
+    from valkeep.migrate.verify.scan import read_by_scan
     from valkeep.migrate.verify.side import read_snapshot
 
     asked: Line = {}
     link: Link | None = None
+
+    def progress(keys: int, size: int) -> None:
+        mouth.say("progress", keys=keys, bytes=size)
+
     async for line in mouth.asked_or_gone():
         try:
             if line["do"] == "snapshot":
                 asked = line
-                link = await Link.open(endpoint_from(line["endpoint"]))
-                mouth.say("fork", replid=link.replid, offset=link.offset)
+                try:
+                    link = await Link.open(endpoint_from(line["endpoint"]))
+                except Refused as error:
+                    if "replicate" not in error.message:
+                        raise
+                    mouth.say("denied", reason=error.message)
+                else:
+                    mouth.say("fork", replid=link.replid, offset=link.offset)
             elif line["do"] == "drop" and link is not None:
                 await link.close()
             elif line["do"] == "go" and link is not None:
                 directory, key = Path(asked["directory"]), unpack(asked["key"])
-
-                def progress(keys: int, size: int) -> None:
-                    mouth.say("progress", keys=keys, bytes=size)
-
                 done = await read_snapshot(link.snapshot(), directory, "target", key, asked["partitions"], asked["mode"], progress)
                 await link.close()
+                mouth.say("done", keys=done.keys, bytes=done.bytes, functions=done.functions, memory=peak_memory())
+            elif line["do"] == "scan":
+                directory, key = Path(asked["directory"]), unpack(asked["key"])
+                server = endpoint_from(asked["endpoint"])
+                done = await read_by_scan(server, directory, "target", key, asked["partitions"], asked["mode"], progress)
                 mouth.say("done", keys=done.keys, bytes=done.bytes, functions=done.functions, memory=peak_memory())
             elif line["do"] == "compare":
                 directory = Path(line["directory"])
