@@ -17,6 +17,7 @@ Barrier = Callable[[int], Awaitable[None]]
 PATIENCE = 60.0  # seconds that a replica may lag before the wait is given up
 STILL = 0.3  # seconds that a target behind a gateway must have stood still …
 LONG_ENOUGH = 2.0  # … or this long under steady writes
+SHORT = 0.02  # and before each later look
 
 
 class StandaloneBarrier:
@@ -27,6 +28,7 @@ class StandaloneBarrier:
         self.exact = exact
         self.how = how
         self._wait = wait
+        self._stood = False
 
     @classmethod
     async def between(cls, source: Connection, target: Connection) -> StandaloneBarrier:
@@ -48,8 +50,11 @@ class StandaloneBarrier:
     async def __call__(self, offset: int) -> None:
         if self._wait == "native":
             await self._reach(offset)
-        elif self._wait == "foreign":
+        elif self._wait == "foreign" and not self._stood:
             await self._stand_still()
+            self._stood = True
+        elif self._wait == "foreign":
+            await asyncio.sleep(SHORT)  # what still differs then is looked at again, for seconds
 
     async def _applied(self) -> int:
         info = parse_info(await self._target.call("INFO", "replication"))
