@@ -65,6 +65,10 @@ def run(
     fence: Annotated[
         str, typer.Option(metavar="pause|direct|external", help="How writers are kept out; default: what the source permits.")
     ] = "",
+    hold: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="How long to wait for a person when something cannot be sent, until the move ends."),
+    ] = 300.0,
     listen: Listen = "",
     announce: Annotated[str, typer.Option(metavar="HOST:PORT", help="What the target is told to connect to, behind NAT.")] = "",
     allow: Allow = None,
@@ -107,6 +111,7 @@ def run(
         announce=_address(announce, "--announce") if announce else None,
         allow=frozenset(allow or ()),
         lease_ms=lease,
+        hold_seconds=hold,
         fence=_one_of(FenceMode, fence, "--fence") if fence else None,
         gateway_tls=_gateway_tls(gateway_cert, gateway_key),
         source_primary=endpoint(source_primary, source_password_file, source_password_env) if source_primary else None,
@@ -253,16 +258,15 @@ async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: 
     if running is not None:
         return list(running["done"])
     with Lock(directory):
+        remove_socket(directory)
+        sweep(directory)
         file = StateFile(directory)
         found = file.read()
         if found is not None and found.fence_at:  # a source that is a replica is fenced at its primary
             where = Endpoint.parse(found.fence_at)
             source = replace(source, host=where.host, port=where.port)
         async with await Connection.open(source) as here, await Connection.open(target) as there:
-            done = await protocol.abort(here, there, file, force=force)
-        remove_socket(directory)
-        sweep(directory)
-        return done
+            return await protocol.abort(here, there, file, force=force)
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
 from valkeep.errors import ExitCode, Refused, ServerError, ValkeepError
-from valkeep.report.events import Emit, Phase
+from valkeep.report.events import Emit, Note, Phase
 
 if TYPE_CHECKING:
     from valkeep.migrate.state import MigrationState, StateFile
@@ -132,6 +132,8 @@ class Cutover:
         except asyncio.CancelledError:
             await asyncio.wait({work})
             work.result()
+            text = "stopped after the point of no return: the cut-over is complete, the target is the primary and the source refuses writes"
+            self._emit(Note(self._clock(), "warning", text))
             raise
 
     async def _silence_writers(self, started: float, before: dict[str, str]) -> int:
