@@ -35,10 +35,17 @@ COPY_TIMEOUT = 60.0
 
 class Copier:
     """Satisfies what channels want, over a connection of its own. ``source_version``: the Redis version that the source claims; ``moved``: called whenever a
-    channel has gone on."""
+    channel has gone on; ``patience``: seconds that a hold may last until it is an error (None: for ever, somebody watches)."""
 
     def __init__(
-        self, source: Endpoint, policy: FieldTtl, ledger: Ledger, emit: Emit, clock: Callable[[], float], moved: Callable[[], None]
+        self,
+        source: Endpoint,
+        policy: FieldTtl,
+        ledger: Ledger,
+        emit: Emit,
+        clock: Callable[[], float],
+        moved: Callable[[], None],
+        patience: float | None,
     ) -> None:
         self.source_version: tuple[int, ...] = ()
         self._source = source
@@ -47,6 +54,7 @@ class Copier:
         self._emit = emit
         self._clock = clock
         self._moved = moved
+        self._patience = patience
         self._connection: Connection | None = None
         self._reading = asyncio.Lock()
 
@@ -57,9 +65,12 @@ class Copier:
     async def satisfy(self, channel: Channel, wanted: Wanted) -> None:
         """Fetch what the channel waits for; where that does not help, say so and try again: the cause may go away."""
         told = ""
+        since = self._clock()
         if wanted.hold is not None:
             told = self._tell_hold(wanted, wanted.hold.why, wanted.hold.remedy)
         while channel.wanted is wanted:
+            if wanted.hold is not None and self._impatient(wanted, since):
+                raise Refused(f"nothing more can be sent: {wanted.hold.why}", remedy=wanted.hold.remedy, code="VK-HELD")
             if not wanted.places:
                 return
             try:
@@ -76,6 +87,12 @@ class Copier:
             self._moved()
             await asyncio.sleep(0)
         self._moved()
+
+    def _impatient(self, wanted: Wanted, since: float) -> bool:
+        """Whether to give up: at once where trying again cannot help, else when a hold has lasted too long."""
+        if self._patience is None:
+            return False
+        return not wanted.places or self._clock() - since > self._patience
 
     def _tell_hold(self, wanted: Wanted, why: str, remedy: str) -> str:
         key = wanted.places[0][1] if wanted.places else None

@@ -52,7 +52,8 @@ BACKLOG_BYTES = 64 << 20
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
     """``source``: whom to replicate. ``formats``: one channel each. ``listen``: (host, port), port 0: any free one. ``allow``: addresses that may attach
-    (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds)."""
+    (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds). ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway
+    ends with it (None: for ever)."""
 
     source: Endpoint
     formats: tuple[TargetFormat, ...]
@@ -62,6 +63,7 @@ class GatewayOptions:
     spool: Path
     spool_limit: int = 0
     backlog: int = BACKLOG_BYTES
+    hold_seconds: float | None = None
     password: Secret | None = None
     username: str = "default"
     tls: ssl.SSLContext | None = field(default=None, compare=False)
@@ -85,7 +87,7 @@ class Gateway:
         self._clock = clock
         self._source: SourceLink | None = None
         self._admin: Connection | None = None
-        self._copier = Copier(options.source, options.field_ttl, ledger, emit, clock, self._progress_made)
+        self._copier = Copier(options.source, options.field_ttl, ledger, emit, clock, self._progress_made, options.hold_seconds)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None

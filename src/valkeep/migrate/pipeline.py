@@ -408,6 +408,7 @@ class _Migration:
             password=found.password,
             username=found.username,
             tls=options.gateway_tls if found.tls_replication else None,
+            hold_seconds=options.hold_seconds,
         )
 
     def _verifier(self, gateway: Gateway, spool: Path) -> Verifier:
