@@ -97,7 +97,15 @@ class StateFile:
 
 
 def default_directory(source: str, target: str) -> Path:
-    """Where a migration between these two (URLs without secrets) keeps its state: below XDG_STATE_HOME, one folder a pair."""
+    """Where a migration between these two (URLs without secrets) keeps its state: below XDG_STATE_HOME, one folder a pair of host:port.
+
+    Scheme, user and database do not count: `cutover` and `abort` find the folder whether or not they were given a password.
+    """
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")  # noqa: PTH118, PTH111
-    name = hashlib.sha256(f"{source}\n{target}".encode()).hexdigest()[:12]
+    name = hashlib.sha256(f"{_server(source)}\n{_server(target)}".encode()).hexdigest()[:12]
     return Path(home) / "valkeep" / name
+
+
+def _server(url: str) -> str:
+    """The host:port of a URL."""
+    return url.rpartition("//")[2].rpartition("@")[2].partition("/")[0]
