@@ -234,7 +234,9 @@ class StreamTransform:
             return commands.translate(name, args, situation)
         except ValkeepError as error:  # a payload that the target cannot take, or that is damaged
             keys = keys_of(args, self.database)
-            return Hold(error.message, error.remedy, () if keys is None else keys.written)
+            places = () if keys is None else keys.written
+            where = f"key {places[0][1]!r} in database {places[0][0]}: " if places else ""
+            return Hold(where + error.message, error.remedy, places)
         except (IndexError, ValueError) as error:
             return Hold(
                 f"{name.decode('ascii', 'replace')} at source offset {start} has arguments that Valkeep does not understand ({error})",
