@@ -114,7 +114,9 @@ def _whole(outcome: Rehearsal, recording: Recording) -> Panel:
         if name in own and end - start > 0.1
     ]
     end_of_move = next((end for name, _, end in outcome.phases if name == "move"), outcome.elapsed)
-    spans += spans_between(outcome.moved.timeline, end_of_move, tone="target", least=0.15)
+    steps = outcome.moved.timeline
+    cut = next((at for at, (step, _) in enumerate(steps) if step in ("pause", "fence")), len(steps))
+    spans += spans_between(steps[:cut], steps[cut][1] if cut < len(steps) else end_of_move, tone="target", least=0.15)
     spans += [
         _band(outcome, "write pause", outcome.write_pause.start, outcome.write_pause.end),
         _band(outcome, "failover gap", outcome.failover_gap.start, outcome.failover_gap.end),

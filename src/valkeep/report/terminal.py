@@ -104,11 +104,11 @@ class Dashboard:
         """(label, text) for each line that has something to say now."""
         rows: list[tuple[str, str]] = []
         if self.progress is not None:
-            rows.append(("copied", self._progress(self.progress)))
+            rows.append(("compared" if self.progress.phase.startswith("verify") else "copied", self._progress(self.progress)))
         if self.lag is not None:
             in_ms = f", {self.lag.milliseconds:.1f} ms" if self.lag.milliseconds is not None else ""
             rows.append(("lag", f"{_bytes(self.lag.bytes)}{in_ms}"))
-        if self.rate is not None:
+        if self.rate is not None and self.rate.acked:
             rows.append(("writers", f"{self.rate.per_second:,.0f} acked/s by the {self.rate.node}, {self.rate.acked:,} in all"))
         if self.ledger:
             rows.append(("ledger", f"{self.ledger:,} changed or refused"))
