@@ -70,7 +70,7 @@ class ScriptedPrimary:
 
     ``framing``: ``"mark"`` or ``"length"``. ``chunk``: bytes written at once (0: as they are given). ``info``: lines of INFO that differ from a Redis 8.4.
     ``copied``: keys that were asked for; ``acked``: the last ACK; ``unknown``: commands nobody expected here. Clearing ``answers`` keeps back
-    answers about keys until it is set again.
+    answers about keys until it is set again; clearing ``second_half`` stops in the middle of the snapshot.
     """
 
     def __init__(
@@ -96,6 +96,8 @@ class ScriptedPrimary:
         self.port = 0
         self.answers = asyncio.Event()
         self.answers.set()
+        self.second_half = asyncio.Event()
+        self.second_half.set()
         self._heard = asyncio.Event()
         self._replica: asyncio.StreamWriter | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -110,6 +112,7 @@ class ScriptedPrimary:
 
     async def __aexit__(self, *_: object) -> None:
         self.answers.set()
+        self.second_half.set()
         assert self._server is not None
         self._server.close()
         await self.hang_up()
@@ -237,7 +240,10 @@ class ScriptedPrimary:
             data = head + b"$EOF:" + MARK + b"\r\n" + self.snapshot + MARK
         else:
             data = head + b"$%d\r\n" % len(self.snapshot) + self.snapshot
-        await self._write(writer, data, self.chunk)
+        middle = len(head) + len(self.snapshot) // 2
+        await self._write(writer, data[:middle], self.chunk)
+        await self.second_half.wait()
+        await self._write(writer, data[middle:], self.chunk)
         self._replica = writer
 
 

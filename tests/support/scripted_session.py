@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -55,11 +55,11 @@ def read(connection: Connection, request: str | tuple[str | bytes | int, ...], l
 class ScriptedSession:
     """``with ScriptedSession(node, "valkey-8.1", policy, snapshot) as session``: the target has loaded the snapshot and follows the stream.
 
-    ``attach=False``: the target is not attached, ``primary`` and ``gateway`` run. Leaving detaches the target and leaves its data.
+    ``early``: the target is attached in the middle of the snapshot. Leaving detaches the target and leaves its data.
     """
 
     def __init__(
-        self, target: Process, spec: str, policy: str, primary: ScriptedPrimary, *, attach: bool = True, databases: int = 16
+        self, target: Process, spec: str, policy: str, primary: ScriptedPrimary, *, early: bool = False, databases: int = 16
     ) -> None:
         self.target = target
         self.policy = FieldTtl(policy)
@@ -70,7 +70,7 @@ class ScriptedSession:
         self.events: list[Event] = []
         self.gateway: Gateway
         self.chunk = 0  # of what a test sends
-        self._attach = attach
+        self._early = early
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted session", daemon=True)
         self._stack = AsyncExitStack()
@@ -109,10 +109,19 @@ class ScriptedSession:
         options = GatewayOptions(source, (self.format,), self.policy, ("127.0.0.1", 0), frozenset({"127.0.0.1"}), Path(spool))
         self._watch_ledger()
         self.gateway = await stack.enter_async_context(Gateway(options, self.ledger, self.events.append, loop.time))
-        await self.gateway.snapshot_taken()
-        if self._attach:
+        if self._early:
+            self.primary.second_half.clear()
+            await self.gateway.resynced()
             await loop.run_in_executor(None, self.attach)
-            await self.gateway.online(self.gateway.channels[0])
+            async with asyncio.timeout(PATIENCE):
+                while not self.gateway.links or self.gateway.links[0].state != "snapshot":
+                    await asyncio.sleep(0.01)
+            self.primary.second_half.set()
+            await self.gateway.snapshot_taken()
+        else:
+            await self.gateway.snapshot_taken()
+            await loop.run_in_executor(None, self.attach)
+        await self.gateway.online(self.gateway.channels[0])
 
     def _watch_ledger(self) -> None:
         record = self.ledger.record
@@ -136,6 +145,28 @@ class ScriptedSession:
     def play(self, data: bytes, *, chunk: int | None = None) -> None:
         """Send it, and return when the target has applied it."""
         self.drain(self.send(data, chunk=chunk))
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Return when it holds."""
+
+        async def holds() -> None:
+            while not condition():
+                await asyncio.sleep(0.005)
+
+        self.run(holds())
+
+    def in_loop(self, call: Callable[[], object]) -> None:
+        """Run a plain call in the session's loop."""
+
+        async def run() -> None:
+            call()
+
+        self.run(run())
+
+    @property
+    def acknowledged(self) -> int:
+        """Our offset that the target said it has applied."""
+        return max((link.acknowledged for link in self.gateway.links), default=-1)
 
     def drain(self, offset: int) -> None:
         self.run(self.gateway.drained(offset))
