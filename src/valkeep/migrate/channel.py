@@ -82,6 +82,7 @@ class Channel:
         self._buffer = bytearray()
         self._held: Spool | None = None
         self._held_read = 0
+        self._own_tail = 0
         self._marks_source = [source_offset]
         self._marks_own = [source_offset]
 
@@ -103,6 +104,11 @@ class Channel:
     @property
     def ends(self) -> int:
         return self.stream.end
+
+    @property
+    def said(self) -> int:
+        """Our offset behind the last thing that the source said: what follows is our own (GETACK, PING)."""
+        return self.stream.end - self._own_tail
 
     @property
     def writes(self) -> int:
@@ -203,18 +209,22 @@ class Channel:
         return True
 
     def insert(self, command: bytes) -> bool:
-        """Put a command of our own (PING, GETACK) into the stream; False when the stream is within a command or a transaction just now."""
+        """Put a command of our own (GETACK) into the stream; False when the stream is within a command or a transaction just now.
+
+        ``covering`` does not count it: what the source sent had its effect before.
+        """
         if self._translator is None or not self._translator.at_boundary:
             return False
         self.stream.append(command)
-        self._mark()
+        self._own_tail += len(command)
         return True
 
     def keep_alive(self) -> None:
         """Say something, so that no target believes us dead: a PING, or a bare newline within a transaction (which a Valkey counts and skips)."""
         if self._translator is not None and self._translator.between_commands:
-            self.stream.append(PING if self._translator.at_boundary else b"\n")
-            self._mark()
+            command = PING if self._translator.at_boundary else b"\n"
+            self.stream.append(command)
+            self._own_tail += len(command)
 
     def take_acknowledge(self) -> bool:
         """Whether the source asked for an ACK since the last call."""
@@ -247,6 +257,7 @@ class Channel:
             consumed, out = translator.feed(self._buffer, self.source_offset)
             if len(out):
                 self.stream.append(out)
+                self._own_tail = 0
             if isinstance(out, memoryview):
                 out.release()
             if consumed:

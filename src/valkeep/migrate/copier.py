@@ -77,7 +77,7 @@ class Copier:
                 channel.supply(await self._fetch(wanted.places))
             except Refused as error:
                 if error.message != told:
-                    told = self._tell_hold(wanted, error.message, error.remedy)
+                    told = self._tell_hold(wanted, error.message, f"{error.remedy}; the stream then goes on by itself")
                     wanted = channel.wanted = replace(wanted, hold=Hold(error.message, error.remedy, wanted.places))
                 await asyncio.sleep(HOLD_RETRY_SECONDS)
             except ConnectionLost as error:

@@ -52,7 +52,8 @@ BACKLOG_BYTES = 64 << 20
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
     """``source``: whom to replicate. ``formats``: one channel each. ``listen``: (host, port), port 0: any free one. ``allow``: addresses that may attach
-    (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds). ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway
+    (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds).
+    ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway
     ends with it (None: for ever)."""
 
     source: Endpoint
@@ -83,6 +84,8 @@ class Gateway:
         self.source_info: ServerInfo | None = None
         self.address: tuple[str, int] = options.listen
         self.snapshot_seconds = 0.0
+        self.failed_syncs = 0  # full syncs in a row that a target began and did not finish
+        self.departure = ""  # why the last link ended
         self._emit = emit
         self._clock = clock
         self._source: SourceLink | None = None
@@ -252,6 +255,14 @@ class Gateway:
                 self._progress.clear()
                 await self.beside(self._progress.wait())
 
+    @property
+    def departing(self) -> bool:
+        return self._departing
+
+    def fail(self, error: BaseException) -> None:
+        """End the gateway's work with this reason: whoever waits ``beside`` it gets it."""
+        self._fail(error)
+
     def expect_departure(self) -> None:
         """Targets will leave from now on, and that is as it should be."""
         self._departing = True
@@ -310,17 +321,11 @@ class Gateway:
     def _accept(self) -> TargetLink:
         password = self.options.password
         conversation = psync.PrimarySide(password=password.reveal() if password is not None else None, username=self.options.username)
-        link = TargetLink(conversation, self._attach, self._detached, self._acknowledged_more)
+        link = TargetLink(conversation, self._attach, self._detached, self._acknowledged_more, self.options.allow)
         self.links.append(link)
         return link
 
     def _attach(self, link: TargetLink, version: tuple[int, ...]) -> Channel:
-        if link.address not in self.options.allow:
-            raise Refused(
-                f"{link.address} is not one of the targets ({', '.join(sorted(self.options.allow))})",
-                remedy="name it: --allow ADDRESS",
-                code="VK-NOT-ALLOWED",
-            )
         if not self.channels:
             raise Refused("the source has not begun its snapshot yet", remedy="the target tries again by itself", code="VK-NOT-READY")
         spoken = version[:2] or (7, 2)
@@ -345,6 +350,11 @@ class Gateway:
     def _detached(self, link: TargetLink, reason: str) -> None:
         if link in self.links:
             self.links.remove(link)
+        if link.channel is not None:
+            self.failed_syncs = 0 if link.sent >= 0 else self.failed_syncs + 1
+            self.departure = reason
+        elif link.refused:
+            self.departure = link.refused
         if link.channel is not None and not self._closing:
             level = "info" if self._departing else "warning"
             self._emit(Note(self._clock(), level, f"target {link.peer} left at offset {link.acknowledged}: {reason}"))
@@ -353,6 +363,8 @@ class Gateway:
         self._progress.set()
 
     def _acknowledged_more(self, link: TargetLink) -> None:
+        if link.online and link.acknowledged < 0 and link.channel is not None:
+            link.channel.insert(GETACK)  # loaded from a known length, it would say so at its next full second only
         asked = self._acknowledging.get(link.peer)
         if asked is not None and link.acknowledged >= asked[0]:
             del self._acknowledging[link.peer]
@@ -408,9 +420,11 @@ class Gateway:
             if not link.online:
                 snapshot = channel.snapshot.end if channel.snapshot is not None else 0
                 self._emit(Progress(now, "load", bytes=link.snapshot_sent, total_bytes=snapshot, total_keys=channel.keys))
-            elif link.peer not in self._acknowledging and channel.insert(GETACK):
-                self._acknowledging[link.peer] = (channel.ends, now)
-            elif link.peer in self._acknowledging:
+            elif link.peer not in self._acknowledging:
+                ends = channel.ends  # the answer to GETACK does not count GETACK itself
+                if channel.insert(GETACK):
+                    self._acknowledging[link.peer] = (ends, now)
+            else:
                 self._emit(Lag(now, link.peer, link.lag, (now - self._acknowledging[link.peer][1]) * 1000))
         if channel.snapshot is None and links:
             channel.stream.trim(min(link.acknowledged for link in links) - self.options.backlog)

@@ -23,7 +23,8 @@ __all__ = ["RunOptions", "RunResult"]
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """``cutover``: "auto" or "manual". ``wipe_target``: a target with keys is allowed. ``accept``: acknowledged preflight conditions ("all": every one).
-    ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT). ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for.
+    ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT).
+    ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for.
     ``fence``: None for the safest variant that the source permits. ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
 
     source: Endpoint

@@ -12,6 +12,8 @@ replication id goes on from the stream spool:
 Reading (ACKs) goes on while we write. What is read from the spool is at most one piece beyond what the socket takes, so memory stays
 bounded however slow the target is.
 
+Who comes from an address that is not allowed is hung up on before a word of it was read.
+
 What it does not do: it decides nothing about who may attach (the gateway does), and it never resends or skips.
 """
 
@@ -62,6 +64,7 @@ class TargetLink(asyncio.Protocol):
         attach: Callable[[TargetLink, tuple[int, ...]], Channel],
         closed: Callable[[TargetLink, str], None],
         acknowledged: Callable[[TargetLink], None],
+        allow: frozenset[str],
     ) -> None:
         self.state = LinkState.HANDSHAKE
         self.peer = "?"
@@ -76,6 +79,7 @@ class TargetLink(asyncio.Protocol):
         self._attach = attach
         self._closed = closed
         self._on_acknowledged = acknowledged
+        self._allow = allow
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -84,10 +88,10 @@ class TargetLink(asyncio.Protocol):
 
     @property
     def lag(self) -> int:
-        """Bytes of our stream that the target has not acknowledged."""
+        """Bytes of our stream that the target has not acknowledged, without what we asked it ourselves."""
         if self.channel is None:
             return 0
-        return self.channel.ends - max(self.acknowledged, self.channel.begins)
+        return max(0, self.channel.said - max(self.acknowledged, self.channel.begins))
 
     @property
     def online(self) -> bool:
@@ -116,8 +120,14 @@ class TargetLink(asyncio.Protocol):
         if peer:
             self.address = peer[0]
             self.peer = f"{peer[0]}:{peer[1]}"
+        if self.address not in self._allow:
+            self.refused = f"{self.address} tried to attach and is not one of the targets ({', '.join(sorted(self._allow))}); allow it: --allow ADDRESS"
+            transport.write(b"-DENIED this gateway serves its own targets only\r\n")
+            self._end(self.refused)
 
     def data_received(self, data: bytes) -> None:
+        if self.state is LinkState.CLOSED:
+            return
         try:
             for event in self._conversation.receive(data):
                 self._on_event(event)
