@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Secret
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 if TYPE_CHECKING:
-    from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
 
-__all__ = ["TargetFound", "addresses", "attach", "facing", "look"]
+__all__ = ["TargetFound", "addresses", "attach", "facing", "guard", "look"]
+
+GUARD_SECONDS = 0.5
+PATIENCE_SECONDS = 20.0
+FULL_SYNCS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,60 @@ async def attach(target: Connection, gateway: tuple[str, int]) -> None:
             remedy="permit REPLICAOF to this user; managed services that deny it are not supported yet",
             code="VK-TARGET-REPLICAOF",
         ) from error
+
+
+async def guard(target: Endpoint, gateway: tuple[str, int], state: Callable[[], tuple[bool, int, str]]) -> None:
+    """Raise ``ConnectionLost`` when the target has left the gateway for good; else never return.
+
+    ``state``: whether it is attached now, how many full syncs in a row it did not finish, and why its last link ended. A target that is gone is asked for
+    its role over a new connection: one that was restarted, or follows somebody else, does not come back.
+    """
+    loop = asyncio.get_running_loop()
+    missing = 0.0
+    while True:
+        await asyncio.sleep(GUARD_SECONDS)
+        attached, failures, why = state()
+        why = f" (its last link: {why})" if why else ""
+        if failures >= FULL_SYNCS:
+            raise ConnectionLost(
+                f"the target {target.address} began {failures} full syncs and finished none{why}",
+                remedy="see the target's log: disk space, memory or an error while loading; then start again",
+                code="VK-TARGET-SYNC",
+            )
+        if attached:
+            missing = 0.0
+            continue
+        missing = missing or loop.time()
+        role = await _role(target)
+        if role is not None and role[1:3] != [gateway[0].encode(), gateway[1]]:
+            what = "is a primary" if role[0] == b"master" else f"follows {role[1].decode()}:{role[2]}"
+            raise ConnectionLost(
+                f"the target {target.address} left the migration: it {what}",
+                remedy="it was restarted, or told so: see its log, then start again (--wipe-target replaces the part that it has)",
+                code="VK-TARGET-LOST",
+            )
+        if loop.time() - missing > PATIENCE_SECONDS:
+            if role is None:
+                raise ConnectionLost(
+                    f"the target {target.address} has not answered for {PATIENCE_SECONDS:.0f} s",
+                    remedy="see whether it runs, and its log; then start again",
+                    code="VK-TARGET-LOST",
+                )
+            raise ConnectionLost(
+                f"the target {target.address} does not get through to the gateway at {gateway[0]}:{gateway[1]}; its link is {role[3].decode()}{why}",
+                remedy="check the network between them; --listen and --announce say where the gateway is, --allow who may attach",
+                code="VK-TARGET-UNREACHED",
+            )
+
+
+async def _role(target: Endpoint) -> list[Any] | None:
+    """What the target answers to ROLE; None when it does not."""
+    try:
+        async with await Connection.open(target, client_name="valkeep-guard") as connection:
+            answer = await connection.call("ROLE")
+    except ValkeepError:
+        return None
+    return answer if isinstance(answer, list) else None
 
 
 async def addresses(host: str) -> frozenset[str]:

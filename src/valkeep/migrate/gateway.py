@@ -209,12 +209,13 @@ class Gateway:
                 channel.insert(GETACK)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.05):
-                        await self.beside(asyncio.gather(*(self._acknowledged(link, offset) for link in links)))
+                        await self.beside(self._acknowledged(links, offset))
 
     @staticmethod
-    async def _acknowledged(link: TargetLink, offset: int) -> None:
+    async def _acknowledged(links: list[TargetLink], offset: int) -> None:
         try:
-            await link.acknowledged_up_to(offset)
+            for link in links:
+                await link.acknowledged_up_to(offset)
         except ConnectionError as error:
             raise ConnectionLost(str(error), remedy="see the target's log, then start again", code="VK-TARGET-LOST") from error
 

@@ -175,6 +175,7 @@ class _Migration:
             "attaching", self.options.source.display, self.options.target.display, os.getpid(), gateway=f"{address[0]}:{address[1]}"
         )
         touched = False
+        guard: asyncio.Task[None] | None = None
         try:
             await gateway.resynced()
             if not found.early:
@@ -183,6 +184,7 @@ class _Migration:
             touched = True
             self._mark("attach")
             await attach.attach(target, address)
+            guard = asyncio.create_task(self._guard(gateway, address), name="target guard")
             self.state.step("attached")
             await gateway.snapshot_taken()
             self._mark("snapshot-taken")
@@ -198,6 +200,19 @@ class _Migration:
                 gateway.expect_departure()
                 await asyncio.shield(self._detach(target, error))
             raise
+        finally:
+            if guard is not None:
+                guard.cancel()
+
+    async def _guard(self, gateway: Gateway, address: tuple[str, int]) -> None:
+        def state() -> tuple[bool, int, str]:
+            there = gateway.departing or any(link.channel is not None for link in gateway.links)
+            return there, gateway.failed_syncs, gateway.departure
+
+        try:
+            await attach.guard(self.options.target, address, state)
+        except ValkeepError as error:
+            gateway.fail(error)
 
     async def _detach(self, target: Connection, error: BaseException) -> None:
         state = self.state.current
