@@ -176,6 +176,8 @@ def _recopy(args: list[bytes], situation: Situation) -> Outcome:
 
 
 def _database(number: bytes, situation: Situation) -> Hold | None:
+    if not number.isdigit() or (number[:1] == b"0" and number != b"0"):  # int() takes more than a server does: "-1", " 1", "1_0"
+        raise ValueError(f"{number[:20]!r} is no database")
     if int(number) < situation.target.databases:
         return None
     return Hold(
@@ -332,10 +334,10 @@ def _refuse_field_ttl(args: list[bytes], situation: Situation) -> Hold:
 
 def _fields(args: list[bytes]) -> list[bytes]:
     """The field names of ``… FIELDS n f f …``."""
-    at = next(i for i, arg in enumerate(args) if i >= 2 and arg.upper() == b"FIELDS")
+    at = next((i for i, arg in enumerate(args) if i >= 2 and arg.upper() == b"FIELDS"), len(args))
     count = int(args[at + 1])
     fields = args[at + 2 : at + 2 + count]
-    if len(fields) != count:
+    if not fields or len(fields) != count:
         raise ValueError("FIELDS count")
     return fields
 
@@ -371,7 +373,7 @@ def _hsetex(args: list[bytes], situation: Situation) -> Outcome:
         else:
             raise ValueError(f"HSETEX … {option.decode('ascii', 'replace')}")
     pairs = args[position + 2 :]
-    if len(pairs) != 2 * int(args[position + 1]):
+    if not pairs or len(pairs) != 2 * int(args[position + 1]):
         raise ValueError("HSETEX FIELDS count")
     store = (b"HSET", key, *pairs)
     if not expires:

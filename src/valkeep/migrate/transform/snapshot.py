@@ -222,7 +222,7 @@ class SnapshotTransform:
         prefix = parse_record_prefix(view, position, end, header.dialect)
         if prefix is None:
             return -1
-        if prefix.type not in _HASHES:
+        if prefix.type not in _EXPIRING[header.dialect]:
             self._refuse(prefix)
         self._begin_hash(view, position, prefix, header)
         scanner.resume_after(prefix.value_pos - position)
@@ -382,6 +382,8 @@ class SnapshotTransform:
             self._out = bytearray()
 
 
+_EXPIRING = {opcodes.DIALECT_REDIS: frozenset({22, 23, 24, 25}), opcodes.DIALECT_VALKEY: frozenset({22})}
+"""Types of hashes whose fields expire, by dialect: 23 under VALKEY is something else."""
 _HASHES = frozenset({22, 23, 24, 25})
 
 

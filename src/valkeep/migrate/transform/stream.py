@@ -250,8 +250,11 @@ class StreamTransform:
             if isinstance(outcome, Hold):  # no copy of a key may be sent to a database that is not there
                 self.wants = Wanted(outcome.places, start, name, outcome)
                 return False
+        keys = keys_of(args, self.database)
+        if keys is None:
+            return None
         if name == b"SWAPDB":
-            swapped = {int(args[1]), int(args[2])}
+            swapped = set(keys.databases)
             places = tuple((db, key) for (at, key) in self._copies if at in swapped for db in swapped)
             if not places:
                 return None
@@ -260,9 +263,6 @@ class StreamTransform:
                 return None
             self.wants = Wanted(places, start, name)
             return False
-        keys = keys_of(args, self.database)
-        if keys is None:
-            return None
         touched = [place for place in (*keys.written, *keys.read) if place in self._copies]
         # SORT … BY and GET read keys that no argument names.
         if not touched and not (name == b"SORT" and any(b"*" in arg for arg in args[2:])):
