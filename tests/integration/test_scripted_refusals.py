@@ -27,7 +27,8 @@ EMPTY = sealed(b"REDIS0012")
 SOME = b"".join(row.record for row in ROWS if row.database == 0 and row.keys and row.since < 12)
 SPARE = 4  # databases that the source has beyond the target's
 
-Targets = Callable[[str], Process]
+Targets = Callable[..., Process]
+QUICK = {"valkey-8.0": "disabled", "valkey-8.1": "disabled", "valkey-9.1": "swapdb"}  # 9.1 looks once a second whether a file has come
 
 
 def on(*specs: str) -> list[object]:
@@ -41,10 +42,10 @@ def target() -> Iterator[Targets]:
     with ExitStack() as stack:
         running: dict[str, Process] = {}
 
-        def get(spec: str) -> Process:
-            if spec not in running:
-                running[spec] = stack.enter_context(nodes.start(spec))
-            return running[spec]
+        def get(spec: str, load: str = "disabled") -> Process:
+            if spec + load not in running:
+                running[spec + load] = stack.enter_context(nodes.start(spec, {"repl-diskless-load": load}))
+            return running[spec + load]
 
         yield get
 
@@ -158,7 +159,7 @@ def test_what_cannot_be_translated_holds_the_stream_there(target: Targets, spec:
     if case in HELD_8 and spec == "valkey-9.1":
         pytest.skip("Valkey 9.1 has field TTLs")
     data, words, policy, values = (HELD | HELD_8)[case]
-    with ScriptedSession(target(spec), spec, policy, ScriptedPrimary(EMPTY, databases=16 + SPARE)) as session:
+    with ScriptedSession(target(spec, QUICK[spec]), spec, policy, ScriptedPrimary(EMPTY, databases=16 + SPARE)) as session:
         session.primary.values = values
         session.play(command("SET held:before 1"))
         session.send(data + command("SET held:after 1"))
@@ -186,7 +187,7 @@ def test_what_cannot_be_translated_holds_the_stream_there(target: Targets, spec:
 @pytest.mark.parametrize("spec", on(*SPECS))
 def test_a_held_stream_goes_on_when_the_cause_is_gone(target: Targets, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copier, "HOLD_RETRY_SECONDS", 0.05)
-    with ScriptedSession(target(spec), spec, "keep-field", ScriptedPrimary(EMPTY)) as session:
+    with ScriptedSession(target(spec, QUICK[spec]), spec, "keep-field", ScriptedPrimary(EMPTY)) as session:
         session.primary.values = {(0, b"vectors"): MODULE}
         session.send(command("SET a 1") + command("VADD", "vectors", "VALUES", 2, "1", "0", "e") + command("INCR a"))
         session.wait(lambda: session.gateway.held)
@@ -232,7 +233,7 @@ def test_a_value_longer_than_what_is_looked_at_whole_streams_through(target: Tar
 
 @pytest.mark.parametrize("spec", on(*SPECS))
 def test_a_target_that_lost_its_link_goes_on_where_it_was(target: Targets, spec: str) -> None:
-    with ScriptedSession(target(spec), spec, "drop-field", ScriptedPrimary(EMPTY)) as session:
+    with ScriptedSession(target(spec, QUICK[spec]), spec, "drop-field", ScriptedPrimary(EMPTY)) as session:
         session.play(command("SET a 1") + command("SELECT 3") + command("SET b 1"))
         assert session.ask("CLIENT KILL TYPE primary") == 1
         session.send(command("INCR b") + command("MULTI") + command("INCR b") + command("INCR b") + command("EXEC"))

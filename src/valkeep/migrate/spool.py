@@ -64,10 +64,14 @@ class Spool:
         self.end = start
         self.limit = limit
         self.sealed = False
-        self._segment_bytes = segment_bytes
+        # a limited spool gives back in pieces that are small against its limit
+        self._segment_bytes = min(segment_bytes, max(limit // 8, 1 << 16)) if limit else segment_bytes
         self._segments: list[_Segment] = []
         self._grown = asyncio.Event()
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._failed(error) from error
         self._open_segment()
 
     def append(self, data: bytes | bytearray | memoryview) -> None:

@@ -1,0 +1,49 @@
+"""The set of keys that may have lost fields: never a wrong no."""
+
+from __future__ import annotations
+
+import random
+
+from valkeep.migrate.transform.maybe import MaybeSet
+
+
+def test_what_was_added_is_in_it_and_little_else() -> None:
+    chance = random.Random(1)
+    keys = [(chance.randrange(4), chance.randbytes(chance.randrange(1, 20))) for _ in range(50_000)]
+    found = MaybeSet()
+    for database, key in keys:
+        found.add(database, key)
+    assert all(place in found for place in keys)
+    others = [(chance.randrange(4), chance.randbytes(21)) for _ in range(20_000)]
+    assert sum(place in found for place in others) < 200
+
+
+def test_an_empty_set_needs_no_memory_and_holds_nothing() -> None:
+    found = MaybeSet()
+    assert (0, b"k") not in found
+    assert found._bits == b""
+
+
+def test_the_same_key_in_another_database_is_another_one() -> None:
+    found = MaybeSet()
+    found.add(3, b"k")
+    assert (3, b"k") in found
+    assert (0, b"k") not in found
+
+
+def test_swapped_databases_take_their_keys_along() -> None:
+    found = MaybeSet()
+    found.add(0, b"a")
+    found.swap(0, 1)
+    assert (1, b"a") in found
+    assert (0, b"a") not in found
+    found.add(0, b"b")
+    found.swap(0, 5)
+    assert (5, b"b") in found
+    assert (1, b"a") in found
+    found.swap(1, 5)
+    found.swap(5, 0)
+    assert (0, b"a") in found
+    assert (1, b"b") in found
+    found.swap(1, 1)
+    assert (1, b"b") in found

@@ -1,0 +1,150 @@
+"""The spool: an append-only log on disk, cut into segments, addressed by absolute offsets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from valkeep.errors import LocalProtocolError, ValkeepError
+from valkeep.migrate.spool import Spool, SpoolFull
+
+
+def everything(spool: Spool, piece: int) -> bytes:
+    out, at = b"", spool.start
+    while data := spool.read(at, piece):
+        out += data
+        at += len(data)
+    return out
+
+
+def test_what_was_appended_is_read_at_its_offset_whatever_the_segments(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    spool = Spool(tmp_path, "s", start=812, segment_bytes=100)
+    data = b""
+    while len(data) < 2000:
+        part = chance.randbytes(chance.choice([0, 1, 7, 99, 100, 101, 350]))
+        form: bytes | bytearray | memoryview = (part, bytearray(part), memoryview(part))[len(data) % 3]
+        spool.append(form)
+        data += part
+    assert spool.end == 812 + len(data)
+    for piece in (1, 64, 100, 5000):
+        assert everything(spool, piece) == data
+    for _ in range(200):
+        at = chance.randrange(len(data))
+        size = chance.randrange(1, 300)
+        found = spool.read(812 + at, size)
+        assert found
+        assert data[at : at + size].startswith(found)
+    assert spool.read(spool.end, 10) == b""
+    spool.close()
+
+
+def test_trimming_gives_whole_segments_back_to_the_disk(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "s", segment_bytes=100)
+    spool.append(bytes(950))
+    assert len(list(tmp_path.iterdir())) == 10
+    spool.trim(350)
+    assert spool.start == 300
+    assert len(list(tmp_path.iterdir())) == 7
+    spool.trim(10_000)  # the last segment stays, it is written to
+    assert (spool.start, spool.end) == (900, 950)
+    assert spool.read(900, 100) == bytes(50)
+    spool.append(b"more")
+    assert spool.read(950, 100) == b"more"
+    with pytest.raises(LocalProtocolError, match="keeps 900"):
+        spool.read(899, 1)
+    with pytest.raises(LocalProtocolError):
+        spool.read(955, 1)
+    spool.close()
+
+
+def test_the_limit_counts_what_is_kept_and_leaves_what_was_there(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "s", limit=250, segment_bytes=100)
+    spool.append(b"x" * 250)
+    with pytest.raises(SpoolFull, match="250") as full:
+        spool.append(b"y")
+    assert "--spool-limit" in full.value.remedy
+    assert everything(spool, 1000) == b"x" * 250
+    spool.trim(200)
+    spool.append(b"y" * 200)
+    assert everything(spool, 1000) == b"x" * 50 + b"y" * 200
+    spool.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_said_with_a_remedy_and_nothing_before_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    spool = Spool(tmp_path, "s")
+    spool.append(b"kept")
+
+    def full(fd: int, data: memoryview, at: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(SpoolFull, match="space") as error:
+            spool.append(b"lost")
+    assert "--spool" in error.value.remedy
+    assert everything(spool, 100) == b"kept"
+    spool.append(b" and more")
+    assert everything(spool, 100) == b"kept and more"
+    spool.close()
+
+
+def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:3], at))
+    spool = Spool(tmp_path, "s", segment_bytes=10)
+    spool.append(b"0123456789abcdef")
+    assert everything(spool, 100) == b"0123456789abcdef"
+    spool.close()
+
+
+def test_another_error_of_the_disk_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, "s")
+    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+    with pytest.raises(ValkeepError, match="I/O error") as error:
+        spool.append(b"x")
+    assert error.value.code == "VK-SPOOL-WRITE"
+    spool.close()
+
+
+def test_a_folder_that_cannot_be_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValkeepError, match="file") as error:
+        Spool(tmp_path / "file", "s")
+    assert "--spool" in error.value.remedy
+
+
+def test_readers_wait_for_growth_and_wake_at_the_end(tmp_path: Path) -> None:
+    async def run() -> None:
+        spool = Spool(tmp_path, "s", start=10)
+        await spool.grown(9)
+        waiting = [asyncio.create_task(spool.grown(10)), asyncio.create_task(spool.grown(11))]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        spool.append(b"x")
+        await waiting[0]
+        await asyncio.sleep(0)
+        assert not waiting[1].done()
+        spool.seal()
+        await waiting[1]
+        with pytest.raises(LocalProtocolError):
+            spool.append(b"y")
+        assert spool.read(10, 5) == b"x"
+        spool.close()
+
+    asyncio.run(run())
+
+
+def test_closing_removes_every_file_and_the_files_are_private(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "s", segment_bytes=10)
+    spool.append(bytes(55))
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    spool.close()
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
