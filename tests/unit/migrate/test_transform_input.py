@@ -56,6 +56,16 @@ def test_a_stream_database_that_is_no_number_is_an_error_with_a_remedy(tmp_path:
     made.close()
 
 
+def test_a_stream_that_begins_in_a_database_the_target_has_not_is_refused(tmp_path: Path) -> None:
+    made = channel(tmp_path, (8, 1), FieldTtl.REFUSE, [])
+    writer = SnapshotWriter(0, 12)
+    writer.aux(b"repl-stream-db", b"16")
+    with pytest.raises(Refused, match="database 16") as caught:
+        made.feed_snapshot(writer.finish())
+    assert caught.value.code == "VK-DATABASES"
+    made.close()
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -211,6 +211,11 @@ class SnapshotTransform:
             return -1
         self.source_aux[name] = value
         if name == b"repl-stream-db":
+            if not value.removeprefix(b"-").isdigit() or len(value) > 10:
+                raise RemoteProtocolError(
+                    f"the snapshot's repl-stream-db is {value[:40]!r}, which is no database",
+                    remedy="start again; if it happens twice, check the source's memory and the network between",
+                )
             self.repl_stream_db = int(value)
             self._check_database(self.repl_stream_db, "writes to")
         self._pass(scanner, view, position, after)
