@@ -42,7 +42,7 @@ async def sample_keys(source: Endpoint, rng: Random, databases: Sequence[int], p
             replies = await connection.pipeline([(b"RANDOMKEY",)] * (per_database * 2))
             names = {name for name in replies if isinstance(name, bytes)}
             large = [b"%s:%d" % (kind, number) for kind in _LARGE for number in range(3)]
-            kept = sorted(name for name in names if not name.startswith((b"w:", b"counter:", b"valkeep")))
+            kept = sorted(name for name in names.difference(large) if not name.startswith((b"w:", b"counter:", b"valkeep")))
             found[database] = large + rng.sample(kept, min(per_database, len(kept)))
     return found
 
@@ -99,6 +99,10 @@ async def _read(connection: Connection, names: list[bytes], *, drop: bool, ttls:
             value = await _stream(connection, name, value)
         elif kind == b"set" and isinstance(value, list):
             value = sorted(value)
+        elif kind == b"zset" and isinstance(value, list):
+            value = [
+                (member, float(score)) for member, score in zip(value[::2], value[1::2], strict=True)
+            ]  # releases print doubles differently
         out.append((kind, expiry, _plain(value)))
     return out
 
@@ -126,7 +130,7 @@ async def _hash(connection: Connection, name: bytes, value: Value, *, drop: bool
         return fields
     (expiries,) = await connection.pipeline([(b"HPEXPIRETIME", name, b"FIELDS", len(fields), *fields)])
     if isinstance(expiries, ServerError):
-        return fields
+        expiries = [-1] * len(fields)  # a server without field TTLs
     if drop:
         return {field: content for (field, content), ms in zip(fields.items(), expiries, strict=True) if ms < 0}
     return {field: (content, ms) for (field, content), ms in zip(fields.items(), expiries, strict=True)}
