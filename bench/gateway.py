@@ -66,6 +66,12 @@ class GatewayProcess:
         """Bytes of memory at most so far."""
         return peak_of(self._process.pid)
 
+    def alive(self) -> bool:
+        """True; raises what it said when it has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the gateway ended: {self._complaint()}; before: {self.story()}")
+        return True
+
     def begin(self, timeout: float = 30.0) -> None:
         """Connect to the source; returns when targets may attach at ``address``."""
         assert self._process.stdin is not None
@@ -91,6 +97,13 @@ class GatewayProcess:
 
     def has_received(self, offset: int, timeout: float) -> None:
         until(lambda: self.received() >= offset, timeout, f"the gateway to receive offset {offset}", every=0.1)
+
+    def story(self) -> str:
+        """Its last notes and phases: why something did not happen."""
+        with contextlib.suppress(queue.Empty):
+            while (event := self._events.get_nowait()) is not None:
+                self._said.append(event)
+        return " | ".join(f"{event['event']} {event.get('name') or event.get('text') or ''}" for event in self._said[-8:])
 
     def close(self) -> None:
         """End it: its input ends, then SIGKILL."""

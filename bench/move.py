@@ -88,7 +88,7 @@ def main() -> int:
             try:
                 results += MEASURES[name](options)
             except Exception as error:  # noqa: BLE001 - the others are measured all the same, and the exit code says it
-                results.append(Failure(name, f"{type(error).__name__}: {' | '.join(str(error).split(chr(10)))[-300:]}"))
+                results.append(Failure(name, f"{type(error).__name__}: {' | '.join(str(error).split(chr(10)))[:1500]}"))
                 say(f"{name} FAILED: {error}")
             say(f"({name}: {time.monotonic() - begun:.0f} s)")
     elapsed = time.monotonic() - started

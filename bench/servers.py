@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import valkey
 
 from bench.gateway import GatewayProcess
-from bench.waiting import until
+from bench.waiting import Late, until
 from valkeep.runtime.node import Node, Process
 from valkeep.runtime.servers import find
 from valkeep.wire.resp import NEED_MORE, Parser, encode
@@ -25,7 +25,7 @@ SETTINGS: Final = {
     "client-output-buffer-limit": "replica 0 0 0",
     "repl-timeout": "3600",
 }
-LOAD_TIMEOUT: Final = 180.0
+LOAD_TIMEOUT: Final = 90.0
 
 
 class Bench:
@@ -126,10 +126,19 @@ def sync_through(gateway: GatewayProcess, source: Bench, target: Bench) -> float
     started = time.perf_counter()
     gateway.begin()
     target.client.execute_command("REPLICAOF", *gateway.address)
-    until(target.linked, LOAD_TIMEOUT, "a full sync through the gateway")
+    try:
+        until(lambda: gateway.alive() and target.linked(), LOAD_TIMEOUT, "a full sync through the gateway")
+    except Late as late:
+        raise Late(
+            f"{late}; the gateway: {gateway.story()}; the target: {_last_lines(target)}; the source: {_last_lines(source)}"
+        ) from None
     seconds = time.perf_counter() - started
     _equal(source, target)
     return seconds
+
+
+def _last_lines(one: Bench) -> str:
+    return " | ".join(one.process.log().splitlines()[-4:])
 
 
 def _equal(source: Bench, target: Bench) -> None:
