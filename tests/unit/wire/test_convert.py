@@ -180,7 +180,7 @@ def test_a_hash_that_loses_all_its_fields_vanishes(form: int) -> None:
 
 
 def test_expiry_is_kept_to_the_millisecond_at_its_bounds() -> None:
-    for expiry in (1, NOW, (1 << 48) - 2):
+    for expiry in (1, NOW, (1 << 48) - 1):
         fields = {b"f": (b"v", expiry), b"g": (b"w", 0)}
         for form in (22, 23, 24, 25):
             _, out = pieces(value_of(form, fields), 3, form, TO_HASH_2)
@@ -281,9 +281,10 @@ BROKEN: list[tuple[int, bytes]] = [
     (24, ms(NOW) + length(1) + b"\xc0\x01" + text(b"f") + text(b"v")),
     (24, ms(NOW) + length(1) + length(1 << 48) + text(b"f") + text(b"v")),
     (24, ms(-1) + length(1) + length(5) + text(b"f") + text(b"v")),
+    (24, ms((1 << 48) - 1) + length(1) + length(2) + text(b"f") + text(b"v")),
     (24, ms(NOW) + b"\x81" + b"\xff" * 8),
     (24, ms(NOW) + length(1) + length(0) + b"\x81" + b"\xff" * 8),
-    (22, length(1) + length((1 << 48) - 1) + text(b"f") + text(b"v")),
+    (22, length(1) + length(1 << 48) + text(b"f") + text(b"v")),
     (122, length(1) + text(b"f") + text(b"v") + ms(-2)),
     (25, ms(NOW) + text(b"no listpack")),
     (25, ms(NOW) + b"\xc0\x05"),

@@ -551,6 +551,8 @@ class Decoder(Chunks):
             expire_ms = self.number
             if shape == SHAPE_HASH_TTL_RELATIVE:
                 expire_ms += self.first_expiry - 1
+                if expire_ms > _FARTHEST_EXPIRY:
+                    raise self.broken(f"a field says it expires at {expire_ms}, which is not possible")
         name = self.text()
         value = None if name is None else self.text()
         if name is None or value is None:

@@ -22,7 +22,7 @@ TO_REDIS_EX = 3
 _SCRATCH = 1 << 16
 _HEAD = 6  # of a listpack: size, number of entries
 _EMPTY = 7  # a listpack without entries
-_LARGEST_EXPIRY = (1 << 48) - 2  # ebuckets.h EB_EXPIRE_TIME_MAX
+_LARGEST_EXPIRY = (1 << 48) - 1  # ebuckets.h EB_EXPIRE_TIME_MAX
 _NONE = 0xFFFFFFFFFFFFFFFF  # -1 as 64 bits
 LARGEST_BLOB = 64 << 20
 
