@@ -130,9 +130,9 @@ class WriteReader:
             while at < end and 48 <= view[at] <= 57 and at - pos < 14:
                 number = number * 10 + view[at] - 48
                 at += 1
+            if at - pos >= 14:  # 13 digits: more than any argument has
+                _wrong(data, pos)
             if at + 1 >= end:
-                if at - pos >= 14:
-                    _wrong(data, pos)
                 return pos
             if view[at] != 13 or view[at + 1] != 10 or at == pos + 1 or first != (36 if self._left else 42):
                 _wrong(data, pos)
@@ -185,7 +185,7 @@ class WriteReader:
         if self._kind == _FIRST and self._key is not None:
             self._current[self._key] = offset
         elif self._kind == _SELECT:
-            if len(self._args) != 2 or self._args[1] is None or not self._args[1].isdigit():
+            if len(self._args) != 2 or self._args[1] is None or not self._args[1].isdigit() or len(self._args[1]) > 9:
                 _wrong(b"SELECT " + b" ".join([word or b"" for word in self._args[1:]]), 0)
             else:
                 self._enter(int(self._args[1]))

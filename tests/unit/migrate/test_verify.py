@@ -196,6 +196,21 @@ def test_what_is_no_stream_is_refused(data: bytes) -> None:
         WriteReader(0, 0).feed(data)
 
 
+@pytest.mark.parametrize("database", [b"9" * 10, b"9" * 20, b"9" * 5000])
+def test_a_database_that_no_server_has_is_an_error_of_the_stream(database: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        WriteReader(0, 0).feed(resp.encode(b"SELECT", database))
+
+
+def test_a_length_of_too_many_digits_is_an_error_wherever_the_stream_is_cut() -> None:
+    data = b"*2\r\n$4\r\nSREM\r\n$1099511627776\r\n"
+    for cut in range(len(data)):
+        reader = WriteReader(0, 0)
+        with pytest.raises(RemoteProtocolError):
+            for piece in (data[:cut], data[cut:]):
+                reader.feed(piece)
+
+
 def test_what_no_key_can_tell_makes_everything_written(tmp_path: Path) -> None:
     for command in ([b"FLUSHALL"], [b"FLUSHDB"], [b"SWAPDB", b"0", b"1"], [b"NEVERHEARDOF", b"k"]):
         written = Written(0, 0, tmp_path)
