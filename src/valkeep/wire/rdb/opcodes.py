@@ -24,6 +24,7 @@ Source: rdb.h and rdb.c of Redis 2.8 to 8.4 and of Valkey 7.2 to 9.1; rows that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from valkeep.errors import RemoteProtocolError
 
@@ -285,6 +286,7 @@ def check_version(header: Header) -> None:
     )
 
 
+@cache
 def shapes(dialect: int) -> bytes:
     """256 bytes: the SHAPE_* of each type number under `dialect`; SHAPE_UNKNOWN where there is none."""
     table = bytearray(256)
@@ -294,6 +296,7 @@ def shapes(dialect: int) -> bytes:
     return bytes(table)
 
 
+@cache
 def kinds(dialect: int) -> bytes:
     """256 bytes: the KIND_* of each type number under `dialect`; 255 where there is none."""
     table = bytearray(b"\xff" * 256)
