@@ -18,6 +18,7 @@ from valkeep.wire.rdb.decode import Decoder, decode_payload
 from valkeep.wire.rdb.encode import SnapshotWriter, dump_payload, length
 from valkeep.wire.rdb.handler import Handler, module_name
 from valkeep.wire.rdb.record import Collect, Record, Stream, payload_record, snapshot_records
+from valkeep.wire.rdb.scan import Scanner
 
 ALL = cases()
 Build = tuple[ModuleType, ModuleType]
@@ -261,6 +262,14 @@ def test_a_field_can_not_expire_later_than_redis_allows_also_when_only_the_sum_i
     decoder = Decoder(Handler())
     with pytest.raises(RemoteProtocolError, match="not possible"):
         decoder.feed(b"REDIS0012\x18\x01k" + least.to_bytes(8, "little") + b"\x01\x81" + ttl.to_bytes(8, "big") + b"\x01f\x01v")
+
+
+def test_a_compressed_string_without_bytes_is_damage_to_decoder_and_scanner_alike() -> None:
+    data = b"REDIS0011\x00\x01k\xc3\x00\x00\xff"
+    with pytest.raises(RemoteProtocolError, match="has no bytes"):
+        Decoder(Handler()).feed(data)
+    with pytest.raises(RemoteProtocolError, match="a compressed string of 0 bytes"):
+        Scanner(bytes(256), REDIS, 11).scan(data, 9, len(data))
 
 
 def test_a_module_id_says_its_name_and_version() -> None:

@@ -244,6 +244,8 @@ class Chunks:
         if not self.length():
             return None
         packed = self.number
+        if packed == 0:
+            raise self.broken("a compressed string has no bytes")  # the oldest servers' decompressor would read past it
         if not self.length():
             return None
         if self.number > self.max_blob:
