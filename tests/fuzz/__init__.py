@@ -1,0 +1,1 @@
+"""The seeded mutator over everything that reads bytes of others: see mutate.py."""
