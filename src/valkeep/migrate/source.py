@@ -27,6 +27,7 @@ __all__ = ["Receiver", "SourceLink"]
 
 BUFFER = 1 << 20
 ACK_SECONDS = 1.0
+FIRST_ACK_SECONDS = 0.1  # a source that has not yet noticed its child's end drops our ACK, and streams only after the next one
 SILENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 
@@ -74,6 +75,7 @@ class SourceLink(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._silence = silence
         self._heard_at = 0.0
+        self._stream_heard = False
         self._ticker: asyncio.Task[None] | None = None
 
     @classmethod
@@ -216,12 +218,13 @@ class SourceLink(asyncio.BufferedProtocol):
             self._stream(rest)
 
     def _stream(self, data: memoryview) -> None:
+        self._stream_heard = True
         self.received += len(data)
         self._receiver.stream(data)
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(ACK_SECONDS)
+            await asyncio.sleep(ACK_SECONDS if self._stream_heard else FIRST_ACK_SECONDS)
             self.acknowledge()
             silent = self._clock() - self._heard_at
             if silent > self._silence:
