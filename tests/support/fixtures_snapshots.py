@@ -94,7 +94,10 @@ HASH_METADATA = "00d8c32cbb03000003000168c00706016701770101660176"
 HASH_2 = "030166017600d8c32cbb0300000167017705d8c32cbb0300000168c007ffffffffffffffff"
 HASH_2_ALL = "010166017600d8c32cbb030000"
 VECTOR_SET = "81bde72da2bb1eb40002020201025001020005016505027f000205020102000200022002813f8000003f80000000"
-FUNCTION_2 = "f5404a23216c7561206e616d653d6c69620a72656469732e72656769737465725f66756e6374696f6e2827616e73776572272c2066756e6374696f6e28292072657475726e20343220656e6429"
+FUNCTION_2 = (
+    "f5404a23216c7561206e616d653d6c69620a72656469732e72656769737465725f66756e6374696f6e2827616e7377657227"
+    "2c2066756e6374696f6e28292072657475726e20343220656e6429"
+)
 
 # A stream of five entries, 2-2 deleted; group g at 4-4 (1-1 and 3-3 pending at alice, 4-4 at bob), group idle at 9-1.
 NODES = (
@@ -350,7 +353,9 @@ def snapshot(magic: bytes, rows: Sequence[Row], *, opcodes: bool) -> bytes:
 def _made(magic: bytes, *, opcodes: bool = False, **info: str) -> Snapshot:
     version = int(magic[-3:])
     valkey = magic.startswith(b"VALKEY")
-    rows = tuple(row for row in ROWS if row.since <= version and ((row.redis and (not valkey or row.since < 12)) or (valkey and row.valkey)))
+    rows = tuple(
+        row for row in ROWS if row.since <= version and ((row.redis and (not valkey or row.since < 12)) or (valkey and row.valkey))
+    )
     return Snapshot(magic.decode(), snapshot(magic, rows, opcodes=opcodes), rows, info, ("module-aux",) * 2 if opcodes else ())
 
 

@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import anycrc
 
-__all__ = ["Place", "ScriptedPrimary", "Value", "command", "payload", "sealed"]
+__all__ = ["Place", "ScriptedPrimary", "Value", "command", "payload", "sealed", "until"]
 
 Place = tuple[int, bytes]
 Word = bytes | str | int
 
 REPLID = "5c1e" * 10
-MARK = b"m4rk" * 10
+MARK = b"7d21f0c4a96be83517d20fc49ab6e8357d12f04c"
 ATTENDED = 0.02  # s between bare newlines while a copy is held back
 
 _crc64 = anycrc.Model("CRC64-REDIS")
@@ -55,6 +55,12 @@ def command(*words: Word) -> bytes:
         words = tuple(words[0].split())
     parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when it holds; for what has no event of its own."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 from valkey.connection import Connection
 
-from tests.support.scripted_primary import ScriptedPrimary
+from tests.support.scripted_primary import ScriptedPrimary, until
 from valkeep.client.endpoint import Endpoint
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
@@ -113,9 +113,7 @@ class ScriptedSession:
             self.primary.second_half.clear()
             await self.gateway.resynced()
             await loop.run_in_executor(None, self.attach)
-            async with asyncio.timeout(PATIENCE):
-                while not self.gateway.links or self.gateway.links[0].state != "snapshot":
-                    await asyncio.sleep(0.01)
+            await until(lambda: self.gateway.links and self.gateway.links[0].state == "snapshot")
             self.primary.second_half.set()
             await self.gateway.snapshot_taken()
         else:
@@ -148,12 +146,7 @@ class ScriptedSession:
 
     def wait(self, condition: Callable[[], object]) -> None:
         """Return when it holds."""
-
-        async def holds() -> None:
-            while not condition():
-                await asyncio.sleep(0.005)
-
-        self.run(holds())
+        self.run(until(condition))
 
     def in_loop(self, call: Callable[[], object]) -> None:
         """Run a plain call in the session's loop."""

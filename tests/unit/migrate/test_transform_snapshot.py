@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from tests.support.fixtures_snapshots import HASH_EX, HASH_EX_ALL, MODULE_AUX, SLOT_INFO, VECTOR_SET, item, text
 from tests.support.scripted_primary import crc, sealed
-from valkeep.errors import Refused, RemoteProtocolError, ValkeepError
+from valkeep.errors import Refused, RemoteProtocolError
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.snapshot import Bytes, SnapshotTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
@@ -159,12 +160,10 @@ def test_damage_anywhere_is_found(step: int) -> None:
             broken = bytearray(data)
             broken[at] ^= bit
             one = Rewriting()
-            try:
+            left = b""
+            with suppress(RemoteProtocolError, Refused):
                 left = one.feed(bytes(broken), step)
-            except ValkeepError as error:
-                assert error.remedy
-            else:
-                assert not one.transform.done or left, f"bit {bit:#x} of byte {at}"
+            assert not one.transform.done or left, f"bit {bit:#x} of byte {at}"
 
 
 @pytest.mark.parametrize("data", [b"PNG\x89" * 100, b"REDIS0099" + bytes(50), b"REDISxxxx" + bytes(50), b"-ERR sorry\r\n" + bytes(50)])
