@@ -124,15 +124,24 @@ def perform(kill: Kill, folder: Path, *, plant: Callable[[Any], None] | None = N
                 seen = proxy.when(request, drop=drop, before=before, after=None if before else run.kill)
                 until(lambda: seen.is_set() or not run.running, lambda: run.stderr, 40.0)
             else:
-                run.wait_for(kill.point)
+                run.wait_for(kill.point, 60)
                 time.sleep(kill.delay)
             run.kill()
-            held = writers.held
+            held = _held(writers)
             reached = (run.phases() or ["start"])[-1]
             if run.process.returncode not in (-9, 0):
                 return Outcome(kill, reached, "", False, False, writers.acked, held, (f"exit {run.process.returncode}: {run.stderr}",))
             violations, step, promoted, fenced = _judge(pair, folder, writers, here, there, run, plant)
         return Outcome(kill, reached, step, promoted, fenced, writers.acked, held, tuple(violations))
+
+
+def _held(writers: Writers) -> int:
+    """The most writers that wait for a reply at one moment of the next tenth of a second."""
+    most, deadline = 0, time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        most = max(most, writers.held)
+        time.sleep(0.01)
+    return most
 
 
 def _judge(

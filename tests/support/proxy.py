@@ -31,7 +31,10 @@ class _Watch:
 
 
 class Proxy:
-    """``with Proxy(("127.0.0.1", port)) as proxy``: ``proxy.port`` leads there. ``delay``: seconds added to each piece, each way (may be changed)."""
+    """``with Proxy(("127.0.0.1", port)) as proxy``: ``proxy.port`` leads there. ``delay``: seconds added to each piece, each way (may be changed).
+
+    ``mangle``: what becomes of each piece that the server sends.
+    """
 
     host = "127.0.0.1"
 
@@ -40,6 +43,7 @@ class Proxy:
         self.delay = delay
         self.port = 0
         self.accepted = 0
+        self.mangle: Callable[[bytes], bytes] | None = None
         self._source_address = source_address
         self._watches: list[_Watch] = []
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -144,6 +148,8 @@ class Proxy:
                     self._watches.remove(watch)
                     if watch.before is not None:
                         watch.before()
+                if self.mangle is not None and direction == TO_CLIENT:
+                    data = self.mangle(data)
                 if watch is None or not watch.drop:
                     writer.write(data)
                     await writer.drain()

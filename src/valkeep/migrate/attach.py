@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["TargetFound", "addresses", "attach", "facing", "guard", "look"]
 
 GUARD_SECONDS = 0.5
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 10.0
 FULL_SYNCS = 5
 
 

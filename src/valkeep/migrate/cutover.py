@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ FENCE = "255"
 FENCED_BY = ("min-replicas-to-write", "min-replicas-max-lag")
 _OLD_NAMES = {"min-replicas-to-write": "min-slaves-to-write", "min-replicas-max-lag": "min-slaves-max-lag"}
 QUIET_SECONDS = 2.0
+RESTORES = 3
 
 
 class FenceMode(StrEnum):
@@ -100,6 +102,7 @@ class Cutover:
         self._emit = emit
         self._clock = clock
         self._timeline: list[tuple[str, float]] = []
+        self._id = 0  # of our connection at the source; 0: unknown
         self._opened: Connection | None = None  # by ourselves, to call it off when the one we were given broke
 
     async def run(self) -> CutoverResult:
@@ -114,12 +117,20 @@ class Cutover:
             )
         self._state.step("cutting", fence_before=before, fence_at=self._source.endpoint.display)
         started = self._clock()
+        with suppress(ServerError):
+            self._id = await self._source.call("CLIENT", "ID")
         try:
             checked = await self._silence_writers(started, before)
             self._mark("drain-after-fence")
             await self._drain(2 * self._lease)
         except BaseException as error:
             await asyncio.shield(self._call_off(before, error))
+            if isinstance(error, ValkeepError) and not error.definite:  # it is certain now: the source writes, the target was not promoted
+                raise ValkeepError(
+                    f"the cut-over was called off, and the source goes on writing: {error.message}",
+                    remedy=error.remedy,
+                    code="VK-CUTOVER-BROKEN",
+                ) from error
             raise
         promoted = await self._beyond_return()
         return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._fence, checked)
@@ -239,6 +250,8 @@ class Cutover:
             if self._source.closed:
                 self._source = await Connection.open(self._source.endpoint, client_name="valkeep-migrate")
                 self._opened = self._source
+                # what was sent on the broken connection must not take effect after this
+                await self._source.pipeline([("CLIENT", "KILL", "ID", self._id)] if self._id else [])
             failed = [reply for reply in await self._source.pipeline(commands) if isinstance(reply, ServerError)]
             if failed and await fence_before(self._source) != before:
                 raise failed[0]
@@ -311,10 +324,12 @@ async def abort(source: Connection, target: Connection, state: StateFile, *, for
             code="VK-ABORT-PROMOTED",
         )
     if found.fence_before:
-        replies = await source.pipeline(
-            [*(("CONFIG", "SET", name, old) for name, old in found.fence_before.items()), ("CLIENT", "UNPAUSE")]
-        )
-        refused = [reply for reply in replies[:-1] if isinstance(reply, ServerError)]
+        commands = [*(("CONFIG", "SET", name, old) for name, old in found.fence_before.items()), ("CLIENT", "UNPAUSE")]
+        for _ in range(RESTORES):  # a fence that a killed Valkeep had sent may only arrive between two of our commands
+            replies = await source.pipeline(commands)
+            refused = [reply for reply in replies[:-1] if isinstance(reply, ServerError)]
+            if refused or await fence_before(source) == found.fence_before:
+                break
         if refused:
             raise ValkeepError(
                 f"the source could not be made writable: {refused[0].message}",

@@ -428,7 +428,9 @@ class Gateway:
             else:
                 self._emit(Lag(now, link.peer, link.lag, (now - self._acknowledging[link.peer][1]) * 1000))
         if channel.snapshot is None and links:
-            channel.stream.trim(min(link.acknowledged for link in links) - self.options.backlog)
+            limit = self.options.spool_limit
+            backlog = min(self.options.backlog, limit // 4) if limit else self.options.backlog
+            channel.stream.trim(min(link.acknowledged for link in links) - backlog)
 
     def _snapshot_progress(self, channel: Channel, now: float) -> Progress:
         total = sum(self.source_info.keys.values()) if self.source_info is not None else 0
