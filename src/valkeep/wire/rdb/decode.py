@@ -551,7 +551,7 @@ class Decoder(Chunks):
             expire_ms = self.number
             if shape == SHAPE_HASH_TTL_RELATIVE:
                 expire_ms += self.first_expiry - 1
-                if expire_ms > _FARTHEST_EXPIRY:
+                if expire_ms > _FARTHEST_EXPIRY or expire_ms == 0:
                     raise self.broken(f"a field says it expires at {expire_ms}, which is not possible")
         name = self.text()
         value = None if name is None else self.text()
