@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.support import nodes
 from tests.support.fixtures_streams import SCENARIOS, Scenario
 from tests.support.scripted_primary import ScriptedPrimary, command, sealed
 from tests.support.scripted_session import ScriptedSession
+from valkeep.migrate.transform import commands
 
 pytestmark = pytest.mark.server
 
@@ -57,3 +60,39 @@ def test_what_is_replicated_has_its_effect(session: ScriptedSession, scenario: S
     assert set(session.primary.copied) == set(copied)
     noted = [count for action, what, _key, _database, count in session.recorded if (action, what) == ("degraded", "field-ttl")]
     assert sum(noted) == degraded
+
+
+@pytest.mark.parametrize("behavior", ["panic", "ignore"])
+def test_a_command_that_the_target_does_not_know_would_be_found(behavior: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: a translation that passes HPEXPIREAT on. Silently dropped, it still counts; under panic the process ends."""
+    monkeypatch.setitem(cast("dict[bytes, Any]", commands._RULES), b"HPEXPIREAT", lambda *_: commands.PASS)
+    with nodes.start("valkey-8.1", {"propagation-error-behavior": behavior}) as target:
+        session = ScriptedSession(target, "valkey-8.1", "keep-field", ScriptedPrimary(EMPTY))
+        with session, contextlib.suppress(ConnectionError, OSError):
+            session.play(command("HSET h f v"))
+            session.check([("HGETALL h", {b"f": b"v"})])
+            session.send(command("HPEXPIREAT h 4102444800000 FIELDS 1 f") + command("INCR n"))
+            if behavior == "panic":
+                session.wait(lambda: not target.alive)
+            else:
+                session.drain(session.primary.offset)
+            with pytest.raises(AssertionError):
+                session.check_target()
+
+
+def test_a_state_that_is_not_the_literal_one_would_be_found() -> None:
+    with nodes.start("valkey-8.1") as target, ScriptedSession(target, "valkey-8.1", "keep-field", ScriptedPrimary(EMPTY)) as session:
+        session.play(command("RPUSH l a b") + command("HSET h f v") + command("SADD s a b") + command("SET t v PXAT 4102444800000"))
+        session.check(
+            [("LRANGE l 0 -1", [b"a", b"b"]), ("HGETALL h", {b"f": b"v"}), ("SMEMBERS s", {b"b", b"a"}), ("PEXPIRETIME t", 4102444800000)]
+        )
+        for planted in (
+            ("LRANGE l 0 -1", [b"b", b"a"]),
+            ("HGETALL h", {b"f": b"w"}),
+            ("SMEMBERS s", {b"a"}),
+            ("PEXPIRETIME t", 4102444800001),
+            ("EXISTS gone", 1),
+            ("NOSUCH", None),
+        ):
+            with pytest.raises(AssertionError):
+                session.check([planted])

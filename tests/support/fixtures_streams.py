@@ -165,6 +165,8 @@ _FIELD_TTLS = (
         hash_of("a8", {b"f": b"v2"}, -1),
         keep=hash_of("a8", {b"f": b"v2"}),
         drop=hash_of("a8", {b"f": b"v2"}),
+        values=here(a8=value(bytes.fromhex("04 01 0166 027632"))),
+        copied_drop=at("a8"),
         degraded=(1, 1),
     ),
     Scenario(
@@ -193,7 +195,19 @@ _FIELD_TTLS = (
         hash_of("b2", {b"f": b"1.5", b"g": b"w"}, -1, -1),
         keep=hash_of("b2", {b"f": b"1.5", b"g": b"w"}),
         drop=hash_of("b2", {b"f": b"1.5", b"g": b"w"}),
+        values=here(b2=value(bytes.fromhex("04 02 0166 03312e35 0167 0177"))),
+        copied_drop=at("b2"),
         degraded=(1, 1),
+    ),
+    Scenario(
+        "a hash whose every field was dropped comes back, and its key's TTL with it",
+        ["HSET b9 f v", f"PEXPIREAT b9 {T + 9}", f"HPEXPIREAT b9 {T} FIELDS 1 f", "HSET b9 g w"],
+        [*hash_of("b9", FVGW, T, -1), ("PEXPIRETIME b9", T + 9)],
+        keep=[*hash_of("b9", FVGW), ("PEXPIRETIME b9", T + 9)],
+        drop=[*hash_of("b9", GW), ("PEXPIRETIME b9", T + 9)],
+        values=here(b9=value(bytes.fromhex("18 00d8c32cbb030000 02 01 0166 0176 00 0167 0177"), T + 9)),
+        copied_drop=at("b9"),
+        degraded=(1, 2),
     ),
     Scenario(
         "a hash whose every field was dropped is renamed and copied",

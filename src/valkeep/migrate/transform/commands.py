@@ -131,15 +131,16 @@ def translate(name: bytes, args: list[bytes], situation: Situation) -> Outcome:
     return _unknown(args, situation)
 
 
-def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False) -> frozenset[bytes]:
-    """Names that pass without a look, for this pair of versions. ``valkey``: the source is a Valkey, and ``source_version`` its own."""
+def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False, lossy: bool = False) -> frozenset[bytes]:
+    """Names that pass without a look, for this pair of versions. ``valkey``: the source is a Valkey, and ``source_version`` its own. ``lossy``: fields
+    with TTLs are left behind (drop-field)."""
     looked_at = set(_ALWAYS)
     if valkey:
         if source_version >= (8, 1) > target.version:  # SET … IFEQ
             looked_at.add(b"SET")
     else:
         looked_at |= {name for name, since in _SINCE_REDIS.items() if source_version >= since}
-    if not target.field_ttl and source_version >= (7, 4):
+    if lossy and not target.field_ttl and source_version >= (7, 4):
         looked_at |= _FIELD_SENSITIVE
     return VALKEY_COMMANDS[_known(target)] - looked_at
 
@@ -362,13 +363,12 @@ def _hpersist(args: list[bytes], situation: Situation) -> Outcome:
 
 def _hsetex(args: list[bytes], situation: Situation) -> Outcome:
     """HSETEX k [FNX|FXX] [EX|PX|EXAT|PXAT t|KEEPTTL] FIELDS n f v …"""
-    key, position, expires, keeps = args[1], 2, False, False
+    key, position, expires = args[1], 2, False
     while (option := args[position].upper()) != b"FIELDS":
         if option in {b"EX", b"PX", b"EXAT", b"PXAT"}:
             expires = True
             position += 2
         elif option in {b"FNX", b"FXX", b"NX", b"XX", b"KEEPTTL"}:
-            keeps = keeps or option == b"KEEPTTL"
             position += 1
         else:
             raise ValueError(f"HSETEX … {option.decode('ascii', 'replace')}")
@@ -377,7 +377,7 @@ def _hsetex(args: list[bytes], situation: Situation) -> Outcome:
         raise ValueError("HSETEX FIELDS count")
     store = (b"HSET", key, *pairs)
     if not expires:
-        if keeps and situation.policy is FieldTtl.DROP_FIELD and (situation.database, key) in situation.lost_fields:
+        if situation.policy is FieldTtl.DROP_FIELD and (situation.database, key) in situation.lost_fields:
             return _recopy(args, situation)
         return Replace((store,))
     match situation.policy:
@@ -391,7 +391,7 @@ def _hsetex(args: list[bytes], situation: Situation) -> Outcome:
 
 
 def _counts_on_a_field(args: list[bytes], situation: Situation) -> Outcome:
-    """HINCRBY and its kin count from what the field holds: copied when the field may have been left behind."""
+    """HINCRBY counts from what the field holds, and HSET may bring a key back that has lost all of its fields: copied when some were left behind."""
     if situation.policy is FieldTtl.DROP_FIELD and (situation.database, args[1]) in situation.lost_fields:
         return _recopy(args, situation)
     return PASS
@@ -458,6 +458,8 @@ _RULES: Mapping[bytes, Rule] = {
     b"HINCRBY": _lossy_rule(_counts_on_a_field),
     b"HINCRBYFLOAT": _lossy_rule(_counts_on_a_field),
     b"HSETNX": _lossy_rule(_counts_on_a_field),
+    b"HSET": _lossy_rule(_counts_on_a_field),  # a hash that lost its last field is gone, and its key's TTL with it
+    b"HMSET": _lossy_rule(_counts_on_a_field),
     b"SORT": _lossy_rule(_sort),
     # effects on state that a stream cannot express there
     b"XDELEX": _recopy,
@@ -472,4 +474,4 @@ _SINCE_REDIS: Mapping[bytes, tuple[int, int]] = {
     b"SET": (8, 4),
 }
 
-_FIELD_SENSITIVE = frozenset({b"HINCRBY", b"HINCRBYFLOAT", b"HSETNX", b"SORT", b"RENAME", b"RENAMENX"})
+_FIELD_SENSITIVE = frozenset({b"HSET", b"HMSET", b"HINCRBY", b"HINCRBYFLOAT", b"HSETNX", b"SORT", b"RENAME", b"RENAMENX"})

@@ -105,7 +105,8 @@ class StreamTransform:
         self._attended = 0
         self.lost_fields = lost_fields if lost_fields is not None else MaybeSet()
         self._scanner = CommandScanner(
-            commands.verbatim(source_version, target, valkey=valkey), commands.plain(source_version, target, valkey=valkey)
+            commands.verbatim(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD),
+            commands.plain(source_version, target, valkey=valkey),
         )
         self._copies: dict[Place, Copy] = {}
 
