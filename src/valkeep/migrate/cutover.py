@@ -36,7 +36,7 @@ from valkeep.report.events import Emit, Note, Phase
 if TYPE_CHECKING:
     from valkeep.migrate.state import MigrationState, StateFile
 
-__all__ = ["Aborted", "Cutover", "CutoverResult", "FenceMode", "abort", "fence_before", "restore_target"]
+__all__ = ["Aborted", "Cutover", "CutoverResult", "FenceMode", "abort", "fence_before", "fence_mode", "restore_target"]
 
 FENCE = "255"
 FENCED_BY = ("min-replicas-to-write", "min-replicas-max-lag")
@@ -186,7 +186,7 @@ class Cutover:
         await asyncio.sleep(QUIET_SECONDS)
         if self._writes_seen() != seen:
             raise Aborted(
-                f"the source still gets writes ({self._writes_seen() - seen} bytes in {QUIET_SECONDS:.0f} s), and this user may not fence it",
+                f"the source still gets writes ({self._writes_seen() - seen} commands in {QUIET_SECONDS:.0f} s), and this user may not fence it",
                 remedy="stop the writers (or permit CONFIG SET to this user: ACL SETUSER … +config), then try again",
                 code="VK-CUTOVER-WRITERS",
             )
@@ -299,6 +299,16 @@ async def fence_before(source: Connection) -> dict[str, str]:
                 found[known] = reply[1].decode()
                 break
     return found
+
+
+async def fence_mode(source: Connection) -> FenceMode:
+    """The safest variant that this server permits, where preflight could not ask it: the primary of a source that is a replica."""
+    try:
+        await fence_before(source)
+    except Refused:
+        return FenceMode.EXTERNAL
+    info = await server_info(source)
+    return FenceMode.PAUSE if info.kind == "valkey" or info.version >= (6, 2) else FenceMode.DIRECT
 
 
 async def abort(source: Connection, target: Connection, state: StateFile, *, force: bool = False) -> list[str]:

@@ -28,7 +28,7 @@ from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate import attach
 from valkeep.migrate.control import Control, Lock
-from valkeep.migrate.cutover import Aborted, Cutover, CutoverResult, FenceMode, restore_target
+from valkeep.migrate.cutover import Aborted, Cutover, CutoverResult, FenceMode, fence_mode, restore_target
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import RunOptions, RunResult
@@ -132,7 +132,8 @@ class _Migration:
                 if not options.skip_verify:
                     verifier = await stack.enter_async_context(self._verifier(gateway, spool))
                     await gateway.beside(self._verify(verifier))
-                fence = options.fence or _FENCES[report.cutover]
+                elsewhere = fence_at.endpoint.address != options.source.address
+                fence = options.fence or (await fence_mode(fence_at) if elsewhere else _FENCES[report.cutover])
                 cut = await self._cut_when_it_may(gateway, fence_at, target, verifier, fence)
             result = await self._result(report, gateway, target, found, ledger, cut)
         self.emit(VerdictEvent(self.clock(), result.verdict, {"mismatches": result.mismatches}))
@@ -400,7 +401,7 @@ class _Migration:
         primary = self.options.source_primary or replace(
             self.options.source, host=info.fields.get("master_host", ""), port=info.number("master_port")
         )
-        self.emit(Note(self.clock(), "info", f"the source is a replica; its writers are fenced at its primary {primary.address}"))
+        self.emit(Note(self.clock(), "info", f"the source is a replica; its writers are held and fenced at its primary {primary.address}"))
         return await self._open(primary)
 
     async def _gateway_options(self, found: attach.TargetFound, spool: Path) -> GatewayOptions:
