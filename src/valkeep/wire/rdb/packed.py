@@ -138,7 +138,7 @@ class Packed:
             if value is None:
                 raise reader.broken("has a field without a value")
             expire_ms = reader.integer()
-            if expire_ms < 0:
+            if expire_ms < 0 or expire_ms > 0xFFFFFFFFFFFF:  # ebuckets.h EB_EXPIRE_TIME_MAX
                 raise reader.broken(f"says that a field expires at {expire_ms}")
             handler.field(name, value, expire_ms if expire_ms > 0 else -1)
             name = reader.next()
