@@ -235,6 +235,8 @@ def after_policy(calls: list[Any], mode: int) -> list[Any]:
             if call[3] != "-1" and mode == DROP_FIELD:
                 continue
             call = (*call[:3], "-1")
+        elif call[0] == "field" and mode == TO_REDIS_EX and call[3] == "0":
+            call = (*call[:3], "1")  # 0 is "none" there; 1 has passed as well
         record.append(call)
         if call[0] == "begin_key":
             out += record[:-1]
@@ -340,7 +342,9 @@ def check_payload(data: bytes, rng: Random) -> None:
     before = attempt(lambda: _payload_calls(data))
     if isinstance(before, Failure):
         return
-    if not with_ttl or mode not in (KEEP_FIELD, DROP_FIELD) or version > 11:
+    if version > 11:
+        mode = TO_REDIS_EX if dialect == 0 and data[-10] >= 80 else TO_HASH_2
+    elif not with_ttl:
         mode = TO_HASH_2
     after = attempt(lambda: _payload_calls(payload))
     if isinstance(after, Failure):

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.fuzz.bits import blob, interesting, length_bytes, mangled
-from valkeep.wire import lzf
+from tests.fuzz.bits import blob, interesting, length_bytes, mangled, text
+from valkeep.errors import RemoteProtocolError
+from valkeep.wire import listpack, lzf, ziplist
 from valkeep.wire.rdb.layouts import LAYOUTS
 
 HEADER = 9  # bytes
@@ -230,10 +231,10 @@ def _mutated(rng: Random, leaf: Leaf) -> bytes:
         raw = b"".join((interesting(rng) & (1 << 64) - 1).to_bytes(8, rng.choice(("little", "big"))) for _ in range(len(leaf.raw) // 8))
         return raw if rng.random() < 0.7 else mangled(rng, leaf.raw)
     if leaf.op == "D":
-        text = rng.choice(
+        score = rng.choice(
             (b"", b"1e400", b"nan", b"-inf", b"0x10", b"1_0", b" 1", b"1\0", b"\xff", b"--1", b"9" * 252, b"1e-400", b"infinity")
         )
-        return rng.choice((bytes([len(text)]) + text, bytes([rng.randrange(256)]), b"\xfd", b"\xfe", b"\xff"))
+        return rng.choice((bytes([len(score)]) + score, bytes([rng.randrange(256)]), b"\xfd", b"\xfe", b"\xff"))
     if leaf.op == "T":
         return bytes([rng.choice((rng.randrange(32), rng.randrange(240, 256), rng.randrange(256)))])
     if leaf.op == "S":
@@ -243,6 +244,8 @@ def _mutated(rng: Random, leaf: Leaf) -> bytes:
 
 def _mutated_string(rng: Random, raw: bytes) -> bytes:
     body = _body(raw)
+    if rng.random() < 0.3 and (packed := repacked(rng, body)) is not None:
+        return length_bytes(len(packed)) + packed
     kind = rng.randrange(9)
     if kind == 0:
         return rng.choice((b"\xc0", b"\xc1", b"\xc2")) + rng.randbytes(rng.choice((1, 2, 4)))
@@ -270,6 +273,28 @@ def _mutated_string(rng: Random, raw: bytes) -> bytes:
             new = (new + body)[: len(body)]
         return length_bytes(len(new), rng if rng.random() < 0.2 else None) + new
     return mangled(rng, raw)
+
+
+def repacked(rng: Random, body: bytes) -> bytes | None:
+    """A packed blob that is whole, with other entries; None: ``body`` is no listpack or ziplist."""
+    for read, build in ((listpack.entries, listpack.build), (ziplist.entries, ziplist.build)):
+        try:
+            entries = read(body)
+        except RemoteProtocolError:
+            continue
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            at = rng.randrange(len(entries) + 1)
+            kind = rng.randrange(4)
+            if kind == 0 or at == len(entries):
+                entries.insert(at, text(rng))
+            elif kind == 1:
+                del entries[at]
+            elif kind == 2:
+                entries[at] = b"%d" % (interesting(rng) - (1 << 63 if rng.random() < 0.3 else 0))
+            else:
+                entries[at] = rng.choice((b"-1", b"0", b"1", b"2", b"3", b"4", b"5", text(rng), entries[at - 1]))
+        return build(entries)
+    return None
 
 
 def _body(raw: bytes) -> bytes:
