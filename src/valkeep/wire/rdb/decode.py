@@ -8,7 +8,7 @@ How it fails. RemoteProtocolError: what no server could have written, or a newer
 the key. A decoder that has failed, or whose handler has raised, stays failed.
 
 What it does not do: judge (a set that holds a member twice, a key that a server would drop at load); join pending entries to their consumers
-(`record.Collect` does); write. One state machine in one file, so it is longer than others.
+(`record.Collect` does); write. The module is long because it is one state machine, and a state is easier to check beside its neighbours.
 
 Source: rdb.c rdbLoadRioWithLoadingCtx and rdbLoadObject of Redis 2.8 to 8.4 and Valkey 7.2 to 9.1.
 """
