@@ -121,3 +121,13 @@ def test_the_members_of_a_ledger_line_are_documented(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "ledger.jsonl").read_text())
     text = (REFERENCE / "ledger.md").read_text()
     assert {name for name in line if f"`{name}`" not in text} == {"schema"}
+
+
+def test_every_package_is_on_the_map_and_every_module_on_it_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    package = ROOT / "src" / "valkeep"
+    for folder in {path.parent for path in package.rglob("*.py")} - {package}:
+        assert f"{folder.name}/" in text, folder
+    known = {path.name for path in package.rglob("*.py")} | {"pytest_plugin.py", "setup.py"}
+    for name in re.findall(r"`(?:\w+/)*(\w+\.py)`", text):
+        assert name in known or name == "interpreted.py", name
