@@ -41,7 +41,7 @@ class Entry:
 
 COMMANDS: dict[str, Entry] = {
     "rehearse": Entry("valkeep.cli.rehearse", "the whole story on servers of this machine, proven"),
-    "migrate": Entry("valkeep.cli.migrate", "move a live Redis to Valkey: preflight, run, verify, cutover, abort"),
+    "migrate": Entry("valkeep.cli.migrate", "move a live Redis to Valkey: preflight, run, cutover, abort, verify, gateway"),
     "drill": Entry("valkeep.cli.drill", "injected faults and recorded histories, judged"),
     "report": Entry("valkeep.cli.report", "render a report folder again"),
     "servers": Entry("valkeep.cli.servers", "the server programs on this machine; fetch the missing ones"),

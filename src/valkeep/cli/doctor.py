@@ -8,7 +8,7 @@ from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.errors import ExitCode
 from valkeep.runtime.machine import findings
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from valkeep.cli.migrate_preflight import preflight
 from valkeep.cli.migrate_run import abort, cutover, gateway, run
 from valkeep.cli.migrate_verify import verify
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.callback()
@@ -16,9 +16,9 @@ def migrate() -> None:
     """Move a live Redis to Valkey."""
 
 
-app.command()(preflight)
-app.command()(verify)
-app.command()(run)
-app.command()(cutover)
-app.command()(abort)
-app.command()(gateway)
+app.command(short_help="is this source ready to move? GO, CONDITIONAL-GO or NO-GO; reads only")(preflight)
+app.command(short_help="move it: preflight, copy, follow, verify, cut over")(run)
+app.command(short_help="cut over a migration that waits for it")(cutover)
+app.command(short_help="undo a migration before its end, also after a kill -9")(abort)
+app.command(short_help="compare every key, TTL and field of two servers")(verify)
+app.command(short_help="the gateway alone, as a service")(gateway)

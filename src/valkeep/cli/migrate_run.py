@@ -52,11 +52,12 @@ def run(
     target: Target,
     field_ttl: Policy = FieldTtl.REFUSE,
     cutover: Annotated[
-        str, typer.Option(metavar="auto|manual", help="Cut over when verified, or wait for a key or `valkeep migrate cutover`.")
+        str, typer.Option(metavar="auto|manual", help="Cut over when verified, or wait for Enter or `valkeep migrate cutover`.")
     ] = "auto",
     wipe_target: Annotated[bool, typer.Option("--wipe-target", help="The target may have keys: the copy replaces them.")] = False,
     acknowledge: Annotated[
-        list[str] | None, typer.Option(metavar="VK-…|all", help="A condition of preflight that is known; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="VK-…|all", help="A condition of preflight that is known; repeat it, or separate codes by commas."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write preflight, ledger, verification and timeline there.", show_default=False)
@@ -67,7 +68,7 @@ def run(
     ] = "",
     hold: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0, help="How long to wait for a person when something cannot be sent, until the move ends."),
+        typer.Option(metavar="SECONDS", min=0, help="When something cannot be sent: how long to wait for a person before the move ends."),
     ] = 300.0,
     listen: Listen = "",
     announce: Annotated[str, typer.Option(metavar="HOST:PORT", help="What the target is told to connect to, behind NAT.")] = "",
@@ -185,7 +186,10 @@ def cutover(source: Source, target: Target, state: State = None, json: JsonPath 
     directory = state or default_directory(here.display, there.display)
     answer = asyncio.run(ask(directory, "cutover"))
     if answer is None:
-        raise Refused(f"no migration runs in {directory}", remedy="start it: valkeep migrate run --cutover manual …")
+        raise Refused(
+            f"no migration runs in {directory}",
+            remedy="start it: valkeep migrate run --cutover manual …; if it was killed: valkeep migrate abort …",
+        )
     write_json(answer, json)
     console(json).print(f"cut over: {answer['promoted']} is the primary now; write pause {answer['write_pause_ms']} ms")
     return ExitCode.GOOD

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from valkeep.drill.outcome import Rehearsal
     from valkeep.report.story import Story
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 HtmlPath = Annotated[
     Path | None, typer.Option("--html", metavar="PATH", help="Write one self-contained page with the timeline.", show_default=False)

@@ -11,7 +11,7 @@ from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.cli.rehearse import HtmlPath, write_page
 from valkeep.errors import ExitCode
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

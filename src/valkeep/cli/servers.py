@@ -11,7 +11,7 @@ from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, ValkeepError
 from valkeep.runtime import servers as binaries
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

