@@ -95,6 +95,7 @@ def test_a_target_that_restarts_ends_the_run(move: Move, phase: str) -> None:
         move.slow_snapshot()
     with move.run("--cutover", "manual") as run:
         run.wait_for(phase)
+        until(lambda: move.there.execute_command("ROLE")[0] == b"slave", lambda: run.stderr)
         move.target.kill()
         move.target.restart()
         ended(run, 4, "VK-TARGET-LOST", "left the migration: it is a primary")

@@ -20,7 +20,6 @@ _rng = random.Random(20)
     [
         (Kill("attach", round(_rng.uniform(0, 0.05), 3)), "writable"),
         (Kill("cutover:pause"), "writable"),
-        (Kill("wire:fence-unsent", source="redis-7.0", target="valkey-8.1"), "writable"),
         (Kill("wire:fence"), "fenced"),
         (Kill("wire:promote-unsent"), "fenced"),
         (Kill("wire:promote", source="redis-7.0", target="valkey-8.1"), "promoted"),
