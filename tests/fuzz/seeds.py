@@ -291,8 +291,26 @@ _SAID = (
 _USUAL = (b"+PONG\r\n", b"+OK\r\n", b"+OK\r\n", b"+OK\r\n", b"+OK\r\n", b"+OK\r\n")
 
 
+def _whole_talk(rng: Random) -> bytes:
+    """A handshake that succeeds (with a password there is one answer more), the snapshot's header, and bytes behind it."""
+    parts = list(_USUAL[: rng.choice((4, 5))]) + [b"\n"] * rng.randrange(2)
+    if rng.random() < 0.2:
+        return b"".join(parts) + rng.choice((b"+CONTINUE\r\n", b"+CONTINUE " + b"b" * 40 + b"\r\n")) + rng.randbytes(rng.randrange(50))
+    mark = rng.choice((b"m" * 40, b"m" * 39 + b"x", rng.randbytes(20).hex().encode()))
+    parts += [
+        b"+FULLRESYNC " + b"a" * 40 + b" 5\r\n",
+        b"\n" * rng.randrange(3),
+        rng.choice((b"$EOF:" + mark + b"\r\n", b"$%d\r\n" % rng.randrange(60))),
+    ]
+    parts += [rng.choice((mark[: rng.randrange(41)], rng.randbytes(rng.randrange(60)), b"m" * rng.randrange(80), mark)) for _ in range(3)]
+    return b"".join(parts)
+
+
 def source_talk(rng: Random) -> bytes:
     """What a source says to a replica; mostly a usual handshake first."""
+    if rng.random() < 0.5:
+        whole = _whole_talk(rng)
+        return whole if rng.random() < 0.6 else _damaged_lines(rng, whole)
     parts = list(_USUAL[: rng.randrange(len(_USUAL) + 1)]) + [rng.choice(_SAID) for _ in range(rng.randrange(1, 8))]
     data = b"".join(parts) + rng.choice((b"", rng.randbytes(30), b"m" * 55))
     if rng.random() < 0.03:

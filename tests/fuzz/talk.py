@@ -13,6 +13,7 @@ from valkeep.errors import ValkeepError
 from valkeep.migrate.transform.commands import verbatim
 from valkeep.migrate.transform.target import TargetFormat
 from valkeep.wire import commands, psync
+from valkeep.wire.psync.events import MARK_SIZE
 
 # --- RESP -----------------------------------------------------------------------------------------------------------------------
 
@@ -185,10 +186,14 @@ def check_replica(data: bytes, rng: Random) -> None:
                 if open_before and not new and rest != piece:
                     raise Finding("bytes behind the conversation went missing")
             out += side.data_to_send()
-        split: list[bytes] = []
+        split = [b"", b""]
         if payload is not None:
-            first, second = payload.split(body)
-            split = [first, second]
+            for part in cut(rng, body):
+                first, second = payload.split(part)
+                split = [split[0] + first, split[1] + second]
+            split.append(b"done" if payload.done else b"")
+            if not payload.done and (split[1] or len(body) - len(split[0]) >= MARK_SIZE):
+                raise Finding(f"{len(split[0])} bytes of {len(body)} handed on, {len(split[1])} behind an end that was not seen")
         return events, out, body, side.state.name, split
 
     whole = attempt(lambda: run([data]))
@@ -216,13 +221,17 @@ def check_primary(data: bytes, rng: Random) -> None:
         if events and events[-1].startswith("PsyncRequest"):
             if answer == 0:
                 side.refuse()
+            elif answer == 1:
+                side.continue_with("b" * 40)
             else:
-                if answer == 1:
-                    side.keep_alive()
+                side.keep_alive()
                 side.full_resync("a" * 40, 5)
-                side.begin_payload(length=0)
-                side.end_payload()
-                side.receive(b"REPLCONF ACK 5\r\n")
+                marked = "eof" in side.replica.capabilities
+                side.begin_payload(length=None if marked else 0, mark=b"m" * 40 if marked else None)
+                events += _events(side.receive(b"REPLCONF ACK 5\r\n"))
+                if side.state is not psync.Serving.OVER:  # half a request may have been there before
+                    side.end_payload()
+                events += _events(side.receive(b"REPLCONF ACK 6 FACK 3\r\nREPLCONF x y\r\n"))
             out += side.data_to_send()
         return events, side.state.name
 
