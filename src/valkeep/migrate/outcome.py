@@ -1,4 +1,4 @@
-"""What a migration is asked to do, and what it came to: values only."""
+"""What a migration is asked to do, and what it came to: values, and the error that says what was found unequal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valkeep.errors import ExitCode
+from valkeep.errors import ExitCode, ValkeepError
 from valkeep.migrate.cutover import FenceMode
 from valkeep.migrate.state import default_directory
 from valkeep.migrate.transform.target import FieldTtl
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.migrate.verify import Comparison
 
-__all__ = ["RunOptions", "RunResult"]
+__all__ = ["NotEqual", "RunOptions", "RunResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +94,22 @@ class RunResult:
             "ledger": self.ledger,
             "timeline": [{"step": step, "at": round(at, 6)} for step, at in self.timeline],
         }
+
+
+class NotEqual(ValkeepError):
+    """The verification found differences, or could not tell; nothing was cut over."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        judged = comparison.differences > 0
+        found = (
+            f"{comparison.differences} of {comparison.keys_source} keys differ ({comparison.missing} missing, {comparison.extra} extra, "
+            f"{comparison.different} different)"
+            if judged
+            else "the verification could not tell: " + "; ".join(comparison.reasons or ("keys kept changing",))
+        )
+        super().__init__(
+            f"{found}; nothing was cut over and the source goes on",
+            remedy="see verification.json in the report folder; `valkeep migrate verify --repair` copies differing keys again",
+            code="VK-VERIFY",
+        )
+        self.exit_code = ExitCode.JUDGED_BAD if judged else ExitCode.UNKNOWN

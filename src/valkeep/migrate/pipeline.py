@@ -19,7 +19,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,9 @@ from valkeep.migrate import attach
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Aborted, Cutover, CutoverResult, FenceMode, fence_mode, restore_target
 from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.outcome import RunOptions, RunResult
+from valkeep.migrate.outcome import NotEqual, RunOptions, RunResult
 from valkeep.migrate.preflight import CutoverVariant, PreflightOptions, PreflightReport, preflight
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import MigrationState, StateFile
@@ -56,14 +57,6 @@ _FENCES = {
 }
 
 
-@dataclass(slots=True)
-class Ready:
-    """The hand-over point of a manual cut-over: ``go`` is set by whoever may decide (a key, ``valkeep migrate cutover``)."""
-
-    go: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: bool = False
-
-
 async def run(options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready | None = None) -> RunResult:
     """Migrate. Raises ``ValkeepError``: with ``definite`` True nothing is changed on the source and the target holds at most a copy; with
     ``definite`` False see the remedy. Cancelling it (Ctrl-C) detaches the target and leaves the source writable."""
@@ -79,29 +72,20 @@ class _Migration:
         self.options = options
         self.emit = emit
         self.clock = clock
-        self.ready = ready
         self.started = clock()
         self.timeline: list[tuple[str, float]] = []
         self.state = StateFile(options.state_directory)
         self.comparison: Comparison | None = None
-        self.outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.over = asyncio.Event()
-        self.told_to_stop = False
+        self.handover = Handover(ready, self.state)
         self.full_sync_seconds = 0.0
-        self.main = asyncio.current_task()
-        self.undone: list[str] = []
 
     async def run(self) -> RunResult:
         try:
             return await self._run()
         except asyncio.CancelledError:
-            if not self.told_to_stop:
+            if not self.handover.told_to_stop:
                 raise
-            raise ValkeepError(
-                "the migration was ended by `valkeep migrate abort`: " + "; ".join(self.undone or ["nothing had been changed yet"]),
-                remedy="start it again when you like",
-                code="VK-ABORTED",
-            ) from None
+            raise self.handover.aborted() from None
 
     async def _run(self) -> RunResult:
         options = self.options
@@ -123,10 +107,8 @@ class _Migration:
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
             gateway_options = await self._gateway_options(found, spool)
             gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, self.emit, self.clock))
-            await stack.enter_async_context(
-                Control(options.state_directory, {"cutover": self._go, "abort": self._stop, "status": self._status})
-            )
-            stack.callback(self._ended)  # before the control socket closes: whoever asked gets an answer
+            await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
+            stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             async with self._attached(gateway, target, found):
                 verifier: Verifier | None = None
                 if not options.skip_verify:
@@ -224,7 +206,7 @@ class _Migration:
                 target = await self._open(self.options.target)
             done = await restore_target(target, state)
             self.state.step("aborted")
-            self.undone = done
+            self.handover.undone = done
             for line in done:
                 self.emit(Note(self.clock(), "info", line))
         except ValkeepError as failed:
@@ -243,7 +225,7 @@ class _Migration:
         self._write("verification.json", comparison.to_json())
         self._mark("verified")
         if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
-            raise _NotEqual(comparison)
+            raise NotEqual(comparison)
 
     async def _settle(self, verifier: Verifier) -> None:
         """Compare what was written meanwhile, again and again: each round is shorter than the one before, and little is left for the pause."""
@@ -260,10 +242,10 @@ class _Migration:
         if self.options.cutover != "manual":
             return
         self._mark("waiting")
-        self.ready.waiting = True
+        self.handover.ready.waiting = True
         self.emit(Phase(self.clock(), "waiting", detail="for `valkeep migrate cutover`"))
         watch = asyncio.create_task(gateway.watch())
-        go = asyncio.create_task(self.ready.go.wait())
+        go = asyncio.create_task(self.handover.ready.go.wait())
         try:
             while not go.done():
                 await asyncio.wait({watch, go}, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
@@ -272,7 +254,7 @@ class _Migration:
                 if verifier is not None and not go.done():
                     self.comparison = await verifier.round()
         finally:
-            self.ready.waiting = False
+            self.handover.ready.waiting = False
             watch.cancel()
             go.cancel()
 
@@ -291,9 +273,7 @@ class _Migration:
                 if error.code not in PASSING or (not manual and attempts >= ATTEMPTS):
                     raise
                 self.emit(Note(self.clock(), "warning", f"the cut-over was called off: {error.message}. {error.remedy}"))
-                self._answer(error)
-                self.outcome = asyncio.get_running_loop().create_future()
-                self.ready.go.clear()
+                self.handover.answer(error, again=True)
                 if not manual:
                     await gateway.beside(asyncio.sleep(RETRY_SECONDS * attempts))
 
@@ -340,7 +320,7 @@ class _Migration:
                 self._write("verification.json", self.comparison.to_json())
         self.timeline += cut.timeline
         self._write("cutover.json", {"schema": 1, **asdict(cut), "fence": cut.fence.value})
-        self._answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
+        self.handover.answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
         if fence is not FenceMode.EXTERNAL:
             text = (
                 "the source refuses writes from now on (min-replicas-to-write 255): that is the fence, leave it until the source is retired"
@@ -441,40 +421,6 @@ class _Migration:
             recopy,
         )
 
-    async def _go(self) -> dict[str, Any]:
-        """`valkeep migrate cutover`: answers when the cut-over is over."""
-        if not self.ready.waiting:
-            raise Refused("the migration is not ready to be cut over yet", remedy="wait until it says that it waits for the cut-over")
-        self.ready.go.set()
-        return await asyncio.shield(self.outcome)
-
-    async def _stop(self) -> dict[str, Any]:
-        """`valkeep migrate abort` while we run: as Ctrl-C, and answers what was undone. Refused once the target is promoted."""
-        state = self.state.current
-        if state is not None and state.step == "promoted":
-            raise Refused("the cut-over is complete", remedy="move the writers to the target", code="VK-ABORT-PROMOTED")
-        assert self.main is not None
-        self.told_to_stop = True
-        self.main.cancel()
-        await self.over.wait()
-        return {"done": self.undone or ["nothing had been changed yet"]}
-
-    async def _status(self) -> dict[str, Any]:
-        return {"waiting": self.ready.waiting, "timeline": self.timeline}
-
-    def _ended(self) -> None:
-        self.over.set()
-        self._answer(ValkeepError("the migration ended before its cut-over", remedy="see its own output", code="VK-ABORTED"))
-
-    def _answer(self, outcome: dict[str, Any] | ValkeepError) -> None:
-        if self.outcome.done():
-            return
-        if isinstance(outcome, ValkeepError):
-            self.outcome.set_exception(outcome)
-            self.outcome.exception()  # retrieved: nobody may be asking
-        else:
-            self.outcome.set_result(outcome)
-
     def _mark(self, step: str) -> None:
         self.timeline.append((step, self.clock()))
         if step == "preflight":
@@ -491,25 +437,6 @@ class _Migration:
             raise ValkeepError(
                 f"the report {self.options.report / name} cannot be written: {error.strerror}", remedy="choose another --report folder"
             ) from error
-
-
-class _NotEqual(ValkeepError):
-    """The verification found differences, or could not tell; nothing was cut over."""
-
-    def __init__(self, comparison: Comparison) -> None:
-        judged = comparison.differences > 0
-        found = (
-            f"{comparison.differences} of {comparison.keys_source} keys differ ({comparison.missing} missing, {comparison.extra} extra, "
-            f"{comparison.different} different)"
-            if judged
-            else "the verification could not tell: " + "; ".join(comparison.reasons or ("keys kept changing",))
-        )
-        super().__init__(
-            f"{found}; nothing was cut over and the source goes on",
-            remedy="see verification.json in the report folder; `valkeep migrate verify --repair` copies differing keys again",
-            code="VK-VERIFY",
-        )
-        self.exit_code = ExitCode.JUDGED_BAD if judged else ExitCode.UNKNOWN
 
 
 def _version(info: ServerInfo) -> str:
