@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import valkey
 
 from tests.conftest import Server
 from tests.support.proxy import Proxy
@@ -95,7 +96,7 @@ def test_a_target_that_does_not_drain_within_the_lease_calls_the_cut_over_off_an
             to_source.when(b"$5\r\nPAUSE\r\n$4\r\n1500\r\n", before=pair.target.pause)
             try:
                 asked = pair.valkeep("cutover")
-                assert asked.process.returncode not in (0, None), asked.stdout
+                assert asked.process.returncode == 1, asked.stdout
                 assert asked.code == "VK-CUTOVER-LAG", asked.stderr
                 assert pair.fence() == OPEN
                 writers.wait_for_acks(5)
@@ -202,3 +203,67 @@ def test_nothing_to_cut_over_and_nothing_to_abort_is_said(pair: Pair) -> None:
         asked = pair.valkeep(command)
         assert asked.process.returncode == 4
         assert words in asked.stderr
+
+
+def test_abort_without_the_target_wants_force_once_the_cut_over_had_begun(pair: Pair) -> None:
+    with Proxy(pair.source.address) as to_source, Writers(pair.source.port) as writers:
+        with Valkeep(
+            "migrate", "run", "--source", to_source.url(), *pair.where()[2:], "--acknowledge", "all", folder=pair.folder / "run"
+        ) as run:
+            to_source.when(b"$3\r\n255\r\n", after=run.kill)
+            until(lambda: not run.running, lambda: run.stderr, 40)
+        pair.target.kill()
+        refused = pair.valkeep("abort")
+        assert (refused.process.returncode, refused.code) == (4, "VK-ABORT-UNKNOWN"), refused.stderr
+        assert pair.fence() == FENCED
+        forced = pair.valkeep("abort", "--force")
+        assert forced.process.returncode == 0, forced.stderr
+        assert "the target does not answer" in forced.stdout
+        assert pair.fence() == OPEN
+        writers.wait_for_acks(3)
+
+
+def test_abort_without_a_fenced_source_undoes_nothing_and_can_be_repeated(pair: Pair) -> None:
+    with Proxy(pair.source.address) as to_source, Writers(pair.source.port, 1) as writers:
+        where = ("--source", to_source.url(), *pair.where()[2:])
+        with Valkeep("migrate", "run", *where, "--acknowledge", "all", folder=pair.folder / "run") as run:
+            to_source.when(b"$3\r\n255\r\n", after=run.kill)
+            until(lambda: not run.running, lambda: run.stderr, 40)
+        to_source.refuse()
+        for allowed, status, code in ((False, 5, "VK-CUTOVER-UNFENCE"), (False, 5, "VK-CUTOVER-UNFENCE"), (True, 0, "")):
+            to_source.refuse(not allowed)
+            with Valkeep("migrate", "abort", *where, folder=pair.folder / "abort", report=False) as abort:
+                assert (abort.wait(), abort.code) == (status, code), abort.stderr
+        assert pair.fence() == OPEN
+        writers.wait_for_acks(3)
+        assert pair.there.execute_command("ROLE")[0] == b"master"
+
+
+def test_abort_without_the_source_still_detaches_the_target(pair: Pair) -> None:
+    with pair.run("--cutover", "manual") as run:
+        run.wait_for("waiting")
+        run.kill()
+    pair.source.kill()
+    assert pair.there.execute_command("ROLE")[0] == b"slave"
+    done = pair.valkeep("abort")
+    assert done.process.returncode == 0, done.stderr
+    assert pair.there.execute_command("ROLE")[0] == b"master"
+    assert pair.there.dbsize() == 200
+
+
+@pytest.mark.parametrize("spec", ["redis-7.0", "redis-8.0", "valkey-8.1"])
+def test_the_fence_holds_against_transactions_scripts_and_functions(server: Server, client: Client, spec: str) -> None:
+    here = client(server(spec))
+    here.function_load("#!lua name=lib\nredis.register_function('put', function(keys) return redis.call('SET', keys[1], 1) end)")
+    here.config_set("min-replicas-to-write", 255)
+    for command in (
+        ("SET", "k", "1"),
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", "1", "k"),
+        ("EVAL", "#!lua\nreturn redis.call('SET', KEYS[1], 1)", "1", "k"),
+        ("FCALL", "put", "1", "k"),
+    ):
+        with pytest.raises(valkey.ResponseError, match=r"NOREPLICAS|Not enough good replicas"):
+            here.execute_command(*command)
+    with pytest.raises((valkey.ResponseError, valkey.exceptions.ExecAbortError)):
+        here.pipeline().set("k", "1").execute()
+    assert here.dbsize() == 0

@@ -16,7 +16,7 @@ import typer
 
 from valkeep.cli.migrate_preflight import acknowledged, endpoint
 from valkeep.cli.output import JsonPath, console, write_json
-from valkeep.errors import ExitCode, UsageError
+from valkeep.errors import ConnectionLost, ExitCode, UsageError
 from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
@@ -269,8 +269,15 @@ async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: 
         if found is not None and found.fence_at:  # a source that is a replica is fenced at its primary
             where = Endpoint.parse(found.fence_at)
             source = replace(source, host=where.host, port=where.port)
-        async with await Connection.open(source) as here, await Connection.open(target) as there:
-            return await protocol.abort(here, there, file, force=force)
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def reach(where: Endpoint) -> Connection | None:
+                try:
+                    return await stack.enter_async_context(await Connection.open(where))
+                except ConnectionLost:
+                    return None
+
+            return await protocol.abort(await reach(source), await reach(target), file, force=force)
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from valkeep.errors import Refused, ValkeepError
+from valkeep.errors import ExitCode, Refused, ValkeepError
 
 __all__ = ["Control", "Lock", "ask", "remove_socket"]
 
@@ -91,6 +91,7 @@ class Control:
                     answer = {"ok": True, **await handler()}
                 except ValkeepError as error:
                     answer = {"ok": False, "error": error.message, "remedy": error.remedy, "definite": error.definite, "code": error.code}
+                    answer["exit"] = int(error.exit_code)
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         writer.close()
@@ -125,7 +126,9 @@ async def ask(directory: Path, command: str, timeout: float = 120.0) -> dict[str
         )
     answer: dict[str, Any] = json.loads(line)
     if not answer.pop("ok"):
-        raise ValkeepError(answer["error"], remedy=answer["remedy"], definite=answer.get("definite", True), code=answer.get("code", ""))
+        error = ValkeepError(answer["error"], remedy=answer["remedy"], definite=answer.get("definite", True), code=answer.get("code", ""))
+        error.exit_code = ExitCode(answer.get("exit", error.exit_code))
+        raise error
     return answer
 
 

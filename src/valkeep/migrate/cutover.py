@@ -311,10 +311,11 @@ async def fence_mode(source: Connection) -> FenceMode:
     return FenceMode.PAUSE if info.kind == "valkey" or info.version >= (6, 2) else FenceMode.DIRECT
 
 
-async def abort(source: Connection, target: Connection, state: StateFile, *, force: bool = False) -> list[str]:
+async def abort(source: Connection | None, target: Connection | None, state: StateFile, *, force: bool = False) -> list[str]:
     """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences.
 
-    Raises ``Refused`` when the target was promoted already: making the source writable then would let two primaries diverge (``force`` does it).
+    None stands for a server that does not answer: what can be done without it is done. Raises ``Refused`` when the target was promoted already (making the
+    source writable then would let two primaries diverge) or when nobody can tell; ``force`` does it all the same.
     """
     found = state.current or state.read()
     if found is None:
@@ -324,8 +325,7 @@ async def abort(source: Connection, target: Connection, state: StateFile, *, for
         )
     if found.step == "aborted":
         return ["nothing is left to undo: this migration was aborted before"]
-    done: list[str] = []
-    role = (await target.call("ROLE"))[0]
+    role = (await target.call("ROLE"))[0] if target is not None else b""
     promoted = found.step == "promoted" or (found.step == "cutting" and role == b"master")
     if promoted and not force:
         raise Refused(
@@ -333,28 +333,52 @@ async def abort(source: Connection, target: Connection, state: StateFile, *, for
             remedy="move the writers to the target; `--force` makes the source writable too, and the two then diverge",
             code="VK-ABORT-PROMOTED",
         )
+    if target is None and found.step == "cutting" and not force:
+        raise Refused(
+            f"the target {found.target} does not answer, so nobody knows whether it was promoted",
+            remedy="make it answer and try again; if it is lost, or surely no primary, `--force` makes the source writable",
+            code="VK-ABORT-UNKNOWN",
+        )
+    done: list[str] = []
     if found.fence_before:
-        commands = [*(("CONFIG", "SET", name, old) for name, old in found.fence_before.items()), ("CLIENT", "UNPAUSE")]
-        for _ in range(RESTORES):  # a fence that a killed Valkeep had sent may only arrive between two of our commands
-            replies = await source.pipeline(commands)
-            refused = [reply for reply in replies[:-1] if isinstance(reply, ServerError)]
-            if refused or await fence_before(source) == found.fence_before:
-                break
-        if refused:
-            raise ValkeepError(
-                f"the source could not be made writable: {refused[0].message}",
-                remedy="; ".join(f"CONFIG SET {name} {old}" for name, old in found.fence_before.items())
-                + " on the source, by a user who may",
-                definite=False,
-                code="VK-CUTOVER-UNFENCE",
-            )
+        await _unfence(source, found)
+        if not promoted:  # before it is detached: a detached target is a primary, too, and must not be taken for a promoted one
+            state.step("attached", fence_before={})
         done.append("the source accepts writes again (" + ", ".join(f"{name} {old}" for name, old in found.fence_before.items()) + ")")
     else:
         done.append("the source was never fenced and accepts writes")
+    if target is None:
+        done.append("the target does not answer: when it does, abort again, or detach it with REPLICAOF NO ONE")
+        return done
     if not promoted:
         done += await restore_target(target, found)
     state.step("aborted")
     return done
+
+
+async def _unfence(source: Connection | None, found: MigrationState) -> None:
+    settings = "; ".join(f"CONFIG SET {name} {old}" for name, old in found.fence_before.items())
+    if source is None:
+        raise ValkeepError(
+            f"the source {found.fence_at or found.source} does not answer, so it could not be made writable",
+            remedy=f"abort again when it answers (a restart of it ends the fence, too: {settings})",
+            definite=False,
+            code="VK-CUTOVER-UNFENCE",
+        )
+    commands = [*(("CONFIG", "SET", name, old) for name, old in found.fence_before.items()), ("CLIENT", "UNPAUSE")]
+    refused: list[ServerError] = []
+    for _ in range(RESTORES):  # a fence that a killed Valkeep had sent may only arrive between two of our commands
+        replies = await source.pipeline(commands)
+        refused = [reply for reply in replies[:-1] if isinstance(reply, ServerError)]
+        if refused or await fence_before(source) == found.fence_before:
+            break
+    if refused:
+        raise ValkeepError(
+            f"the source could not be made writable: {refused[0].message}",
+            remedy=f"{settings} on the source, by a user who may",
+            definite=False,
+            code="VK-CUTOVER-UNFENCE",
+        )
 
 
 async def restore_target(target: Connection, found: MigrationState) -> list[str]:
