@@ -177,3 +177,28 @@ def _later(action: Callable[[], object]) -> None:
     import threading
 
     threading.Thread(target=action).start()
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["and-comes-back", "and-stays-away"])
+def test_a_source_that_dies_behind_the_fence_promotes_nobody(move: Move, comes_back: bool) -> None:
+    with move.run() as run:
+
+        def die() -> None:
+            move.source.kill()
+            if comes_back:
+                move.source.launch()
+
+        move.to_source.when(b"$3\r\n255\r\n", before=die, drop=True)
+        status = run.wait()
+        assert (status, run.code) in ((4, "VK-CUTOVER-BROKEN"), (5, "VK-CUTOVER-UNFENCE")), run.stderr
+        assert status == 4 or not comes_back, run.stderr
+        assert "Traceback" not in run.stderr
+    role = move.there.execute_command("ROLE")[0]
+    assert role == (b"master" if comes_back else b"slave")  # nobody could say what the source does: left as it is, for abort
+    if not comes_back:
+        move.source.launch()
+        with Valkeep("migrate", "abort", *run.arguments[2:8], folder=move.folder / "abort", report=False) as abort:
+            assert abort.wait() == 0, abort.stderr
+        assert move.there.execute_command("ROLE")[0] == b"master"
+    assert move.there.dbsize() == KEYS
+    serves(move.here)
