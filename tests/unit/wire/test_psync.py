@@ -271,3 +271,11 @@ def test_every_state_of_the_tables_can_be_reached_and_left() -> None:
     assert reached_too == set(Serving)
     assert set(Serving) - {state for state, _ in psync.PRIMARY_TABLE} == {Serving.OVER}
     assert {heard for _, heard in psync.PRIMARY_TABLE} == set(Heard)
+
+
+def test_keep_alives_without_number_before_the_answer_cost_no_more_than_their_bytes() -> None:
+    side = psync.ReplicaSide(listening_port=1)
+    side.receive(b"+PONG\r\n+OK\r\n+OK\r\n+OK\r\n")
+    assert side.receive(b"\n" * 3_000_000) == []
+    (event,) = side.receive(b"+FULLRESYNC " + b"a" * 40 + b" 5\r\n\n\n\n")
+    assert event == psync.FullResync("a" * 40, 5)

@@ -174,6 +174,28 @@ def test_broken_input_is_an_error_with_its_offset_and_a_remedy(data: bytes, what
     assert 9 + len(good) <= int(caught.value.message.split()[2].rstrip(":")) <= 9 + len(good) + len(data)
 
 
+@pytest.mark.parametrize(
+    "parts", [b"\x03abcd" * 300_000, b"\x05" + length(1 << 20) + b"x" * (1 << 20), b"\x01" * (3 << 20)], ids=["many", "large", "small"]
+)
+def test_key_metadata_without_end_is_damage_after_a_mebibyte_in_any_pieces(parts: bytes) -> None:
+    data = b"\xf3\x01clas" + parts
+    for size in (len(data), 1 << 16):
+        step = Scanner(bytes(256), REDIS, 13)
+        with pytest.raises(RemoteProtocolError, match="bytes of key metadata"):
+            for end in range(size, len(data) + size, size):
+                assert step.scan(data, 0, min(end, len(data))) == 0
+
+
+@pytest.mark.parametrize("prefix", [b"\xfc" + bytes(8), b"\xf9\x07", b"\xf8\x01"])
+def test_prefixes_without_end_before_a_record_are_damage_in_any_pieces(prefix: bytes) -> None:
+    data = prefix * (3 << 20)
+    for size in (len(data), 1 << 17):
+        step = Scanner(bytes(256), REDIS, 11)
+        with pytest.raises(RemoteProtocolError, match="bytes before a record"):
+            for end in range(size, len(data) + size, size):
+                assert step.scan(data, 0, min(end, len(data))) == 0
+
+
 def test_key_metadata_is_an_unknown_opcode_under_valkey_and_slot_import_under_redis() -> None:
     with pytest.raises(RemoteProtocolError, match="should follow"):
         scanner(VALKEY).scan(b"\xfc" + ms(1) + META + b"\x00", 0, 9 + len(META))

@@ -145,7 +145,7 @@ class ReplicaSide:
         events: list[ReplicaEvent] = []
         while self._buffer and self.state not in (A.PAYLOAD, A.STREAM, A.OVER):
             if self._buffer[:1] == b"\n":
-                line, self._buffer = "", self._buffer[1:]
+                line, self._buffer = "", self._buffer.lstrip(b"\n")  # all at once: one by one costs the square
             else:
                 if self._buffer[:1] not in (b"+", b"-", b"$"):
                     what, remedy = looks_like(self._buffer[:48])

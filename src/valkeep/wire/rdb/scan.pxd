@@ -3,6 +3,7 @@ cimport cython
 cdef int _OP_EOF, _OP_SELECTDB, _OP_EXPIRETIME, _OP_EXPIRETIME_MS, _OP_FREQ, _OP_IDLE, _OP_KEY_META, _FIRST_OPCODE
 cdef int _S, _L, _8, _G, _D, _M, _OPEN, _CLOSE, _DONE
 cdef unsigned long long _MAX_STRING, _MAX_COUNT
+cdef Py_ssize_t _MAX_META
 
 @cython.final
 cdef class Scanner:
@@ -43,7 +44,7 @@ cdef class Scanner:
     cdef int _passed(self) except -9
     cdef Py_ssize_t _opcode(self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end, int kind) except -9
     cdef Py_ssize_t _prefix(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end, int kind) except -9
-    @cython.locals(classes=cython.ulonglong)
+    @cython.locals(classes=cython.ulonglong, start=Py_ssize_t)
     cdef Py_ssize_t _key_meta(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -9
     @cython.locals(ip=int, op=int, skip=Py_ssize_t, after=Py_ssize_t)
     cdef Py_ssize_t _value(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -9

@@ -71,6 +71,7 @@ _S, _L, _8, _G, _D, _M, _OPEN, _CLOSE = b"SL8GDM()"
 _DONE = 0
 _MAX_STRING = 1 << 40
 _MAX_COUNT = 1 << 48
+_MAX_META = 1 << 20  # bytes of a key's metadata: held back and read again with every piece, so that much more would cost the square
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,8 @@ class Scanner:
                     after = self._prefix(data, pos, end, kind)
                     if after == 0:
                         break
+                    if after - start > _MAX_META << 1:
+                        self._broken(start, f"more than {_MAX_META << 1} bytes before a record")
                     if after < 0 or after >= end:
                         return start
                     if kind >= _OP_EXPIRETIME_MS:
@@ -327,6 +330,7 @@ class Scanner:
         classes = self._number
         if classes > 7:  # keymeta.h: KEY_META_ID_MODULE_LAST
             self._broken(pos, f"{classes} classes of key metadata, at most 7 are possible")
+        start = pos
         while classes > 0:
             classes -= 1
             if end - pos < 4:
@@ -334,6 +338,8 @@ class Scanner:
             pos += 4
             while True:
                 pos = self._tagged(data, pos, end)
+                if pos >= 0 and self._skip > _MAX_META - (pos - start):
+                    self._broken(start, f"more than {_MAX_META} bytes of key metadata")
                 if pos < 0 or self._skip > end - pos:
                     self._skip = 0
                     return -1
