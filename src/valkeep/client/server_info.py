@@ -10,33 +10,49 @@ from typing import Literal
 from valkeep.client.connection import Connection
 from valkeep.errors import Refused, RemoteProtocolError, ServerError
 
-__all__ = ["ServerInfo", "parse_info", "server_info"]
+__all__ = ["Identity", "ServerInfo", "identify", "parse_info", "server_info", "version_of"]
+
+_FOREIGN = {
+    "dragonfly_version": "Dragonfly",
+    "keydb_version": "KeyDB",
+    "garnet_version": "Garnet",
+    "kvrocks_version": "Kvrocks",
+    "pika_version": "Pika",
+    "tendis_version": "Tendis",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a server is. ``product``: for people, ``Valkey 8.1.1``; ``version``: the product's own (a Valkey's ``valkey_version``, not the Redis version it
+    claims for clients), () where INFO names none."""
+
+    kind: Literal["redis", "valkey", "other"]
+    product: str
+    version: tuple[int, ...]
+    mode: str  # standalone | cluster | sentinel
+    role: str  # primary | replica | sentinel
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """``kind``: the product; ``version``: its own (a Valkey's ``valkey_version``, not the Redis version it claims for clients).
+    """``kind``, ``name``, ``version``, ``mode``, ``role``: see `Identity`. ``redis_version``: what it claims for clients.
 
     ``offset``: bytes since ``replid`` began (a primary's ``master_repl_offset``, a replica's processed offset). ``databases``: None where
     CONFIG is forbidden. ``fields``: everything that INFO said.
     """
 
     kind: Literal["redis", "valkey", "other"]
+    name: str
     version: tuple[int, ...]
     redis_version: tuple[int, ...]
-    mode: str  # standalone | cluster | sentinel
-    role: str  # primary | replica | sentinel
+    mode: str
+    role: str
     replid: str
     offset: int
     run_id: str
     databases: int | None
     fields: Mapping[str, str]
-
-    @property
-    def name(self) -> str:
-        """For people: ``Valkey 8.1.1``."""
-        product = {"redis": "Redis", "valkey": "Valkey"}.get(self.kind, self.fields.get("server_name", "a server like Redis"))
-        return f"{product} {'.'.join(map(str, self.version))}"
 
     def number(self, field: str, default: int = 0) -> int:
         """A field of INFO as an integer; ``default`` where it is absent or no number."""
@@ -69,6 +85,32 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 
+def identify(fields: Mapping[str, str]) -> Identity:
+    """What a server is, by the fields of its INFO; without any it is of kind "other"."""
+    mode = "cluster" if fields.get("cluster_enabled") == "1" else fields.get("server_mode") or fields.get("redis_mode") or "standalone"
+    role = {"master": "primary", "slave": "replica"}.get(fields.get("role", ""), fields.get("role", "primary"))
+    kind, product, version = _product(fields)
+    if mode == "sentinel":
+        role, product = "sentinel", f"Sentinel of {product}"
+    return Identity(kind, product, version, mode, role)
+
+
+def _product(fields: Mapping[str, str]) -> tuple[Literal["redis", "valkey", "other"], str, tuple[int, ...]]:
+    if not fields:
+        return "other", "a server that does not permit INFO", ()
+    for name, product in _FOREIGN.items():
+        if name in fields:
+            version = version_of(fields[name].removeprefix("df-").removeprefix("v"))
+            return "other", f"{product} {'.'.join(map(str, version))}".strip(), version
+    name, version = fields.get("server_name", "redis"), version_of(fields.get("redis_version", ""))
+    if name == "valkey" or "valkey_version" in fields:
+        version = version_of(fields.get("valkey_version", "")) or version
+        return "valkey", f"Valkey {'.'.join(map(str, version))}", version
+    if not version or name != "redis":
+        return "other", name if name != "redis" else "a server whose INFO has no version", version
+    return "redis", f"Redis {'.'.join(map(str, version))}", version
+
+
 async def server_info(connection: Connection) -> ServerInfo:
     """Ask INFO and ``CONFIG GET databases``. Raises ``Refused`` where INFO is forbidden or renamed."""
     where = connection.endpoint.address
@@ -85,28 +127,18 @@ async def server_info(connection: Connection) -> ServerInfo:
     fields = parse_info(info)
     if "redis_version" not in fields and "valkey_version" not in fields:
         raise RemoteProtocolError(f"{where} answered INFO without a version", remedy="is it Redis or Valkey?")
-    kind: Literal["redis", "valkey", "other"] = "redis"
-    version = redis_version = version_of(fields.get("redis_version", ""))
-    if fields.get("server_name") == "valkey" or "valkey_version" in fields:
-        kind, version = "valkey", version_of(fields.get("valkey_version", "")) or redis_version
-    else:
-        for foreign in ("dragonfly_version", "keydb_version", "garnet_version", "kvrocks_version", "pika_version", "tendis_version"):
-            if foreign in fields:
-                kind, version = "other", version_of(fields[foreign].removeprefix("df-").removeprefix("v"))
-        if fields.get("server_name", "redis") != "redis":
-            kind = "other"
-    role = {"master": "primary", "slave": "replica"}.get(fields.get("role", ""), fields.get("role", "primary"))
-    offset = fields.get("slave_repl_offset") if role == "replica" else fields.get("master_repl_offset")
+    found = identify(fields)
+    offset = fields.get("slave_repl_offset") if found.role == "replica" else fields.get("master_repl_offset")
     count: int | None = None
     if isinstance(databases, list) and len(databases) == 2 and isinstance(databases[1], bytes) and databases[1].isdigit():
         count = int(databases[1])
-    mode = fields.get("server_mode") or fields.get("redis_mode") or ("cluster" if fields.get("cluster_enabled") == "1" else "standalone")
     return ServerInfo(
-        kind=kind,
-        version=version,
-        redis_version=redis_version,
-        mode=mode,
-        role=role,
+        kind=found.kind,
+        name=found.product,
+        version=found.version,
+        redis_version=version_of(fields.get("redis_version", "")),
+        mode=found.mode,
+        role=found.role,
         replid=fields.get("master_replid", "?"),
         offset=int(offset or fields.get("master_repl_offset") or 0),
         run_id=fields.get("run_id", ""),

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import parse_info, version_of
+from valkeep.client.server_info import identify, parse_info
 from valkeep.errors import ServerError
 from valkeep.migrate.preflight.census import sample
 from valkeep.migrate.preflight.facts import Clock, Permission, Rate, ServerFacts
@@ -53,14 +53,6 @@ PROBES: Final[Mapping[str, tuple[str, ...]]] = {
 
 _SECRET: Final = re.compile(r"pass|auth$|auth-|secret|masteruser|primaryuser|primaryauth|masterauth", re.IGNORECASE)
 _SENTINEL: Final = re.compile(r"\bname=(sentinel-[0-9a-f]+-(?:cmd|pubsub))\b")
-_FOREIGN: Final = {
-    "dragonfly_version": "Dragonfly",
-    "keydb_version": "KeyDB",
-    "garnet_version": "Garnet",
-    "kvrocks_version": "Kvrocks",
-    "pika_version": "Pika",
-    "tendis_version": "Tendis",
-}
 
 
 @dataclass(slots=True)
@@ -108,23 +100,17 @@ async def _identity(connection: Connection, endpoint: Endpoint, asked: _Asked) -
     replies = await connection.pipeline([("INFO",), ("CONFIG", "GET", "*"), ("ACL", "WHOAMI")])
     raw = asked.value("INFO", replies[0])
     info = parse_info(raw) if isinstance(raw, bytes) else {}
-    kind, product, version = _product(info)
-    role = {"master": "primary", "slave": "replica"}.get(info.get("role", ""), info.get("role", "primary"))
-    mode = info.get("server_mode") or info.get("redis_mode") or "standalone"
-    if info.get("cluster_enabled") == "1":
-        mode = "cluster"
-    if mode == "sentinel":
-        role, product = "sentinel", f"Sentinel of {product}"
+    found = identify(info)
     config, auth = _config(asked.value("CONFIG GET", replies[1]))
-    who = asked.value("ACL WHOAMI", replies[2]) if version >= (6, 0) or not version else None
+    who = asked.value("ACL WHOAMI", replies[2]) if found.version >= (6, 0) or not found.version else None
     facts = ServerFacts(
         address=endpoint.address,
         display=endpoint.display,
-        kind=kind,
-        product=product,
-        version=version,
-        mode=mode,
-        role=role,
+        kind=found.kind,
+        product=found.product,
+        version=found.version,
+        mode=found.mode,
+        role=found.role,
         loopback=_is_loopback(endpoint.host),
         tls=endpoint.tls is not None,
         info=info,
@@ -133,23 +119,6 @@ async def _identity(connection: Connection, endpoint: Endpoint, asked: _Asked) -
         user=_text(who) if who is not None else None,
     )
     return facts, auth
-
-
-def _product(info: Mapping[str, str]) -> tuple[str, str, tuple[int, ...]]:
-    if not info:
-        return "other", "a server that does not permit INFO", ()
-    for name, product in _FOREIGN.items():
-        if name in info:
-            version = version_of(info[name].removeprefix("df-").removeprefix("v"))
-            return "other", f"{product} {'.'.join(map(str, version))}".strip(), version
-    name = info.get("server_name", "redis")
-    if name == "valkey" or "valkey_version" in info:
-        version = version_of(info.get("valkey_version", "")) or version_of(info.get("redis_version", ""))
-        return "valkey", f"Valkey {'.'.join(map(str, version))}", version
-    version = version_of(info.get("redis_version", ""))
-    if not version or name != "redis":
-        return "other", name if name != "redis" else "a server whose INFO has no version", version
-    return "redis", f"Redis {'.'.join(map(str, version))}", version
 
 
 def _config(reply: Any) -> tuple[dict[str, str] | None, dict[str, str]]:
