@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, parse_info, server_info
-from valkeep.errors import ConnectionLost, ServerError, UsageError
+from valkeep.errors import ConnectionLost, UsageError
 
 __all__ = ["Barrier", "StandaloneBarrier"]
 
@@ -58,8 +58,6 @@ class StandaloneBarrier:
 
     async def _applied(self) -> int:
         info = parse_info(await self._target.call("INFO", "replication"))
-        if info.get("role") == "slave" and info.get("master_link_status") != "up":
-            self._link_down = True
         return int(info.get("slave_repl_offset") or info.get("master_repl_offset") or 0)
 
     async def _reach(self, offset: int) -> None:
@@ -91,18 +89,3 @@ def _relation(source: ServerInfo, target: ServerInfo) -> str:
     if target.role != "replica":
         return "apart"
     return "native" if source.replid == target.replid and source.replid != "?" else "foreign"
-
-
-async def offset_of(connection: Connection) -> int:
-    """The server's replication offset now (of a replica: what it has processed)."""
-    info = parse_info(await connection.call("INFO", "replication"))
-    return int(info.get("master_repl_offset") or 0)
-
-
-async def clock_of(connection: Connection) -> int:
-    """The server's clock, unix ms; 0 when TIME is forbidden."""
-    try:
-        seconds, micros = await connection.call("TIME")
-    except ServerError:
-        return 0
-    return int(seconds) * 1000 + int(micros) // 1000

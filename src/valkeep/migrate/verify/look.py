@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from valkeep.client.connection import Argument, Connection
-from valkeep.client.server_info import server_info
+from valkeep.client.server_info import parse_info, server_info
 from valkeep.errors import Refused, ServerError
 from valkeep.migrate.verify.judge import Seen
 from valkeep.migrate.verify.written import Key
@@ -92,9 +92,7 @@ class Eye:
 
     async def offset(self) -> int:
         """Its replication offset now."""
-        info: bytes = await self._connection.call("INFO", "replication")
-        at = info.find(b"master_repl_offset:")
-        return int(info[at + 19 :].split(b"\r", 1)[0]) if at >= 0 else 0
+        return int(parse_info(await self._connection.call("INFO", "replication")).get("master_repl_offset", "0"))
 
     async def _by_database(self, keys: Sequence[Key], ask: Callable[[bytes], list[tuple[Argument, ...]]]) -> list[list[Any]]:
         """The replies to ``ask(key)``, a list for each key, in their order, whatever databases they are in."""

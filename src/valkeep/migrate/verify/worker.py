@@ -78,7 +78,6 @@ class _Main:
         self.session: Any = None
         self._answers: dict[int, asyncio.Future[None]] = {}
         self._number = 0
-        self._own_barrier: Callable[[int], Awaitable[None]] | None = None
         self._jobs: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
