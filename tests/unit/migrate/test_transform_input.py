@@ -56,6 +56,15 @@ def test_a_stream_database_that_is_no_number_is_an_error_with_a_remedy(tmp_path:
     made.close()
 
 
+def test_an_aux_field_without_end_is_not_held_back_for_ever(tmp_path: Path) -> None:
+    made = channel(tmp_path, (8, 1), FieldTtl.REFUSE, [])
+    made.feed_snapshot(b"REDIS0011\xfa\x09redis-ver\x81" + (1 << 38).to_bytes(8, "big"))
+    with pytest.raises(RemoteProtocolError, match="AUX field"):
+        for _ in range(20):
+            made.feed_snapshot(bytes(1 << 16))
+    made.close()
+
+
 def test_a_stream_that_begins_in_a_database_the_target_has_not_is_refused(tmp_path: Path) -> None:
     made = channel(tmp_path, (8, 1), FieldTtl.REFUSE, [])
     writer = SnapshotWriter(0, 12)

@@ -196,6 +196,20 @@ def test_prefixes_without_end_before_a_record_are_damage_in_any_pieces(prefix: b
                 assert step.scan(data, 0, min(end, len(data))) == 0
 
 
+def test_a_key_longer_than_servers_take_is_damage_at_once_and_not_held_back() -> None:
+    for size in (512 << 20, (512 << 20) + 1):
+        data = b"\xfc" + bytes(8) + b"\x04" + length(size) + b"key"
+        step = Scanner(bytes(256), REDIS, 11)
+        if size > 512 << 20:
+            with pytest.raises(RemoteProtocolError, match="a key of 536870913 bytes"):
+                step.scan(data, 0, len(data))
+            with pytest.raises(RemoteProtocolError, match="a key of 536870913 bytes"):
+                scan.parse_record_prefix(data, 0, len(data), REDIS)
+        else:
+            assert step.scan(data, 0, len(data)) == 0
+            assert scan.parse_record_prefix(data, 0, len(data), REDIS) is None
+
+
 def test_key_metadata_is_an_unknown_opcode_under_valkey_and_slot_import_under_redis() -> None:
     with pytest.raises(RemoteProtocolError, match="should follow"):
         scanner(VALKEY).scan(b"\xfc" + ms(1) + META + b"\x00", 0, 9 + len(META))

@@ -41,6 +41,8 @@ Bytes = bytes | bytearray | memoryview
 FIRST_FIELD_TTL = 12  # the RDB version of Redis 7.4
 _HEADER, _RECORDS, _HASH, _SKIP, _FOOTER, _DONE = range(6)
 _WRITE_BYTES = 1 << 18
+_LARGEST_AUX = 1 << 20
+"""Bytes of one that is held back until it is whole; real ones have some fifty."""
 _STRIPPED = {
     (opcodes.DIALECT_REDIS, opcodes.OP_SLOT_INFO): ("", ""),
     (opcodes.DIALECT_VALKEY, opcodes.OP_SLOT_INFO): ("", ""),
@@ -208,6 +210,11 @@ class SnapshotTransform:
         name, after = read_string(view, position + 1, end)
         value, after = read_string(view, after, end) if name is not None else (None, -1)
         if name is None or value is None:
+            if end - position > _LARGEST_AUX:
+                raise RemoteProtocolError(
+                    f"the snapshot has an AUX field of more than {_LARGEST_AUX} bytes, after {self.keys} keys",
+                    remedy="start again; if it happens twice, check the source's memory and the network between",
+                )
             return -1
         self.source_aux[name] = value
         if name == b"repl-stream-db":

@@ -3,7 +3,7 @@ cimport cython
 cdef int _OP_EOF, _OP_SELECTDB, _OP_EXPIRETIME, _OP_EXPIRETIME_MS, _OP_FREQ, _OP_IDLE, _OP_KEY_META, _FIRST_OPCODE
 cdef int _S, _L, _8, _G, _D, _M, _OPEN, _CLOSE, _DONE
 cdef unsigned long long _MAX_STRING, _MAX_COUNT
-cdef Py_ssize_t _MAX_META
+cdef Py_ssize_t _MAX_META, _MAX_KEY
 
 @cython.final
 cdef class Scanner:

@@ -71,6 +71,7 @@ _S, _L, _8, _G, _D, _M, _OPEN, _CLOSE = b"SL8GDM()"
 _DONE = 0
 _MAX_STRING = 1 << 40
 _MAX_COUNT = 1 << 48
+_MAX_KEY = 512 << 20  # bytes: what servers take; a key is held back until it is whole, so that a wrong length would hold back the snapshot
 _MAX_META = 1 << 20  # bytes of a key's metadata: held back and read again with every piece, so that much more would cost the square
 
 
@@ -226,6 +227,8 @@ class Scanner:
                 self._unknown(pos - 1, kind)
             pos = self._string(data, pos, end)
             if pos < 0 or self._skip > end - pos:
+                if self._skip > _MAX_KEY:
+                    self._broken(start, f"a key of {self._skip} bytes")
                 self._skip = 0
                 return start
             pos += self._skip
@@ -587,6 +590,8 @@ class Scanner:
                 self._broken(pos, f"opcode {kind} where a record should begin")
             pos = after
         key, value_pos = self._read_string(data, pos + 1, end)
+        if key is None and self._skip > _MAX_KEY:
+            self._broken(pos, f"a key of {self._skip} bytes")
         self._skip = 0
         if key is None:
             return None
