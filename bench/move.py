@@ -45,7 +45,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-move ARGS=…", description="Measures the move side by side with native replication.")
     parser.add_argument("--only", action="append", choices=sorted(MEASURES), help="this measurement (repeatable); default: all")
     parser.add_argument("--pairs", type=int, default=7, help="interleaved pairs of each ratio (7)")
-    parser.add_argument("--keys", type=int, default=2_000_000, help="keys of the full syncs (2,000,000)")
+    parser.add_argument(
+        "--keys", type=int, default=2_000_000, help="keys of the full syncs; half of them where Redis 8.0 is the source (2,000,000)"
+    )
     parser.add_argument("--verify-keys", type=int, default=1_000_000, help="keys a side of the verification (1,000,000)")
     parser.add_argument("--big-fields", type=int, default=10_000_000, help="fields of the large hash (10,000,000)")
     parser.add_argument("--big-string", type=int, default=512, metavar="MB", help="size of the large string (512)")

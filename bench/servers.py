@@ -18,7 +18,7 @@ from valkeep.runtime.node import Node, Process
 from valkeep.runtime.servers import find
 from valkeep.wire.resp import NEED_MORE, Parser, encode
 
-__all__ = ["Bench", "Wire", "detach", "server", "sync_native", "sync_through"]
+__all__ = ["Bench", "Wire", "detach", "server", "sync_native", "sync_through", "timer_wait"]
 
 SETTINGS: Final = {
     "repl-diskless-sync-delay": "0",
@@ -107,6 +107,20 @@ def detach(target: Bench, *, flush: bool = True) -> None:
     target.client.execute_command("REPLICAOF", "NO", "ONE")
     if flush:
         target.client.execute_command("FLUSHALL", "SYNC")
+
+
+def timer_wait(target: Bench) -> float:
+    """Seconds of the last full sync in which a Valkey 9 target had the whole snapshot and did not notice yet: it looks once a second.
+
+    Other servers receive the snapshot in their main thread and notice at once: 0.
+    """
+    at: dict[str, float] = {}
+    for line in target.process.log().splitlines():
+        for what in ("Done downloading RDB", "detected RDB download completion"):
+            if what in line:
+                hours, minutes, seconds = line.split()[4].split(":")
+                at[what] = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return (at["detected RDB download completion"] - at["Done downloading RDB"]) % 86400 if len(at) == 2 else 0.0
 
 
 def sync_native(source: Bench, target: Bench) -> float:
