@@ -297,9 +297,12 @@ class Session:
         try:
             follower, settler = self._following()
             await follower.tracked(offset)
-            debt, settler.debt = list(settler.debt), {}
+            debt = list(settler.debt)
             await settler.take_all(FINAL_BATCH)
-            await settler.look(debt)
+            debt = [key for key in debt if key in settler.debt]
+            for key in debt:
+                del settler.debt[key]
+            await settler.look_at_all(debt)
             if not settler.doubts:  # what is in doubt needs seconds, and writers are waiting
                 await settler.pay()
             if follower.written.functions:
@@ -344,16 +347,21 @@ class Session:
             follower, settler = self._following()
             follower.sound()
             left: list[tuple[str, int, bytes]] = []
-            for kind, database, key in self._found.take():
-                if wanted is not None and (database, key) not in wanted:
-                    left.append((kind, database, key))
-                    continue
-                fixed.append((database, key))
-                if len(fixed) >= 200:
+            names = self._found.take()
+            try:
+                for kind, database, key in names:
+                    if wanted is not None and (database, key) not in wanted:
+                        left.append((kind, database, key))
+                        continue
+                    fixed.append((database, key))
+                    if len(fixed) >= 200:
+                        await self._repaired(tool, fixed)
+                        fixed = []
+                if fixed:
                     await self._repaired(tool, fixed)
-                    fixed = []
-            if fixed:
-                await self._repaired(tool, fixed)
+            except BaseException:  # what was not repaired differs still
+                settler.debt |= dict.fromkeys([*fixed, *((database, key) for _, database, key in (*left, *names))])
+                raise
             for kind, database, key in left:
                 self._found.add(kind, database, key)
             await settler.pay()

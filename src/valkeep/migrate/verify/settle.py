@@ -57,8 +57,14 @@ class Settler:
     async def take_all(self, batch: int = BATCH) -> None:
         """Look once at everything that is known to be written."""
         self.rounds += 1
-        for keys in self._follower.written.take(batch):
-            await self.look(keys)
+        parts = self._follower.written.take(batch)
+        try:
+            for keys in parts:
+                await self.look(keys)
+        except BaseException:
+            for keys in parts:  # taken, and not looked at
+                self.debt |= dict.fromkeys(keys)
+            raise
 
     async def pay(self) -> None:
         """Look at the debt, until there is none or nothing moves."""
@@ -68,20 +74,34 @@ class Settler:
                 return
             debt, self.debt = list(self.debt), {}
             self.rounds += 1
-            if len(debt) <= ONE_BY_ONE and idle > 2:
-                for key in debt:
-                    await self._settle([key])
-            else:
-                for at in range(0, len(debt), BATCH):
-                    await self.look(debt[at : at + BATCH])
+            size = 1 if len(debt) <= ONE_BY_ONE and idle > 2 else BATCH
+            await self.look_at_all(debt, size)
             idle = idle + 1 if len(self.debt) >= len(debt) else 0
             if self.doubts:
                 await asyncio.sleep(DOUBT_SECONDS / DOUBTS)
 
+    async def look_at_all(self, keys: list[Key], size: int = BATCH) -> None:
+        """Look at these keys once, so many at a time. Those that were not looked at when it fails are debt."""
+        at = 0
+        try:
+            while at < len(keys):
+                await self.look(keys[at : at + size])
+                at += size
+        except BaseException:
+            self.debt |= dict.fromkeys(keys[at + size :])
+            raise
+
     async def look(self, keys: list[Key]) -> None:
-        """Look at these keys once, in parts that fit into memory."""
-        for part in await self._source.parts(keys):
-            await self._settle(part)
+        """Look at these keys once, in parts that fit into memory. Those that were not judged when it fails are debt."""
+        left = dict.fromkeys(keys)
+        try:
+            for part in await self._source.parts(keys):
+                await self._settle(part)
+                for key in part:
+                    del left[key]
+        except BaseException:  # a link that blinked must not make them equal
+            self.debt |= left
+            raise
 
     async def _settle(self, keys: list[Key]) -> None:
         written = self._follower.written
