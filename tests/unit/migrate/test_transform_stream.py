@@ -214,6 +214,10 @@ def test_a_payload_that_the_target_cannot_take_holds_and_names_the_key() -> None
     assert "FUNCTION" in functions.why
 
 
+def test_a_dump_of_no_functions_is_sealed_for_the_target_like_any() -> None:
+    assert Stream().say(command("FUNCTION", "RESTORE", payload(b""), "FLUSH")).count(b"FLUSH") == 1
+
+
 def test_a_copy_that_cannot_be_sent_is_refused_and_the_wish_stands() -> None:
     stream = Stream()
     stream.say("VADD vectors x")

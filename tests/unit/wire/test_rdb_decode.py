@@ -239,7 +239,7 @@ def test_an_exception_of_the_handler_comes_out_as_it_is() -> None:
 def test_a_payload_must_have_its_checksum_and_nothing_behind_its_value() -> None:
     good = dump_payload(Case("HASH", 4, 4, plain_hash()).record(), REDIS, 11)
     with pytest.raises(RemoteProtocolError, match="too short"):
-        decode_payload(good[:10], Handler())
+        decode_payload(good[:9], Handler())
     with pytest.raises(RemoteProtocolError, match="checksum"):
         decode_payload(good[:-8] + bytes(8), Handler())
 

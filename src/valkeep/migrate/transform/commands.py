@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
-from valkeep.wire.checksum import crc64
 from valkeep.wire.commands import VALKEY_COMMANDS, keys_of
 from valkeep.wire.rdb import convert
+from valkeep.wire.rdb.dump import opened, sealed
 
 if TYPE_CHECKING:
     from valkeep.migrate.transform.maybe import MaybeSet
@@ -314,11 +314,8 @@ def _function(args: list[bytes], situation: Situation) -> Outcome:
     if args[1].upper() != b"RESTORE":
         return PASS
     # A dump of functions is opcodes and code, the same in every version; only the footer (version, CRC64) differs.
-    body, claimed = args[2][:-10], int.from_bytes(args[2][-8:], "little")
-    if len(args[2]) < 10 or crc64(args[2][:-8]) != claimed:
-        raise ValueError("FUNCTION RESTORE with a damaged payload")
-    sealed = body + situation.target.rdb_version.to_bytes(2, "little")
-    return Replace(((args[0], args[1], sealed + crc64(sealed).to_bytes(8, "little"), *args[3:]),))
+    body, _ = opened(args[2])
+    return Replace(((args[0], args[1], sealed(body, situation.target.rdb_version), *args[3:]),))
 
 
 def _field_note(situation: Situation, count: int) -> LedgerNote:

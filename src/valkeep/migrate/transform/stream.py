@@ -236,7 +236,7 @@ class StreamTransform:
         except ValkeepError as error:  # a payload that the target cannot take, or that is damaged
             keys = keys_of(args, self.database)
             places = () if keys is None else keys.written
-            where = f"key {places[0][1]!r} in database {places[0][0]}: " if places else ""
+            where = f"key {places[0][1]!r} in database {places[0][0]}: " if places else f"{name.decode('ascii', 'replace')}: "
             return Hold(where + error.message, error.remedy, places)
         except (IndexError, ValueError) as error:
             return Hold(

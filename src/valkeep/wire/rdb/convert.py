@@ -36,7 +36,7 @@ from dataclasses import dataclass
 
 from valkeep.errors import Refused, RemoteProtocolError
 
-from ..checksum import crc64
+from .dump import opened, sealed
 from .hash_forms import DROP_FIELD, KEEP_FIELD, TO_HASH_2, TO_REDIS_EX
 from .hash_pieces import HashConverter
 from .hash_whole import Change, RecordConverter
@@ -67,22 +67,18 @@ class Reencoded:
 
 
 _OLDEST_FOR = {14: 7, 7: 8, 5: 8, 15: 9, 16: 10, 17: 10, 18: 10, 19: 10, 20: 11, 21: 11}  # type -> first RDB version that has it
-_FOOTER = 10  # bytes: version, little-endian; CRC64 of all before it
 
 
 def reencode_payload(payload: bytes, target_dialect: int, target_version: int, mode: int) -> Reencoded:
-    """What DUMP gave or RESTORE was given, for a target of that dialect and RDB version: ``type value <2 LE version> <8 LE CRC64>``.
+    """What DUMP gave or RESTORE was given (see dump.py), for a target of that dialect and RDB version.
 
     ``mode`` decides about field expiry where the target has none (KEEP_FIELD, DROP_FIELD); a target that has it gets all, whatever the mode.
     Raises RemoteProtocolError for a payload that is damaged, Refused for what the target can't take.
     """
-    if len(payload) < _FOOTER + 2:
-        raise RemoteProtocolError(f"a DUMP payload of {len(payload)} bytes is too short", remedy="take it again")
-    version = int.from_bytes(payload[-_FOOTER:-8], "little")
-    if crc64(memoryview(payload)[:-8]) != int.from_bytes(payload[-8:], "little"):
-        raise RemoteProtocolError("the checksum of a DUMP payload is wrong", remedy="take it again, and check the way it came")
-    dialect = DIALECT_VALKEY if version >= 80 else DIALECT_REDIS
-    kind = payload[0]
+    body, header = opened(payload)
+    if len(body) < 2:
+        raise RemoteProtocolError("a DUMP payload holds no value", remedy="take it again, and check the way it came")
+    dialect, version, kind = header.dialect, header.version, body[0]
     if kind in (TYPE_MODULE_2, TYPE_MODULE_PRE_GA):
         raise Refused("a DUMP payload holds a module's value", remedy="replace it by a core type, or leave the key out")
     if kind == OP_KEY_META:
@@ -96,14 +92,14 @@ def reencode_payload(payload: bytes, target_dialect: int, target_version: int, m
     step = Scanner(bytes(256), dialect, version, True)
     step.where = "DUMP payload, byte"
     step.offset = -1
-    data = b"%c\0%b" % (kind, payload[1:-_FOOTER])  # as a record with an empty key
+    data = b"%c\0%b" % (kind, body[1:])  # as a record with an empty key
     if step.scan(data, 0, len(data)) != len(data) or step.inside or step.keys != 1:
         raise RemoteProtocolError("a DUMP payload does not hold exactly one value", remedy="take it again, and check the way it came")
     if not field_ttl:
-        return Reencoded(_sealed(memoryview(payload)[:-_FOOTER], target_version))
+        return Reencoded(sealed(body, target_version))
     with_field_ttl = target_dialect == DIALECT_VALKEY or target_version >= 12
     if with_field_ttl and dialect == target_dialect:
-        return Reencoded(_sealed(memoryview(payload)[:-_FOOTER], target_version))
+        return Reencoded(sealed(body, target_version))
     if with_field_ttl:
         mode = TO_HASH_2 if target_dialect == DIALECT_VALKEY else TO_REDIS_EX
     converter = RecordConverter(dialect, mode)
@@ -112,11 +108,4 @@ def reencode_payload(payload: bytes, target_dialect: int, target_version: int, m
     if converter.empty:
         return Reencoded(b"", converter.fields_with_ttl, converter.fields_dropped, True)
     del out[1]  # the empty key
-    return Reencoded(_sealed(out, target_version), converter.fields_with_ttl, converter.fields_dropped)
-
-
-def _sealed(body: bytes | bytearray | memoryview, version: int) -> bytes:
-    whole = bytearray(body)
-    whole += version.to_bytes(2, "little")
-    whole += crc64(whole).to_bytes(8, "little")
-    return bytes(whole)
+    return Reencoded(sealed(out, target_version), converter.fields_with_ttl, converter.fields_dropped)

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from struct import Struct
 
-from valkeep.errors import ProtocolError, Refused, RemoteProtocolError
+from valkeep.errors import ProtocolError, Refused
 
-from ..checksum import crc64
 from ..listpack import signed64
 from . import opcodes
 from .chunks import MAX_BLOB, Chunks
+from .dump import opened
 from .handler import Handler
 from .opcodes import (
     DIALECT_REDIS,
@@ -96,8 +96,6 @@ PART = 12  # one part of a module's value, auxiliary data or key metadata
 META_CLASS = 13
 FOOTER = 14
 DONE = 15
-
-PAYLOAD_FOOTER = 10  # bytes: version and CRC64 behind a DUMP payload's value
 
 # --- whose parts the state PART reads ------------------------------------------------------------------------------------------------------
 OF_RECORD = 0
@@ -758,20 +756,9 @@ class Decoder(Chunks):
 def decode_payload(payload: bytes, handler: Handler, key: bytes = b"", max_blob: int = MAX_BLOB) -> int:
     """Decode what DUMP returns and RESTORE takes; `handler` is told one record named `key`. Returns the payload's RDB version.
 
-    <type> <value> <2 bytes LE: RDB version> <8 bytes LE: CRC64 of all before it>; the CRC must be right, zero is not accepted. There is no
-    magic: version 80 and later is Valkey's.
+    Its checksum must be right, zero is not accepted: see dump.py.
     """
-    end = len(payload) - PAYLOAD_FOOTER
-    if end < 1:
-        raise RemoteProtocolError(f"a payload of {len(payload)} bytes is too short to be one", remedy="take the payload again with DUMP")
-    stored = int.from_bytes(payload[end + 2 :], "little")
-    computed = crc64(payload[: end + 2])
-    if stored != computed:
-        raise RemoteProtocolError(
-            f"the payload's checksum says {stored:016x}, its bytes make {computed:016x}", remedy="take the payload again with DUMP"
-        )
-    version = int.from_bytes(payload[end : end + 2], "little")
-    found = opcodes.Header(DIALECT_VALKEY if version >= 80 else DIALECT_REDIS, version)
-    opcodes.check_version(found)
-    Decoder(handler, max_blob).decode_value(payload[:end], key, found.dialect, version)
-    return version
+    body, header = opened(payload)
+    opcodes.check_version(header)
+    Decoder(handler, max_blob).decode_value(body, key, header.dialect, header.version)
+    return header.version

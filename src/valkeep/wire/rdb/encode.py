@@ -21,6 +21,7 @@ from valkeep.errors import LocalProtocolError
 from .. import intset, listpack, lzf, ziplist, zipmap
 from ..checksum import crc64
 from . import opcodes
+from .dump import sealed
 from .record import Entry, Field, Id, Module, Record, Stream
 
 __all__ = ["Options", "PLAIN", "SnapshotWriter", "default_type", "dump_payload", "length", "string", "text_score", "value"]
@@ -350,5 +351,4 @@ class SnapshotWriter:
 def dump_payload(record: Record, dialect: int, version: int, options: Options = PLAIN) -> bytes:
     """What RESTORE takes for `record`, without its expiry, which is RESTORE's argument."""
     type_id = default_type(record, dialect, version) if options.type_id is None else options.type_id
-    body = bytes([type_id]) + value(record, type_id, dialect, options) + version.to_bytes(2, "little")
-    return body + crc64(body).to_bytes(8, "little")
+    return sealed(bytes([type_id]) + value(record, type_id, dialect, options), version)
