@@ -111,6 +111,9 @@ def shape(error: BaseException) -> str:
 
 
 def child(arguments: argparse.Namespace) -> int:
+    from tests.fuzz import transforms
+
+    transforms.work_in(arguments.place.with_name(f"{arguments.place.name}-files"))
     known = with_planted()
     chosen = [known[name] for name in arguments.targets.split(",")]
     with arguments.place.open("r+b") as file:
@@ -253,7 +256,8 @@ def run(arguments: argparse.Namespace) -> int:
     report = Report(arguments.save, arguments.most)
     began = time.monotonic()
     deadline = began + arguments.seconds
-    with tempfile.TemporaryDirectory(prefix="valkeep-fuzz-") as folder:
+    memory = Path("/dev/shm")  # the files of channels, some thousand times a second
+    with tempfile.TemporaryDirectory(prefix="valkeep-fuzz-", dir=memory if memory.is_dir() else None) as folder:
         jobs = [
             Job(list(names), arguments.seed, first, arguments.jobs, Path(folder), arguments.cpu_seconds) for first in range(arguments.jobs)
         ]
@@ -359,12 +363,7 @@ def main() -> int:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        try:
-            return child(arguments)
-        finally:
-            from tests.fuzz import transforms
-
-            transforms.leave()
+        return child(arguments)
     if arguments.seed is None:
         arguments.seed = int.from_bytes(os.urandom(4), "little")
     if arguments.list:

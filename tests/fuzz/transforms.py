@@ -6,6 +6,7 @@ command that it does not know.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import shutil
 import tempfile
@@ -37,14 +38,21 @@ _SOURCES = ((6, 2), (7, 0), (7, 4), (8, 0), (8, 2), (8, 4))
 _DATABASES = 4096
 """What the snapshot's own tests may select: other numbers are refused."""
 
-_folder: list[tempfile.TemporaryDirectory[str]] = []
+_folder: list[Path] = []
+
+
+def work_in(folder: Path) -> None:
+    """Channels put their files there; whoever gave the folder removes it."""
+    folder.mkdir(exist_ok=True)
+    _folder[:] = [folder]
 
 
 def _directory() -> Path:
     if not _folder:
-        place = Path("/dev/shm")
-        _folder.append(tempfile.TemporaryDirectory(prefix="valkeep-fuzz-", dir=place if place.is_dir() else None))
-    return Path(_folder[0].name)
+        made = tempfile.mkdtemp(prefix="valkeep-fuzz-")
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        _folder.append(Path(made))
+    return _folder[0]
 
 
 @contextlib.contextmanager
@@ -245,12 +253,6 @@ def check_stream(data: bytes, rng: Random) -> None:
     for found in (whole, split):
         check_commands(found[0], target, data)
     same("stream whole and in pieces", whole, split)
-
-
-def leave() -> None:
-    for each in _folder:
-        shutil.rmtree(each.name, ignore_errors=True)
-    _folder.clear()
 
 
 TARGETS = (Target("snapshot-transform", seeds.snapshots, check_snapshot), Target("stream-transform", seeds.command_streams, check_stream))
