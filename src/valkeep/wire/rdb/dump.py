@@ -2,8 +2,9 @@
 
     <body> <2 bytes LE: RDB version> <8 bytes LE: CRC64 of all before it>
 
-A key's body is its type and value; that of functions is their opcodes and code, and empty where there are none. There is no magic: version 80 and later is Valkey's. Servers refuse a payload of a version above their own, or with
-a wrong checksum; so whatever crosses is opened here, and sealed again for the target.
+A key's body is its type and value; that of functions is their opcodes and code, and empty where there are none. There is no magic: version 80 and
+later is Valkey's. Servers refuse a payload of a version above their own, or with a wrong checksum; so whatever crosses is opened here, and sealed
+again for the target.
 
 Source: cluster.c createDumpPayload and verifyDumpPayload, functions.c functionDumpCommand.
 """
