@@ -1,8 +1,8 @@
 """Clients that write through a cut-over: ``python bench/writers.py SOURCE TARGET CLIENTS RATE`` until standard input ends; then one JSON line.
 
-Each client numbers what it writes to a key of its own, one write at a time, on a schedule. It starts at the source; when that refuses (the fence), it turns
-to the target at once, over a connection that it has already, and tries the same write there until it is taken. What it saw is its longest time from one
-acknowledged write to the next.
+Each client numbers its writes and spreads them over 500 keys of its own, one write at a time, on a schedule. It starts at the source; when that refuses
+(the fence), it turns to the target at once, over a connection that it has already, and tries the same write there until it is taken. What it saw is its
+longest time from one acknowledged write to the next.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 __all__: list[str] = []
 
 RETRY = 0.001
+KEYS = 500  # of each client; cutover.py knows it too
 
 
 @dataclass(slots=True)
@@ -54,7 +55,8 @@ async def _write(client: _Client, source: _Wire, target: _Wire, period: float, o
         if wait > 0:
             await asyncio.sleep(wait)
         due = max(due + period, clock() - 10 * period)  # what was missed is not made up for
-        command = encode(b"SET", client.name, client.last + 1)
+        number = client.last + 1
+        command = encode(b"SET", b"%s:%d" % (client.name, number % KEYS), number)
         while not stop.is_set():
             reply = await at.call(command)
             if reply.startswith(b"+"):
@@ -69,7 +71,7 @@ async def _write(client: _Client, source: _Wire, target: _Wire, period: float, o
         else:
             return
         now = clock()
-        client.last += 1
+        client.last = number
         client.acked += 1
         if previous:
             client.gap = max(client.gap, now - previous)

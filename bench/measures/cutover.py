@@ -17,6 +17,7 @@ from typing import Any, Final
 from bench.figures import Figure
 from bench.options import Options
 from bench.servers import server
+from bench.writers import KEYS
 
 __all__ = ["measure"]
 
@@ -38,7 +39,7 @@ def measure(options: Options) -> list[Figure]:
             tempfile.TemporaryDirectory(prefix="valkeep-bench-move-") as folder,
         ):
             seen, run = _move(source.port, target.port, Path(folder))
-            behind = [name for name, last in seen["last"].items() if int(target.client.get(name) or 0) < last]
+            behind = [name for name, last in seen["last"].items() if int(target.client.get(f"{name}:{last % KEYS}") or 0) < last]
         if behind or seen["moved"] != CLIENTS:
             raise RuntimeError(f"acknowledged writes are missing of {len(behind)} clients; {seen['moved']} of {CLIENTS} moved")
         gaps.append(max(seen["gaps_ms"]))
