@@ -316,9 +316,9 @@ def test_a_comparison_survives_json() -> None:
 
 
 def test_errors_and_endpoints_cross_the_pipe_whole() -> None:
-    refused = error_from(error_to(Refused("no", remedy="do", definite=True)))
+    refused = error_from(error_to(Refused("no", remedy="do", definite=True, code="VK-SPOOL-FULL")))
     assert isinstance(refused, Refused)
-    assert (refused.message, refused.remedy, refused.exit_code) == ("no", "do", ExitCode.NOT_RUN)
+    assert (refused.message, refused.remedy, refused.exit_code, refused.code) == ("no", "do", ExitCode.NOT_RUN, "VK-SPOOL-FULL")
     lost = error_from(error_to(ConnectionLost("gone", remedy="look", definite=False)))
     assert lost.exit_code is ExitCode.UNCERTAIN
     assert "bug" in error_from(error_to(ZeroDivisionError("x"))).remedy

@@ -62,7 +62,15 @@ _KINDS: dict[str, type[ValkeepError]] = {
 def error_to(error: BaseException) -> Line:
     """An error as a line; one that is not ours is a bug, and says so."""
     if isinstance(error, ServerError):
-        return {"say": "error", "kind": "Refused", "message": error.message, "remedy": error.remedy, "definite": True, "exit": 4}
+        return {
+            "say": "error",
+            "kind": "Refused",
+            "message": error.message,
+            "remedy": error.remedy,
+            "definite": True,
+            "exit": 4,
+            "code": "",
+        }
     if isinstance(error, ValkeepError):
         kind = type(error).__name__ if type(error).__name__ in _KINDS else "ValkeepError"
         return {
@@ -72,14 +80,15 @@ def error_to(error: BaseException) -> Line:
             "remedy": error.remedy,
             "definite": error.definite,
             "exit": int(error.exit_code),
+            "code": error.code,
         }
     message = f"{type(error).__name__}: {error}"
     return {"say": "error", "kind": "ValkeepError", "message": message, "remedy": "this is a bug of Valkeep: please report it",
-            "definite": True, "exit": int(ExitCode.UNKNOWN)}  # fmt: skip
+            "definite": True, "exit": int(ExitCode.UNKNOWN), "code": ""}  # fmt: skip
 
 
 def error_from(line: Line) -> ValkeepError:
-    error = _KINDS.get(line["kind"], ValkeepError)(line["message"], remedy=line["remedy"], definite=line["definite"])
+    error = _KINDS.get(line["kind"], ValkeepError)(line["message"], remedy=line["remedy"], definite=line["definite"], code=line["code"])
     error.exit_code = ExitCode(line["exit"])
     return error
 

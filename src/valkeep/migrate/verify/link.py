@@ -150,4 +150,4 @@ class Link:
 def _at(where: str, error: ValkeepError) -> ValkeepError:
     """The error with the server's address (the conversation knows none, and calls every server the source)."""
     message = error.message.replace("the source", where, 1)
-    return type(error)(message, remedy=error.remedy, definite=error.definite)
+    return type(error)(message, remedy=error.remedy, definite=error.definite, code=error.code)
