@@ -41,6 +41,7 @@ from valkeep.drill.workloads.mix import prepare
 from valkeep.drill.workloads.process import WriterProcess
 from valkeep.drill.workloads.writers import Settings, writers_of
 from valkeep.errors import ServerError, ValkeepError
+from valkeep.migrate.preflight import formats
 from valkeep.report.events import Emit, Event, Note, Phase, Progress, VerdictEvent
 from valkeep.report.rate import Rate
 from valkeep.runtime import servers
@@ -81,11 +82,8 @@ class Servers:
 
 
 def rdb_version(server: ServerBinary) -> int:
-    """The version in the header of the snapshots that this server writes."""
-    if server.name == "valkey":
-        return 11 if server.version < (9, 0, 0) else 80 if server.version < (9, 2, 0) else 81
-    table = (((8, 10), 15), ((8, 8), 14), ((8, 6), 13), ((7, 4), 12), ((7, 2), 11), ((7, 0), 10), ((5, 0), 9), ((4, 0), 8), ((3, 2), 7))
-    return next((number for since, number in table if server.version[:2] >= since), 6)
+    """The version in the header of the snapshots that this server writes; 0 for a release that is newer than what is known."""
+    return formats.rdb_version(server.name, server.version) or 0
 
 
 def choose_servers(options: Options) -> Servers:
@@ -108,7 +106,7 @@ def choose_servers(options: Options) -> Servers:
 
 def representative(source: ServerBinary) -> bool:
     """Whether this source is of the kind that Valkey refuses (RDB 12 and later of Redis)."""
-    return source.name == "redis" and rdb_version(source) >= 12
+    return source.name == "redis" and source.version >= (7, 4)
 
 
 def _source(spec: str) -> ServerBinary:
