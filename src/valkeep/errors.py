@@ -54,6 +54,7 @@ class ValkeepError(Exception):
         self.message = message
         self.remedy = remedy
         self.definite = definite
+        self.changed = ""  # what was done and undone, in a sentence, where "nothing" would say too little
         if code:
             self.code = code
         if not definite and self.exit_code is ExitCode.NOT_RUN:

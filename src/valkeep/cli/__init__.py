@@ -190,7 +190,8 @@ def _show(error: ValkeepError) -> None:
     print(f"{red}valkeep: {plain}{bold}{error.message}{plain}{code}", file=sys.stderr)
     print(f"  remedy:   {error.remedy}", file=sys.stderr)
     if error.exit_code is not ExitCode.USAGE:
-        print(f"  changed:  {'nothing' if error.definite else 'uncertain; look before you repeat it'}", file=sys.stderr)
+        changed = error.changed or ("nothing" if error.definite else "uncertain; look before you repeat it")
+        print(f"  changed:  {changed}", file=sys.stderr)
 
 
 def _bug(error: Exception) -> ExitCode:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -98,6 +100,8 @@ def run(
     if cutover not in ("auto", "manual"):
         raise UsageError(f"there is no cut-over {cutover!r}", remedy="say --cutover auto or --cutover manual")
     options = pipeline.RunOptions(
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=socket.gethostname(),
         source=endpoint(source, source_password_file, source_password_env),
         target=endpoint(target, target_password_file, target_password_env),
         field_ttl=field_ttl,
@@ -122,8 +126,11 @@ def run(
     write_json(result.to_json(), json)
     out = console(json)
     out.print(
-        f"[bold]{result.verdict}[/bold]: {result.keys} keys moved from {result.source_version} to {result.target_version}; "
+        f"[bold]{result.verdict}[/bold]: {result.keys:,} keys moved from {result.source_name} to {result.target_name}; "
         f"{result.mismatches} mismatches; write pause {result.write_pause_ms:.0f} ms; {result.elapsed_seconds:.1f} s in all"
+    )
+    out.print(
+        f"  next: point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
     )
     for row in result.ledger:
         out.print(f"  ledger: {row['action']} {row['what']} {row['policy']} × {row['count']}")

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
@@ -69,6 +69,16 @@ class CutoverResult:
     fence: FenceMode
     checked_keys: int
 
+    def to_json(self, started: float) -> dict[str, Any]:
+        """``cutover.json``, schema 1; times in seconds since ``started`` (on the job's clock)."""
+        return {
+            "schema": 1,
+            "fence": self.fence.value,
+            "write_pause_ms": round(self.write_pause_ms, 1),
+            "checked_keys": self.checked_keys,
+            "timeline": [{"step": step, "at": round(at - started, 6)} for step, at in self.timeline],
+        }
+
 
 class Cutover:
     """One cut-over. ``drained(offset)`` returns when the target has acknowledged everything up to that source offset; ``verify(offset)`` compares what was
@@ -103,6 +113,7 @@ class Cutover:
         self._clock = clock
         self._timeline: list[tuple[str, float]] = []
         self._id = 0  # of our connection at the source; 0: unknown
+        self._run_id = ""  # of the target's process: what was drained into it is lost with it, perhaps
         self._opened: Connection | None = None  # by ourselves, to call it off when the one we were given broke
 
     async def run(self) -> CutoverResult:
@@ -115,10 +126,11 @@ class Cutover:
                 remedy="run `valkeep migrate abort` for it, or set min-replicas-to-write on the source to what it shall be, then start again",
                 code="VK-CUTOVER-FENCED",
             )
-        self._state.step("cutting", fence_before=before, fence_at=self._source.endpoint.display)
-        started = self._clock()
         with suppress(ServerError):
             self._id = await self._source.call("CLIENT", "ID")
+        self._run_id = (await server_info(self._target)).run_id
+        self._state.step("cutting", fence_before=before, fence_at=self._source.endpoint.display, target_run=self._run_id)
+        started = self._clock()
         try:
             checked = await self._silence_writers(started, before)
             self._mark("drain-after-fence")
@@ -232,11 +244,14 @@ class Cutover:
             await self._target.call("REPLICAOF", "NO", "ONE")
             role = (await self._target.call("ROLE"))[0]
         except ValkeepError as error:
-            raise _promotion_uncertain(error.message) from error
+            raise _promotion_uncertain(error.message, self._run_id) from error
         if role != b"master":
-            raise _promotion_uncertain(f"its role is still {role.decode('ascii', 'replace')}")
+            raise _promotion_uncertain(f"its role is still {role.decode('ascii', 'replace')}", self._run_id)
         promoted = self._clock()
-        self._state.step("promoted")
+        try:
+            self._state.step("promoted")
+        except ValkeepError as error:  # `abort` finds the target a primary all the same
+            self._emit(Note(promoted, "warning", f"the target is promoted, and the cut-over complete; but {error.message}"))
         self._mark("promoted")
         return promoted
 
@@ -273,10 +288,12 @@ class Cutover:
         self._emit(Phase(now, f"cutover:{name}"))
 
 
-def _promotion_uncertain(why: str) -> ValkeepError:
+def _promotion_uncertain(why: str, run_id: str) -> ValkeepError:
     return ValkeepError(
         f"the target may or may not have been promoted ({why}); the source is fenced, so no write is lost either way",
-        remedy="ask the target for its ROLE: if it is a primary, move the writers there; if not, `valkeep migrate abort` makes the source writable again",
+        remedy=f"ask the target for its ROLE and run_id (INFO server): if it is a primary with run_id {run_id}, move the writers there; with another "
+        "run_id it was restarted and may hold less than the source: do not use it; if it is no primary, `valkeep migrate abort` makes the source "
+        "writable again",
         definite=False,
         code="VK-CUTOVER-PROMOTE",
     )
@@ -298,6 +315,12 @@ async def fence_before(source: Connection) -> dict[str, str]:
             if reply:
                 found[known] = reply[1].decode()
                 break
+        else:  # without either of them there is no fence, and UNPAUSE alone would let the writers go on
+            raise Refused(
+                f"the source has no parameter {name} (or {_OLD_NAMES[name]}), so it cannot be fenced",
+                remedy="is a proxy in between, or is it no Redis? Stop the writers yourself and use --fence external",
+                code="VK-CUTOVER-FENCE",
+            )
     return found
 
 
@@ -327,6 +350,15 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
         return ["nothing is left to undo: this migration was aborted before"]
     role = (await target.call("ROLE"))[0] if target is not None else b""
     promoted = found.step == "promoted" or (found.step == "cutting" and role == b"master")
+    if target is not None and promoted and found.step == "cutting" and found.target_run and not force:
+        run_id = (await server_info(target)).run_id
+        if run_id != found.target_run:  # a replica that is started again is a primary, with what its last snapshot had
+            raise Refused(
+                f"the target {found.target} is a primary, but not the process that took the source's writes: it was restarted since (run_id {run_id}), may "
+                "hold less than the source, and nobody knows whether it had been promoted before",
+                remedy="do not move writers there; when no client wrote to it since the cut-over began, `--force` makes the source writable again",
+                code="VK-ABORT-UNKNOWN",
+            )
     if promoted and not force:
         raise Refused(
             f"the target {found.target} is a primary already: the cut-over is complete, and it has every write that the source acknowledged",

@@ -25,7 +25,8 @@ class RunOptions:
     """``cutover``: "auto" or "manual". ``wipe_target``: a target with keys is allowed. ``accept``: acknowledged preflight conditions ("all": every one).
     ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT).
     ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for.
-    ``fence``: None for the safest variant that the source permits. ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
+    ``fence``: None for the safest variant that the source permits. ``started_at``, ``host``: for the report (UTC, ISO 8601;
+    a machine's name). ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
 
     source: Endpoint
     target: Endpoint
@@ -45,6 +46,8 @@ class RunOptions:
     fence: FenceMode | None = None
     gateway_tls: ssl.SSLContext | None = field(default=None, compare=False)
     source_primary: Endpoint | None = None
+    started_at: str = ""
+    host: str = ""
     skip_verify: bool = False
     rate_seconds: float = 1.0
 
@@ -55,7 +58,8 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a migration came to. ``verdict``: valid | invalid | unknown. ``timeline``: (step, seconds on the job's clock). Counts are of keys;
+    """What a migration came to. ``verdict``: valid | invalid | unknown. ``timeline``: (step, seconds on the job's clock), ``started``:
+    on the same clock; files count from there. ``source_name``, ``target_name``: product and version. Counts are of keys;
     ``unexpected_error_replies``: commands that the target answered with an error since the migration began (must be 0)."""
 
     verdict: str
@@ -67,12 +71,17 @@ class RunResult:
     mismatches: int
     ledger: list[dict[str, object]]
     write_pause_ms: float
+    started: float
     timeline: tuple[tuple[str, float], ...]
+    source_name: str
+    target_name: str
     source_version: str
     source_rdb_version: int
     target_version: str
     unexpected_error_replies: int
     elapsed_seconds: float
+    started_at: str
+    host: str
     fence: str
     changed_keys_checked: int
 
@@ -81,18 +90,21 @@ class RunResult:
         return {
             "schema": 1,
             "verdict": self.verdict,
+            "started_at": self.started_at,
+            "host": self.host,
+            "valkeep": __version__,
             "keys": self.keys,
             "mismatches": self.mismatches,
             "full_sync_seconds": round(self.full_sync_seconds, 3),
             "write_pause_ms": round(self.write_pause_ms, 1),
             "elapsed_seconds": round(self.elapsed_seconds, 3),
-            "source": {"version": self.source_version, "rdb_version": self.source_rdb_version},
-            "target": {"version": self.target_version},
+            "source": {"server": self.source_name, "version": self.source_version, "rdb_version": self.source_rdb_version},
+            "target": {"server": self.target_name, "version": self.target_version},
             "unexpected_error_replies": self.unexpected_error_replies,
             "fence": self.fence,
             "changed_keys_checked": self.changed_keys_checked,
             "ledger": self.ledger,
-            "timeline": [{"step": step, "at": round(at, 6)} for step, at in self.timeline],
+            "timeline": [{"step": step, "at": round(at - self.started, 6)} for step, at in self.timeline],
         }
 
 

@@ -19,7 +19,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +207,9 @@ class _Migration:
             done = await restore_target(target, state)
             self.state.step("aborted")
             self.handover.undone = done
+            if isinstance(error, ValkeepError):
+                replaced = "; what it held before is gone" if self.options.wipe_target else ""
+                error.changed = f"nothing on the source; {'; '.join(done)}{replaced}"
             for line in done:
                 self.emit(Note(self.clock(), "info", line))
         except ValkeepError as failed:
@@ -319,7 +322,7 @@ class _Migration:
             if self.comparison is not None:
                 self._write("verification.json", self.comparison.to_json())
         self.timeline += cut.timeline
-        self._write("cutover.json", {"schema": 1, **asdict(cut), "fence": cut.fence.value})
+        self._write("cutover.json", cut.to_json(self.started))
         self.handover.answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
         if fence is not FenceMode.EXTERNAL:
             text = (
@@ -358,12 +361,17 @@ class _Migration:
             mismatches=mismatches,
             ledger=ledger.summary(),
             write_pause_ms=cut.write_pause_ms,
+            started=self.started,
             timeline=tuple(self.timeline),
+            source_name=source_info.name,
+            target_name=found.info.name,
             source_version=_version(source_info),
             source_rdb_version=gateway.channels[0].source_rdb_version,
             target_version=_version(found.info),
             unexpected_error_replies=errors,
             elapsed_seconds=self.clock() - self.started,
+            started_at=self.options.started_at,
+            host=self.options.host,
             fence=cut.fence.value,
             changed_keys_checked=cut.checked_keys,
         )

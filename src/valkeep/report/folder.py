@@ -87,7 +87,7 @@ class _Teller:
         """The timeline on the events' clock."""
         steps: Steps = [(str(row["step"]), float(row["at"])) for row in self.run.get("timeline", ())]
         if not steps and self.cutover:
-            steps = [(str(step), float(at)) for step, at in self.cutover.get("timeline", ())]
+            steps = [(str(row["step"]), float(row["at"])) for row in self.cutover.get("timeline", ())]
         if not steps:
             return [(name.rpartition(":")[2], at) for name, at in self.recording.steps]
         seen = {name.rpartition(":")[2]: at for name, at in reversed(self.recording.steps)}
