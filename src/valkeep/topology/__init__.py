@@ -1,1 +1,0 @@
-"""Immutable descriptions of what should run and of what was observed. Pure."""
