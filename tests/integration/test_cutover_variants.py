@@ -223,6 +223,24 @@ def test_abort_without_the_target_wants_force_once_the_cut_over_had_begun(pair: 
         writers.wait_for_acks(3)
 
 
+def test_abort_does_not_take_a_restarted_target_for_a_promoted_one(pair: Pair) -> None:
+    with Proxy(pair.source.address) as to_source, Writers(pair.source.port) as writers:
+        with Valkeep(
+            "migrate", "run", "--source", to_source.url(), *pair.where()[2:], "--acknowledge", "all", folder=pair.folder / "run"
+        ) as run:
+            to_source.when(b"$3\r\n255\r\n", after=run.kill)
+            until(lambda: not run.running, lambda: run.stderr, 40)
+        pair.target.restart()
+        assert pair.there.execute_command("ROLE")[0] == b"master"
+        refused = pair.valkeep("abort")
+        assert (refused.process.returncode, refused.code) == (4, "VK-ABORT-UNKNOWN"), refused.stderr
+        assert "it was restarted since" in refused.stderr
+        assert pair.fence() == FENCED
+        assert pair.valkeep("abort", "--force").process.returncode == 0
+        assert pair.fence() == OPEN
+        writers.wait_for_acks(3)
+
+
 def test_abort_without_a_fenced_source_undoes_nothing_and_can_be_repeated(pair: Pair) -> None:
     with Proxy(pair.source.address) as to_source, Writers(pair.source.port, 1) as writers:
         where = ("--source", to_source.url(), *pair.where()[2:])

@@ -29,7 +29,7 @@ FILE = "migration.json"
 class MigrationState:
     """``step``: attaching → attached → cutting → promoted | aborted. ``source``, ``target``: URLs without secrets. ``target_before``: settings as found;
     ``fence_before``: the values of the two parameters that the fence sets; ``fence_at``: where (the source, or its
-    primary); ``pid``: of the Valkeep that wrote it."""
+    primary); ``target_run``: the run_id of the target that is promoted, since "cutting"; ``pid``: of the Valkeep that wrote it."""
 
     step: str
     source: str
@@ -39,6 +39,7 @@ class MigrationState:
     target_before: dict[str, str] = field(default_factory=dict)
     fence_before: dict[str, str] = field(default_factory=dict)
     fence_at: str = ""
+    target_run: str = ""
     schema: int = SCHEMA
 
 
