@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valkeep import __version__
 from valkeep.errors import ExitCode, ValkeepError
 from valkeep.migrate.cutover import FenceMode
 from valkeep.migrate.state import default_directory
