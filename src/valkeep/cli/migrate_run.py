@@ -18,7 +18,7 @@ import typer
 
 from valkeep.cli.migrate_preflight import acknowledged, endpoint
 from valkeep.cli.output import JsonPath, console, write_json
-from valkeep.errors import ConnectionLost, ExitCode, UsageError
+from valkeep.errors import ConnectionLost, ExitCode, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
@@ -122,7 +122,11 @@ def run(
         source_primary=endpoint(source_primary, source_password_file, source_password_env) if source_primary else None,
     )
     with watch(report / "events.jsonl" if report else None) as emit:
-        result = asyncio.run(_run(options, emit))
+        try:
+            result = asyncio.run(_run(options, emit))
+        except KeyboardInterrupt:  # the second, most likely: the first one calls everything off
+            _tell_unfinished(options)
+            raise
     write_json(result.to_json(), json)
     out = console(json)
     out.print(
@@ -224,6 +228,20 @@ def abort(
 
 
 # -- helpers of these commands ---------------------------------------------------------------------------------------------------------
+
+
+def _tell_unfinished(options: RunOptions) -> None:
+    """Raise where an interrupted migration left the source fenced, or the target promoted: "interrupted" would say too little."""
+    from valkeep.migrate.state import StateFile
+
+    left = StateFile(options.state_directory).read()
+    if left is not None and left.step == "cutting" and left.pid == os.getpid():
+        raise ValkeepError(
+            "interrupted in the middle of the cut-over: the source may refuse writes, and the target may be promoted",
+            remedy="run `valkeep migrate abort`: it makes the source writable, or says that the target was promoted",
+            definite=False,
+            code="VK-STATE-UNFINISHED",
+        )
 
 
 async def _run(options: RunOptions, emit: Emit) -> RunResult:

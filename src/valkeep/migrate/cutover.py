@@ -22,7 +22,7 @@ any more before we promote.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -136,7 +136,7 @@ class Cutover:
             self._mark("drain-after-fence")
             await self._drain(2 * self._lease)
         except BaseException as error:
-            await asyncio.shield(self._call_off(before, error))
+            await _to_the_end(self._call_off(before, error))
             if isinstance(error, ValkeepError) and not error.definite:  # it is certain now: the source writes, the target was not promoted
                 raise ValkeepError(
                     f"the cut-over was called off, and the source goes on writing: {error.message}",
@@ -153,7 +153,9 @@ class Cutover:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.wait({work})
+            while not work.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({work})
             work.result()
             text = "stopped after the point of no return: the cut-over is complete, the target is the primary and the source refuses writes"
             self._emit(Note(self._clock(), "warning", text))
@@ -286,6 +288,15 @@ class Cutover:
         now = self._clock()
         self._timeline.append((name, now))
         self._emit(Phase(now, f"cutover:{name}"))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do this although we are cancelled, also more than once: half done, it would leave the source fenced."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()
 
 
 def _promotion_uncertain(why: str, run_id: str) -> ValkeepError:

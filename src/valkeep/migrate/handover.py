@@ -48,14 +48,25 @@ class Handover:
 
     async def stop(self) -> dict[str, Any]:
         """`valkeep migrate abort`: as Ctrl-C, and answers what was undone. Raises ``Refused`` once the target is promoted."""
-        state = self._state.current
-        if state is not None and state.step == "promoted":
-            raise Refused("the cut-over is complete", remedy="move the writers to the target", code="VK-ABORT-PROMOTED")
-        self.told_to_stop = True
-        if self._task is not None:
+        self._refuse_when_promoted()
+        if self._task is not None and not self.told_to_stop:
             self._task.cancel()
+        self.told_to_stop = True
         await self._over.wait()
+        self._refuse_when_promoted()  # it was past the point of no return
         return {"done": self.undone or [NOTHING_UNDONE]}
+
+    def _refuse_when_promoted(self) -> None:
+        if self._at("promoted"):
+            raise Refused(
+                "the cut-over is complete: the target is the primary, and the source refuses writes",
+                remedy="move the writers to the target",
+                code="VK-ABORT-PROMOTED",
+            )
+
+    def _at(self, step: str) -> bool:
+        state = self._state.current
+        return state is not None and state.step == step
 
     def answer(self, outcome: dict[str, Any] | ValkeepError, *, again: bool = False) -> None:
         """Tell whoever said go. ``again``: the migration goes on, and may be told to go once more."""
@@ -76,6 +87,13 @@ class Handover:
 
     def aborted(self) -> ValkeepError:
         """What the migration itself says when it was stopped."""
+        if self._at("promoted"):
+            return ValkeepError(
+                "`valkeep migrate abort` came after the point of no return: the cut-over is complete, the target is the primary and the source refuses writes",
+                remedy="move the writers to the target",
+                definite=False,
+                code="VK-ABORT-PROMOTED",
+            )
         return ValkeepError(
             "the migration was ended by `valkeep migrate abort`: " + "; ".join(self.undone or [NOTHING_UNDONE]),
             remedy="start it again when you like",
