@@ -14,7 +14,8 @@ import pytest
 
 from tests.conftest import Server
 from tests.support.proxy import Proxy
-from tests.support.valkeep_process import Valkeep, until
+from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
 from valkeep import cli
 from valkeep.runtime.node import Process
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.conftest import Server
 from tests.support import nodes
-from tests.support.valkeep_process import Valkeep, until
+from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
 from valkeep.runtime import ports
 from valkeep.runtime.node import Process
 

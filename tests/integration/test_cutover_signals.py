@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import Server
 from tests.support.proxy import Proxy
-from tests.support.valkeep_process import Valkeep, until
+from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
 from tests.support.writers import Writers, lost
 from valkeep.runtime.node import Process
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.support import nodes
+from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ValkeepError
 from valkeep.migrate.preflight import Finding, PreflightOptions, PreflightReport, Verdict, preflight
@@ -103,10 +103,7 @@ def test_native_replication_fails_as_preflight_says(server: Server, client: Clie
     here, there = server("redis-8.0"), server("valkey-8.1")
     client(here).set("k", "v")
     client(there).execute_command("REPLICAOF", here.host, here.port)
-    deadline = time.monotonic() + 20
-    while "Can't handle RDB format version 12" not in there.log():
-        assert time.monotonic() < deadline, there.log()
-        time.sleep(0.05)
+    until(lambda: "Can't handle RDB format version 12" in there.log(), there.log)
     client(there).execute_command("REPLICAOF", "NO", "ONE")
 
 
@@ -263,10 +260,7 @@ def test_a_sentinel_that_watches_the_target_is_no_go(server: Server, client: Cli
     here, there = server("redis-7.0"), server("valkey-8.1")
     assert severities(look(here, there), "VK-TARGET-SENTINEL") == ["ok"]
     sentinel(there)
-    deadline = time.monotonic() + 20
-    while not client(there).pubsub_numsub("__sentinel__:hello")[0][1]:
-        assert time.monotonic() < deadline, "the Sentinel did not come"
-        time.sleep(0.05)
+    until(lambda: client(there).pubsub_numsub("__sentinel__:hello")[0][1], "the Sentinel to come")
     report = look(here, there)
     assert "VK-TARGET-SENTINEL" in report.blockers
     assert "sentinel-" in found(report, "VK-TARGET-SENTINEL")[0].evidence["target"]
@@ -300,10 +294,7 @@ def test_the_same_server_twice_is_no_go(server: Server) -> None:
 def test_replicas_are_told_apart(server: Server, client: Client) -> None:
     primary = server("valkey-8.1", SAVING)
     replica = server("valkey-8.1", {"replicaof": f"{primary.host} {primary.port}", **SAVING})
-    deadline = time.monotonic() + 20
-    while client(replica).info("replication")["master_link_status"] != "up":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: client(replica).info("replication")["master_link_status"] == "up", "the link of the replica to turn")
     other = server("valkey-9.1", SAVING)
     assert "VK-TARGET-REPLICA" in look(other, replica).blockers
     assert "VK-SAME-SERVER" in look(primary, replica).blockers
@@ -312,10 +303,7 @@ def test_replicas_are_told_apart(server: Server, client: Client) -> None:
     assert "VK-SOURCE-REPLICA" in from_replica.conditions
     assert from_replica.cutover == "stop-writers"
     primary.kill()
-    deadline = time.monotonic() + 20
-    while client(replica).info("replication")["master_link_status"] == "up":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: client(replica).info("replication")["master_link_status"] != "up", "the link of the replica to turn")
     assert "VK-SOURCE-LINK-DOWN" in look(replica, other).blockers
 
 
@@ -428,10 +416,7 @@ def test_passwords_are_in_no_evidence(server: Server) -> None:
 def test_the_write_rate_is_measured_by_the_replication_offset(server: Server, client: Client) -> None:
     primary = server("valkey-8.1", SAVING)
     replica = server("valkey-8.1", {"replicaof": f"{primary.host} {primary.port}"})
-    deadline = time.monotonic() + 20
-    while client(replica).info("replication")["master_link_status"] != "up":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: client(replica).info("replication")["master_link_status"] == "up", "the link of the replica to turn")
 
     async def scenario() -> PreflightReport:
         looking = asyncio.ensure_future(preflight(Endpoint.parse(primary.endpoint), None, replace(QUICK, rate_seconds=0.5), lambda _: None))

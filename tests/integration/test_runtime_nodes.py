@@ -8,23 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Server
+from tests.support.waiting import until
 from valkeep.errors import ValkeepError
 from valkeep.runtime import ports, servers
 from valkeep.runtime.node import Node, NodeFailed
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.01)
 
 
 def gone(pid: int) -> bool:
@@ -137,7 +130,7 @@ def test_kill_9_of_the_parent_leaves_no_server_behind(binary: Callable, tmp_path
     assert not gone(pid)
     parent.kill()
     parent.communicate()
-    eventually(lambda: gone(pid))
+    until(lambda: gone(pid), "the server to be gone")
 
 
 def test_the_folder_of_a_killed_parent_is_removed_by_the_next_start(binary: Callable) -> None:

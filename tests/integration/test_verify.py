@@ -19,6 +19,7 @@ from typing import Any, Self
 import pytest
 
 from tests.conftest import Server
+from tests.support.waiting import until
 from valkeep.cli import run
 from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.errors import ExitCode, Refused, UsageError
@@ -112,14 +113,7 @@ def test_a_native_replica_is_valid(server: Server, client: Client, source: str, 
 
 def follow(c: Any, source: Process) -> None:
     c.replicaof("127.0.0.1", source.port)
-    until(lambda: c.info("replication").get("master_link_status") == "up")
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true"
-        time.sleep(0.01)
+    until(lambda: c.info("replication").get("master_link_status") == "up", "the replica's link")
 
 
 def _pel_count(c: Any) -> None:
@@ -236,8 +230,8 @@ def test_keys_that_only_one_server_has_forgotten_are_no_difference(server: Serve
     for node in (a, b):
         client(node).set("stays", 1)
     client(a).set("gone", 1, px=1)
-    until(lambda: client(a).pttl("stays") == -1 and client(a).dbsize() == 2)
-    until(lambda: time.time() > 0 and client(a).info("keyspace")["db0"]["expires"] == 1)
+    until(lambda: client(a).pttl("stays") == -1 and client(a).dbsize() == 2, "both keys")
+    until(lambda: client(a).info("keyspace")["db0"]["expires"] == 1, "one key with an expiry")
     result = compare(a, b)
     assert (result.verdict, result.expired) == ("valid", 1)
 
@@ -331,7 +325,7 @@ def test_writers_raise_no_false_alarm_and_a_pause_settles_everything(server: Ser
         return results
 
     with Writers(a.port, source == "valkey-9.1") as writers:
-        until(lambda: writers.writes > 2000)
+        until(lambda: writers.writes > 2000, "2,000 writes")
         results = bounded(job())
     for result in results:
         assert result.examples == ()
@@ -351,7 +345,7 @@ def test_a_fault_in_a_key_that_is_written_meanwhile_is_found_in_the_pause(server
         async with Verifier(endpoint(a), endpoint(b)) as verifier:
             full = await verifier.full()
             client(a).rpush("list:3", "later")
-            until(lambda: client(b).llen("list:3") == 4)
+            until(lambda: client(b).llen("list:3") == 4, "the fault to be planted")
             client(b).lset("list:3", 0, "planted")
             client(a).execute_command("CLIENT", "PAUSE", 5000, "WRITE")
             final = await verifier.final(client(a).info("replication")["master_repl_offset"])
@@ -449,7 +443,7 @@ def test_a_target_that_dies_in_its_snapshot_is_unknown(server: Server, client: C
     async def job() -> Comparison:
         async with Verifier(endpoint(a), endpoint(b)) as verifier:
             running = asyncio.create_task(verifier.full())
-            await asyncio.to_thread(until, lambda: bool(client(b).info("replication")["connected_slaves"]))
+            await asyncio.to_thread(until, lambda: client(b).info("replication")["connected_slaves"], "the verification to be a replica")
             b.kill()
             return await running
 
@@ -530,7 +524,7 @@ def test_a_killed_worker_leaves_no_process_and_no_files(server: Server, client: 
     async def job() -> list[int]:
         async with Verifier(endpoint(a), endpoint(b), workdir=tmp_path) as verifier:
             running = asyncio.create_task(verifier.full())
-            await asyncio.to_thread(until, lambda: bool(client(b).info("replication")["connected_slaves"]))
+            await asyncio.to_thread(until, lambda: client(b).info("replication")["connected_slaves"], "the verification to be a replica")
             processes = [verifier.pid, *children(verifier.pid)]
             os.kill(verifier.pid, signal.SIGKILL)
             assert (await running).verdict == "unknown"
@@ -538,7 +532,7 @@ def test_a_killed_worker_leaves_no_process_and_no_files(server: Server, client: 
 
     processes = bounded(job())
     assert len(processes) == 2
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "its processes to end")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -562,7 +556,7 @@ def test_the_command_ends_with_3_when_its_worker_is_killed(server: Server, clien
         fill(client(node))
     words = [sys.executable, "-m", "valkeep", "migrate", "verify", "--source", a.endpoint, "--target", b.endpoint]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: bool(client(b).info("replication")["connected_slaves"]))
+        until(lambda: client(b).info("replication")["connected_slaves"], "the verification to be a replica")
         (worker,) = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
         assert b"main" in Path(f"/proc/{worker}/cmdline").read_bytes()
         os.kill(worker, signal.SIGKILL)

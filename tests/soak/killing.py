@@ -26,7 +26,8 @@ import valkey
 
 from tests.support import nodes
 from tests.support.proxy import Proxy
-from tests.support.valkeep_process import Valkeep, until
+from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
 from tests.support.writers import Writers, lost
 from valkeep.runtime import ports
 

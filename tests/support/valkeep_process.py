@@ -12,25 +12,17 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-__all__ = ["Valkeep", "until"]
+from tests.support.waiting import until
+
+__all__ = ["Valkeep"]
 
 MARK = "VALKEEP_TEST_MARK"
 STARTER = "import sys; from valkeep.cli import main; main(sys.argv[1:])"
-
-
-def until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = 20.0, every: float = 0.005) -> Any:
-    """Wait for a condition to hold and return what it said; fails with ``what`` after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what() if callable(what) else what}"
-        time.sleep(every)
-    return value
 
 
 class Valkeep:

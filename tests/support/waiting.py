@@ -1,0 +1,18 @@
+"""Waiting for a condition, never for ever: what tests do instead of sleeping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["until"]
+
+
+def until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = 20.0, every: float = 0.005) -> Any:
+    """Wait for a condition to hold and return what it said; fails with ``what`` after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what() if callable(what) else what}"
+        time.sleep(every)
+    return value
