@@ -120,6 +120,11 @@ class Channel:
         """Bytes of the source's stream that wait for ``resume``."""
         return 0 if self._held is None else self._held.end - self._held_read
 
+    @property
+    def copying(self) -> bool:
+        """Whether copies are here that are not in our stream yet, because the source's has not come to their offset."""
+        return self._translator is not None and self._translator.copying
+
     # -- snapshot ------------------------------------------------------------------------------------------------------------------
 
     def feed_snapshot(self, data: bytes | memoryview) -> None:
@@ -253,7 +258,9 @@ class Channel:
     def _translate(self) -> None:
         translator = self._translator
         assert translator is not None
-        while self._buffer and translator.wants is None:
+        # Copies that were asked for while the source said nothing are due at once, and not with its next word.
+        while (self._buffer or translator.copying) and translator.wants is None:
+            copying = translator.copying
             consumed, out = translator.feed(self._buffer, self.source_offset)
             if len(out):
                 self.stream.append(out)
@@ -265,6 +272,8 @@ class Channel:
                 self.source_offset += consumed
                 self._mark()
             elif translator.wants is None:
+                if copying and not translator.copying:
+                    self._mark()
                 break
         if translator.wants is not None:
             self._wait()

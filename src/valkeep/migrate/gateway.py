@@ -252,7 +252,7 @@ class Gateway:
             while not channel.demand(places):
                 self._progress.clear()
                 await self.beside(self._progress.wait())
-            while channel.wanted is not None or channel.held_bytes:
+            while channel.wanted is not None or channel.held_bytes or channel.copying:
                 self._progress.clear()
                 await self.beside(self._progress.wait())
 

@@ -204,6 +204,22 @@ def test_a_repair_waits_until_nothing_else_does(make: Make) -> None:
     assert command("SELECT 0") + command("DEL b") + command("SELECT 3") in sent(one)
 
 
+def test_a_repair_reaches_the_target_of_a_source_that_says_nothing(make: Make) -> None:
+    one = make()
+    one.feed_stream(command("SET", "x", "1"))
+    here = one.source_offset
+    before = one.covering(here)
+    assert one.demand(((3, b"a"),))
+    one.supply([Copy(3, b"a", here, ONE)])
+    assert one.copying
+    while one.resume():
+        pass
+    assert not one.copying
+    assert b"RESTORE" in sent(one)
+    assert before is not None
+    assert one.covering(here) == one.stream.end > before
+
+
 def test_a_full_spool_is_said_and_not_passed_over(make: Make) -> None:
     one = make(spool_limit=5000)
     with pytest.raises(SpoolFull):
