@@ -65,6 +65,9 @@ class SourceLink(asyncio.BufferedProtocol):
         self.streaming = False
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = loop.create_future()
+        self.lost.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # nobody asks a link that was given up while it was opened
         self._clock: Callable[[], float] = loop.time
         self._receiver = receiver
         self._replica = psync.ReplicaSide(
