@@ -49,7 +49,12 @@ CODES: Final = (
     Code("VK-LOADING", "source", (_B,), "Has the server loaded its data?"),
     Code("VK-SOURCE-BUSY", "source", (_I,), "Is a BGSAVE or AOF rewrite running, for which the full sync has to wait?"),
     Code("VK-SOURCE-SAVE-FAILED", "source", (_W,), "Did the last save fail? A full sync forks and writes the same way."),
-    Code("VK-SOURCE-REPLICA", "source", (_W,), "Is the source a replica? Its primary can't be fenced through it."),
+    Code(
+        "VK-SOURCE-REPLICA",
+        "source",
+        (_W,),
+        "Is the source a replica? Then writers are held and fenced at its primary, which has to be within reach.",
+    ),
     Code("VK-SOURCE-LINK-DOWN", "source", (_B,), "Has a replica lost its primary? Then its data is old."),
     Code("VK-SOURCE-COMMANDS", "source", (_B,), "May this user run PSYNC and REPLCONF (ACL, renamed commands)?"),
     Code("VK-BACKLOG", "source", (_W,), "Does `repl-backlog-size` cover 10 s of the measured write rate?"),

@@ -114,8 +114,8 @@ def replica_source(case: Case) -> Findings:
         )
     yield warning(
         "VK-SOURCE-REPLICA",
-        "the source is a replica: writes are accepted by its primary, which the cut-over can't pause or fence through it",
-        "give the primary as the source, or acknowledge that you stop the writers yourself at the cut-over",
+        "the source is a replica: the cut-over holds and fences the writers at its primary, over a connection of its own",
+        "give the primary as the source, or acknowledge it; --source-primary URL says where the primary is, if not where the source says",
         source=f"{source.address} replicates {primary}",
     )
 
