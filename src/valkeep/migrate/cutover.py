@@ -120,7 +120,7 @@ class Cutover:
         """Drive the protocol. Raises ``Aborted`` (or what went wrong) when it was called off and the source is writable again; a ``ValkeepError`` with
         ``definite=False`` when the source may be left fenced or the target promoted."""
         before = {} if self._fence is FenceMode.EXTERNAL else await fence_before(self._source)
-        if FENCE in before.values():
+        if any(value == FENCE for name, value in before.items() if name.endswith("-to-write")):
             raise Refused(
                 f"the source is fenced already (min-replicas-to-write {FENCE}): a cut-over before this one was neither completed nor aborted",
                 remedy="run `valkeep migrate abort` for it, or set min-replicas-to-write on the source to what it shall be, then start again",
@@ -425,13 +425,10 @@ async def _unfence(source: Connection | None, found: MigrationState) -> None:
 
 
 async def restore_target(target: Connection, found: MigrationState) -> list[str]:
-    """Detach the target from the gateway and put its settings back as they were found."""
+    """Detach the target from the gateway. There is nothing else to put back: no setting of it was changed (see ``attach``)."""
     done: list[str] = []
     role = await target.call("ROLE")
     if role[0] != b"master" and (not found.gateway or found.gateway == f"{role[1].decode()}:{role[2]}"):
         await target.call("REPLICAOF", "NO", "ONE")
         done.append("the target is detached; it keeps what was copied so far")
-    for name, old in found.target_before.items():
-        await target.call("CONFIG", "SET", name, old)
-        done.append(f"the target's {name} is {old or 'empty'} again")
     return done

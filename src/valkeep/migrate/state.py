@@ -27,7 +27,7 @@ FILE = "migration.json"
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """``step``: attaching → attached → cutting → promoted | aborted. ``source``, ``target``: URLs without secrets. ``target_before``: settings as found;
+    """``step``: attaching → attached → cutting → promoted | aborted. ``source``, ``target``: URLs without secrets.
     ``fence_before``: the values of the two parameters that the fence sets; ``fence_at``: where (the source, or its
     primary); ``target_run``: the run_id of the target that is promoted, since "cutting"; ``pid``: of the Valkeep that wrote it."""
 
@@ -36,7 +36,6 @@ class MigrationState:
     target: str
     pid: int
     gateway: str = ""
-    target_before: dict[str, str] = field(default_factory=dict)
     fence_before: dict[str, str] = field(default_factory=dict)
     fence_at: str = ""
     target_run: str = ""
