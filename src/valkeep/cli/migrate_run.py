@@ -34,7 +34,6 @@ E = TypeVar("E", bound=StrEnum)
 
 Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
 Target = Annotated[str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS.")]
-Folder = Annotated[Path | None, typer.Option(metavar="DIR", show_default=False)]
 Password = Annotated[str | None, typer.Option(metavar="PATH", help="The password is in this file.", show_default=False)]
 Variable = Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.", show_default=False)]
 Policy = Annotated[FieldTtl, typer.Option(help="TTLs on hash fields, for a Valkey before 9: keep the field, drop it, or refuse to start.")]
@@ -227,7 +226,7 @@ def abort(
     return ExitCode.GOOD
 
 
-# -- helpers of these commands ---------------------------------------------------------------------------------------------------------
+# -- parts of these commands -----------------------------------------------------------------------------------------------------------
 
 
 def _tell_unfinished(options: RunOptions) -> None:
