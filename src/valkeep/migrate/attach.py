@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Secret
-from valkeep.client.server_info import ServerInfo, server_info
+from valkeep.client.server_info import ServerInfo, parse_info, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
 
-__all__ = ["TargetFound", "addresses", "attach", "facing", "guard", "look"]
+__all__ = ["TargetFound", "addresses", "attach", "confirm", "facing", "guard", "look"]
 
 GUARD_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0
@@ -99,6 +99,23 @@ async def attach(target: Connection, gateway: tuple[str, int]) -> None:
             remedy="permit REPLICAOF to this user; managed services that deny it are not supported yet",
             code="VK-TARGET-REPLICAOF",
         ) from error
+
+
+async def confirm(target: Connection, replid: str, offset: int) -> None:
+    """Make sure that this very server follows the gateway's stream ``replid`` and has applied it up to ``offset``. Raises ``ConnectionLost``.
+
+    An ACK says that a replica at the gateway's port has; it need not be the one that is going to be promoted.
+    """
+    info = parse_info(await target.call("INFO", "replication"))
+    applied = int(info.get("slave_repl_offset", "-1"))
+    if info.get("role") == "slave" and info.get("master_replid") == replid and applied >= offset:
+        return
+    raise ConnectionLost(
+        f"the target {target.endpoint.address} does not have what the gateway's replica acknowledged: it is a {info.get('role', '?')} of "
+        f"{info.get('master_replid', '?')} at offset {applied}, and {replid} at {offset} was acknowledged",
+        remedy="does another server replicate from the gateway (see --allow)? Or was the target told to leave? See its log, then start again",
+        code="VK-TARGET-LOST",
+    )
 
 
 async def guard(target: Endpoint, gateway: tuple[str, int], state: Callable[[], tuple[bool, int, str]]) -> None:

@@ -303,12 +303,19 @@ class _Migration:
                 )
             return final.looked_again - before, final.differences
 
+        async def drained(offset: int) -> None:
+            await gateway.drained(offset)
+            (channel,) = gateway.channels
+            ours = channel.covering(offset)
+            assert ours is not None  # it was drained
+            await attach.confirm(target, channel.replid, ours)
+
         cutover = Cutover(
             fence_at,
             target,
             fence=fence,
             lease_ms=self.options.lease_ms,
-            drained=gateway.drained,
+            drained=drained,
             verify=verify,
             writes_seen=lambda: sum(channel.writes for channel in gateway.channels),
             promoting=gateway.expect_departure,
