@@ -183,7 +183,7 @@ class TargetLink(asyncio.Protocol):
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except (ConnectionError, ValkeepError) as error:
+        except (OSError, ValkeepError) as error:  # also a spool that can't be read: a link that stalls in silence would look alive
             self._end(str(error))
 
     async def _full_sync(self, channel: Channel, *, eof: bool) -> None:
