@@ -113,6 +113,7 @@ class Cutover:
         self._clock = clock
         self._timeline: list[tuple[str, float]] = []
         self._id = 0  # of our connection at the source; 0: unknown
+        self._quiet_at = 0  # writes seen when the writers were expected to have stopped
         self._run_id = ""  # of the target's process: what was drained into it is lost with it, perhaps
         self._opened: Connection | None = None  # by ourselves, to call it off when the one we were given broke
 
@@ -135,6 +136,8 @@ class Cutover:
             checked = await self._silence_writers(started, before)
             self._mark("drain-after-fence")
             await self._drain(2 * self._lease)
+            if self._fence is FenceMode.EXTERNAL:
+                self._expect_no_write_since()
         except BaseException as error:
             await _to_the_end(self._call_off(before, error))
             if isinstance(error, ValkeepError) and not error.definite:  # it is certain now: the source writes, the target was not promoted
@@ -196,11 +199,15 @@ class Cutover:
 
     async def _expect_silence(self) -> None:
         self._mark("wait-for-silence")
-        seen = self._writes_seen()
+        self._quiet_at = self._writes_seen()
         await asyncio.sleep(QUIET_SECONDS)
-        if self._writes_seen() != seen:
+        self._expect_no_write_since()
+
+    def _expect_no_write_since(self) -> None:
+        more = self._writes_seen() - self._quiet_at
+        if more:
             raise Aborted(
-                f"the source still gets writes ({self._writes_seen() - seen} commands in {QUIET_SECONDS:.0f} s), and this user may not fence it",
+                f"the source still gets writes ({more} commands since the cut-over began), and this user may not fence it",
                 remedy="stop the writers (or permit CONFIG SET to this user: ACL SETUSER … +config), then try again",
                 code="VK-CUTOVER-WRITERS",
             )
