@@ -195,6 +195,7 @@ PLANTED: list[Row] = [
     ),
     ("VK-FIELD-TTL", I, {**R74, "info": {"db0": "keys=9,expires=0,avg_ttl=0,subexpiry=0"}}, {}, {}),
     ("VK-CUTOVER", W, {"commands": {"CONFIG SET": Permission.DENIED}}, {}, {}),
+    ("VK-CUTOVER", W, {"version": (6, 2, 14), "product": "Redis 6.2.14", "info": {"number_of_cached_scripts": "3"}}, {}, {}),
     ("VK-CUTOVER", I, {"commands": {"CLIENT PAUSE": Permission.DENIED}}, {}, {}),
     ("VK-COMPARE-COMMANDS", W, {"commands": {"DUMP": Permission.DENIED}}, {}, {}),
     ("VK-COMPARE-COMMANDS", W, {"commands": {"DUMP": Permission.NO_KEYS}}, {}, {}),
@@ -339,3 +340,9 @@ def test_the_cut_over_variant_follows_from_version_and_permissions(changes: dict
 def test_clock_skew_within_the_uncertainty_of_slow_links_is_not_reported() -> None:
     slow = {"clock": Clock(1050.0, 600.0, 1_000_000)}
     assert [f.severity for f in findings({"clock": Clock(0.0, 600.0, 1_000_000)}, slow) if f.code == "VK-CLOCK-SKEW"] == [Severity.OK]
+
+
+@pytest.mark.parametrize(("scripts", "severity"), [("0", Severity.OK), ("3", W), ("", W)])
+def test_scripts_pass_the_fence_of_a_redis_before_7(scripts: str, severity: Severity) -> None:
+    found = findings({"version": (6, 2, 14), "product": "Redis 6.2.14", "info": {"number_of_cached_scripts": scripts}})
+    assert [f.severity for f in found if f.code == "VK-CUTOVER"] == [severity]

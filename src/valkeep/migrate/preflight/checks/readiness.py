@@ -201,6 +201,16 @@ def cutover(case: Case) -> Findings:
     names = ("CLIENT PAUSE", "CLIENT UNPAUSE", "CONFIG GET", "CONFIG SET")
     state = ", ".join(f"{name} {source.may(name)}" for name in names)
     evidence = {"source": f"{source.product}, {source.role}; {state}", "variant": str(variant)}
+    leaky = not source.is_valkey and source.version < (7, 0) and source.info.get("number_of_cached_scripts") != "0"
+    if variant is not CutoverVariant.STOP_WRITERS and leaky:  # redis #9993
+        yield warning(
+            "VK-CUTOVER",
+            "the fence does not hold scripts: before Redis 7.0, EVAL writes in spite of min-replicas-to-write, also after the cut-over",
+            "stop the writers that use EVAL and EVALSHA before the cut-over (INFO commandstats counts their calls), and acknowledge it",
+            cached_scripts=source.info.get("number_of_cached_scripts", "not known"),
+            **evidence,
+        )
+        return
     if variant is CutoverVariant.PAUSE_AND_FENCE:
         yield ok("VK-CUTOVER", "writers can be held and fenced at the cut-over", **evidence)
         return
