@@ -5,6 +5,8 @@ cimport cython
 
 cdef tuple _BYTE
 cdef tuple _SMALL
+cdef int _AT_END, _AT_STRING, _AT_INTEGER
+cdef Py_ssize_t _HEADER, _COUNT_UNKNOWN
 
 cpdef bytes decimal(long long number)
 

@@ -37,6 +37,12 @@ AT_STRING = 2
 
 _BYTE = tuple(bytes([number]) for number in range(256))
 _SMALL = tuple(b"%d" % number for number in range(1024))
+# The same constants as C integers: a public name of the module is looked up in its dictionary each time.
+_AT_END = AT_END
+_AT_STRING = AT_STRING
+_AT_INTEGER = AT_INTEGER
+_HEADER = HEADER
+_COUNT_UNKNOWN = COUNT_UNKNOWN
 
 
 def decimal(number: int) -> bytes:
@@ -64,7 +70,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.blob = b""
-        self.view = memoryview(b"")
+        self.view: bytes | memoryview = b""
         self.size = 0
         self.count = 0
         self.index = 0
@@ -72,15 +78,15 @@ class Reader:
         self.start = 0
         self.stop = 0
         self.number = 0
-        self.state = AT_END
+        self.state = _AT_END
 
     def open(self, blob: bytes) -> None:
         """Begin with `blob`, whose header is checked."""
         size = len(blob)
-        if size < HEADER + 1:
+        if size < _HEADER + 1:
             raise self.broken(f"has only {size} bytes")
         self.blob = blob
-        self.view = memoryview(blob)
+        self.view = blob
         self.size = size
         total = self.little(0, 4)
         if total != size:
@@ -89,8 +95,8 @@ class Reader:
             raise self.broken("does not end with FF")
         self.count = self.view[4] | self.view[5] << 8
         self.index = 0
-        self.pos = HEADER
-        self.state = AT_END
+        self.pos = _HEADER
+        self.state = _AT_END
 
     def broken(self, what: str) -> RemoteProtocolError:
         return RemoteProtocolError(
@@ -105,20 +111,20 @@ class Reader:
         if pos >= last:
             if pos > last:
                 raise self.broken("runs past its end")
-            if self.count != COUNT_UNKNOWN and self.count != self.index:
+            if self.count != _COUNT_UNKNOWN and self.count != self.index:
                 raise self.broken(f"says it has {self.count} entries, and has {self.index}")
-            self.state = AT_END
-            return AT_END
+            self.state = _AT_END
+            return _AT_END
         first = self.view[pos]
         left = last - pos  # bytes up to FF, with this one
         head = 1
         length = 0
-        self.state = AT_INTEGER
+        self.state = _AT_INTEGER
         if first < 0x80:
             self.number = first
         elif first < 0xC0:
             length = first & 0x3F
-            self.state = AT_STRING
+            self.state = _AT_STRING
         elif first < 0xE0:
             if left < 2:
                 raise self.broken("ends inside an entry")
@@ -132,13 +138,13 @@ class Reader:
                 raise self.broken("ends inside an entry")
             head = 2
             length = (first & 0x0F) << 8 | self.view[pos + 1]
-            self.state = AT_STRING
+            self.state = _AT_STRING
         elif first == 0xF0:
             if left < 5:
                 raise self.broken("ends inside an entry")
             head = 5
             length = self.little(pos + 1, 4)
-            self.state = AT_STRING
+            self.state = _AT_STRING
         elif first <= 0xF4:
             width = 8 if first == 0xF4 else first - 0xEF
             head = 1 + width
@@ -211,21 +217,21 @@ class Reader:
 
     def value(self) -> bytes:
         """The entry that `advance` came to, as bytes."""
-        if self.state == AT_STRING:
+        if self.state == _AT_STRING:
             return self.blob[self.start : self.stop]
-        if self.state == AT_INTEGER:
+        if self.state == _AT_INTEGER:
             return decimal(self.number)
         raise LocalProtocolError("a listpack reader that is not at an entry was asked for one", remedy="a bug in Valkeep: please report it")
 
     def next(self) -> bytes | None:
         """`advance` and `value`: the next entry, None after the last one."""
-        if self.advance() == AT_END:
+        if self.advance() == _AT_END:
             return None
         return self.value()
 
     def integer(self) -> int:
         """The next entry, which must be an integer."""
-        if self.advance() != AT_INTEGER:
+        if self.advance() != _AT_INTEGER:
             raise self.broken("has a string or its end where an integer must be")
         return self.number
 

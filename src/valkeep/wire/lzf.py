@@ -34,8 +34,8 @@ def decompress(data: bytes, size: int) -> bytes:
     if size > end * LONGEST_COPY // 3 + LONGEST_COPY:
         raise broken(f"of {end} bytes claims to be {size} bytes long, which is not possible")
     out = bytearray(size)
-    source = memoryview(data)
-    target = memoryview(out)
+    source = data  # compiled, these two are views
+    target = out
     i = 0
     o = 0
     while i < end:

