@@ -90,7 +90,12 @@ CODES: Final = (
     Code("VK-MODULE-VALUES", "readiness", (_B,), "Values of modules: no Valkey without the module can load them."),
     Code("VK-MODULES", "readiness", (_I,), "Modules are loaded on the source; none of their values was met."),
     Code("VK-FIELD-TTL", "readiness", (_B, _W, _I), "TTLs on hash fields for a target without them: what `--field-ttl` says."),
-    Code("VK-CUTOVER", "readiness", (_W, _I), "Which cut-over is possible: pause and fence, fence only, or stop the writers."),
+    Code(
+        "VK-CUTOVER",
+        "readiness",
+        (_W, _I),
+        "Which cut-over is possible: pause and fence, fence only, or stop the writers; and whether scripts pass the fence (Redis before 7.0).",
+    ),
     Code("VK-COMPARE-COMMANDS", "readiness", (_W,), "May this user run what verification and repair need?"),
     Code("VK-NOT-CARRIED", "readiness", (_I,), "What replication does not carry: ACL users, settings, cached scripts."),
     Code("VK-UNCHECKED-SOURCE", "readiness", (_W, _I), "What could not be asked on the source, because a command is denied or renamed."),
