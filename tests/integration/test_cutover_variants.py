@@ -76,6 +76,18 @@ def test_a_cut_over_under_writers_loses_nothing(pair: Pair, fence: str) -> None:
     assert (result["verdict"], result["mismatches"], result["unexpected_error_replies"]) == ("valid", 0, 0)
 
 
+def test_a_report_that_cannot_be_written_any_more_does_not_hide_a_cut_over(pair: Pair) -> None:
+    with pair.run("--cutover", "manual") as run:
+        run.wait_for("waiting")
+        (run.report / "cutover.json").mkdir()
+        (run.report / "run.json").mkdir()
+        assert pair.valkeep("cutover").process.returncode == 0
+        assert run.wait() == 0, run.stderr
+        assert "cutover.json cannot be written" in run.stderr
+    assert pair.fence() == FENCED
+    assert pair.there.execute_command("ROLE")[0] == b"master"
+
+
 def test_writers_that_their_owner_did_not_stop_hold_up_an_external_cut_over(pair: Pair) -> None:
     with Writers(pair.source.port) as writers, pair.run("--fence", "external") as run:
         run.wait_for("cutover:call-off")

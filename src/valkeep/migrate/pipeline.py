@@ -119,7 +119,7 @@ class _Migration:
                 cut = await self._cut_when_it_may(gateway, fence_at, target, verifier, fence)
             result = await self._result(report, gateway, target, found, ledger, cut)
         self.emit(VerdictEvent(self.clock(), result.verdict, {"mismatches": result.mismatches}))
-        self._write("run.json", result.to_json())
+        self._write_if_possible("run.json", result.to_json())
         return result
 
     # -- steps ----------------------------------------------------------------------------------------------------------------------
@@ -327,9 +327,9 @@ class _Migration:
             cut = await cutover.run()
         finally:
             if self.comparison is not None:
-                self._write("verification.json", self.comparison.to_json())
+                self._write_if_possible("verification.json", self.comparison.to_json())
         self.timeline += cut.timeline
-        self._write("cutover.json", cut.to_json(self.started))
+        self._write_if_possible("cutover.json", cut.to_json(self.started))
         self.handover.answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
         if fence is not FenceMode.EXTERNAL:
             text = (
@@ -441,6 +441,13 @@ class _Migration:
         if step == "preflight":
             return
         self.emit(Phase(self.clock(), step))
+
+    def _write_if_possible(self, name: str, content: dict[str, Any]) -> None:
+        """From the cut-over on, what became of the servers is more than a file, and must not be hidden behind its error."""
+        try:
+            self._write(name, content)
+        except ValkeepError as error:
+            self.emit(Note(self.clock(), "warning", error.message))
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         if self.options.report is None:
