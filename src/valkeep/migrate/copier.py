@@ -128,7 +128,10 @@ class Copier:
                 commands += [("DUMP", key), ("PEXPIRETIME" if exact else "PTTL", key)]
             commands += [("TIME",), ("INFO", "replication")]
             await connection.call("SELECT", database)
-            replies = await connection.execute(commands, timeout=COPY_TIMEOUT)
+            try:
+                replies = await connection.execute(commands, timeout=COPY_TIMEOUT)
+            except ServerError as error:  # refused while it was queued: EXEC ran nothing
+                replies = [error]
             failed = next((reply for reply in replies if isinstance(reply, ServerError)), None)
             if failed is not None:
                 raise Refused(
