@@ -42,6 +42,7 @@ FENCE = "255"
 FENCED_BY = ("min-replicas-to-write", "min-replicas-max-lag")
 _OLD_NAMES = {"min-replicas-to-write": "min-slaves-to-write", "min-replicas-max-lag": "min-slaves-max-lag"}
 QUIET_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0  # for the comparison where no lease runs out
 RESTORES = 3
 
 
@@ -168,27 +169,31 @@ class Cutover:
         """Steps 1 to 4: returns the number of keys compared. From here on the source acknowledges no write."""
         if self._fence is FenceMode.EXTERNAL:
             await self._expect_silence()
-            return await self._drain_and_verify()
+            return await self._drain_and_verify(PATIENCE_SECONDS)
         if self._fence is FenceMode.DIRECT:
             await self._raise_fence(before)
-            return await self._drain_and_verify()
+            return await self._drain_and_verify(PATIENCE_SECONDS)
         self._mark("pause")
         await self._source.call("CLIENT", "PAUSE", int(self._lease * 1000), "WRITE")
-        checked = await self._drain_and_verify()
-        if self._clock() - started > self._lease * 0.8:
-            raise Aborted(
-                f"draining and verifying took {self._clock() - started:.2f} s of the pause's lease of {self._lease:.2f} s; the source goes on writing",
-                remedy="wait until the target's lag is smaller, or give a longer --lease",
-                code="VK-CUTOVER-LEASE",
-            )
+        checked = await self._drain_and_verify(self._lease * 0.8 - (self._clock() - started))
         await self._raise_fence(before)
         return checked
 
-    async def _drain_and_verify(self) -> int:
+    async def _drain_and_verify(self, seconds: float) -> int:
+        """Steps 2 and 3, in at most ``seconds``: a pause must not end while we still look."""
+        until = self._clock() + seconds
         self._mark("drain")
         offset = await self._drain(self._lease * 0.5)
         self._mark("verify-changed")
-        checked, differences = await self._verify(offset)
+        try:
+            async with asyncio.timeout(until - self._clock()):
+                checked, differences = await self._verify(offset)
+        except TimeoutError:
+            raise Aborted(
+                f"draining and verifying took more than {seconds:.2f} s, of a lease of {self._lease:.2f} s; the source goes on writing",
+                remedy="wait until the target's lag is smaller, or give a longer --lease",
+                code="VK-CUTOVER-LEASE",
+            ) from None
         if differences:
             raise Aborted(
                 f"{differences} of {checked} keys that changed lately differ on the target; the source goes on writing",

@@ -75,6 +75,7 @@ class _Migration:
         self.started = clock()
         self.timeline: list[tuple[str, float]] = []
         self.state = StateFile(options.state_directory)
+        self.looking: asyncio.Future[Comparison] | None = None
         self.comparison: Comparison | None = None
         self.handover = Handover(ready, self.state)
         self.full_sync_seconds = 0.0
@@ -230,12 +231,18 @@ class _Migration:
         if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
             raise NotEqual(comparison)
 
+    async def _round(self, verifier: Verifier) -> Comparison:
+        """One round; the verifier is asked one thing at a time, so a look that a cut-over has given up on is waited for first."""
+        if self.looking is not None:
+            await self.looking
+        return await verifier.round()
+
     async def _settle(self, verifier: Verifier) -> None:
         """Compare what was written meanwhile, again and again: each round is shorter than the one before, and little is left for the pause."""
         last = 0
         for _ in range(SETTLING_ROUNDS):
             before = self.comparison.looked_again if self.comparison is not None else 0
-            self.comparison = await verifier.round()
+            self.comparison = await self._round(verifier)
             looked = self.comparison.looked_again - before
             if looked <= FEW_KEYS or (last and looked > last * 0.8):
                 return
@@ -255,7 +262,7 @@ class _Migration:
                 if watch.done():
                     watch.result()
                 if verifier is not None and not go.done():
-                    self.comparison = await verifier.round()
+                    self.comparison = await self._round(verifier)
         finally:
             self.handover.ready.waiting = False
             watch.cancel()
@@ -294,7 +301,9 @@ class _Migration:
             if verifier is None:
                 return 0, 0
             before = self.comparison.looked_again if self.comparison is not None else 0
-            final = self.comparison = await verifier.final(offset)
+            # The cut-over may lose patience; the verifier is asked one thing at a time, so the look itself goes on (``_settle`` waits for it).
+            self.looking = asyncio.ensure_future(verifier.final(offset))
+            final = self.comparison = await asyncio.shield(self.looking)
             if final.verdict == "unknown":
                 raise Aborted(
                     "what changed lately could not be compared: " + "; ".join(final.reasons or (f"{final.unsettled} keys are unsettled",)),
