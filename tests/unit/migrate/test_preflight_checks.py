@@ -125,6 +125,7 @@ PLANTED: list[Row] = [
     ("VK-CLOCK-SKEW", I, {}, {"clock": Clock(300.0, 1.0, 1_000_300)}, {}),
     ("VK-SOURCE-VERSION", B, {"version": (2, 6, 17), "product": "Redis 2.6.17"}, {}, {}),
     ("VK-SOURCE-VERSION", B, {"version": (9, 0), "product": "Redis 9.0"}, {}, {}),
+    ("VK-SOURCE-VERSION", W, {"version": (6, 2, 14), "product": "Redis 6.2.14"}, {}, {}),
     ("VK-SOURCE-VERSION", W, {"version": (8, 6, 0), "product": "Redis 8.6.0"}, {}, {}),
     ("VK-SOURCE-VERSION", W, {"kind": "valkey", "version": (9, 2, 0), "product": "Valkey 9.2.0"}, {"version": (9, 1, 2)}, {}),
     ("VK-CLUSTER", B, {"mode": "cluster"}, {}, {}),

@@ -43,7 +43,7 @@ CODES: Final = (
         "VK-SOURCE-VERSION",
         "source",
         (_B, _W),
-        "Redis 2.8 to 8.4 and Valkey 7.2 to 9.1 are supported; up to Redis 8.10 (RDB 15) known in part.",
+        "Redis 7.0 to 8.4 and Valkey 7.2 to 9.1 are supported; Redis 2.8 to 6.2 and up to 8.10 (RDB 15) are known in part.",
     ),
     Code("VK-CLUSTER", "source", (_B,), "`cluster_enabled` on either side is not supported yet."),
     Code("VK-LOADING", "source", (_B,), "Has the server loaded its data?"),

@@ -13,9 +13,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["NEWEST_TESTED_REDIS", "NEWEST_TESTED_VALKEY", "OLDEST_SOURCE", "Native", "has_field_ttl", "native", "rdb_version", "signature"]
+__all__ = [
+    "NEWEST_TESTED_REDIS",
+    "NEWEST_TESTED_VALKEY",
+    "OLDEST_SOURCE",
+    "OLDEST_TESTED",
+    "Native",
+    "has_field_ttl",
+    "native",
+    "rdb_version",
+    "signature",
+]
 
 OLDEST_SOURCE = (2, 8)  # PSYNC came with 2.8
+OLDEST_TESTED = (7, 0)
 NEWEST_TESTED_REDIS = (8, 4)
 NEWEST_TESTED_VALKEY = (9, 1)
 

@@ -6,7 +6,14 @@ from typing import Final
 
 from valkeep.migrate.preflight.checks.case import Case, Check, Findings, blocker, info, ok, warning
 from valkeep.migrate.preflight.facts import Permission, ServerFacts, human
-from valkeep.migrate.preflight.formats import NEWEST_TESTED_REDIS, NEWEST_TESTED_VALKEY, OLDEST_SOURCE, rdb_version, signature
+from valkeep.migrate.preflight.formats import (
+    NEWEST_TESTED_REDIS,
+    NEWEST_TESTED_VALKEY,
+    OLDEST_SOURCE,
+    OLDEST_TESTED,
+    rdb_version,
+    signature,
+)
 
 __all__ = ["CHECKS"]
 
@@ -41,6 +48,15 @@ def version(case: Case) -> Findings:
             "acknowledge it and use --census full, which reads a whole snapshot, or wait for a Valkeep that was tested with it",
             source=f"{source.product}, {signature(source.kind, number)}",
             tested=f"up to {'.'.join(map(str, newest))}",
+        )
+    elif not source.is_valkey and source.version < OLDEST_TESTED:
+        yield warning(
+            "VK-SOURCE-VERSION",
+            "the source is older than what this Valkeep was tested with: before Redis 7.0 expiries are replicated as relative times, "
+            "so that TTLs may move by the time that a write waits on the way, and verification then says so",
+            "upgrade the source to Redis 7.0 or later first, or acknowledge it, rehearse with a copy, and keep the lag small",
+            source=f"{source.product}, {signature(source.kind, number)}",
+            tested=f"from Redis {'.'.join(map(str, OLDEST_TESTED))}",
         )
     else:
         yield ok("VK-SOURCE-VERSION", "the source's version is supported", source=f"{source.product}, {signature(source.kind, number)}")
