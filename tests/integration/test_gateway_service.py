@@ -48,7 +48,7 @@ class Service:
 
 
 @contextmanager
-def serving(source: Process, folder: Path, *versions: str) -> Iterator[Service]:
+def serving(source: Process, folder: Path, *versions: str, options: tuple[str, ...] = ()) -> Iterator[Service]:
     with ExitStack() as stack:
         taken = [ports.reserve(), ports.reserve()]
         for one in taken:
@@ -65,7 +65,7 @@ def serving(source: Process, folder: Path, *versions: str) -> Iterator[Service]:
             f"127.0.0.1:{metrics}",
         )
         wanted = [text for version in versions for text in ("--target-version", version)]
-        process = stack.enter_context(Valkeep("migrate", "gateway", *where, *wanted, folder=folder, report=False))
+        process = stack.enter_context(Valkeep("migrate", "gateway", *where, *wanted, *options, folder=folder, report=False))
         service = Service(process, listen, metrics)
         service.ready()
         yield service
@@ -103,6 +103,24 @@ def test_two_targets_of_different_versions_from_one_snapshot(server: Server, cli
         assert service.process.wait() == 0, service.process.stderr
         service.process.assert_nothing_left()
     until(lambda: here.info("replication")["connected_slaves"] == 0, "the source still has a replica")
+
+
+def test_a_snapshot_is_given_up_when_much_was_written_since_and_targets_that_follow_stay(
+    server: Server, client: Client, tmp_path: Path
+) -> None:
+    source, first, late = server("redis-8.0"), server("valkey-9.1"), server("valkey-9.1")
+    here, there = client(source), client(first)
+    here.set("before", 1)
+    with serving(source, tmp_path, "9.1", options=("--keep", "1")) as service:
+        follow(there, service.port)
+        for number in range(30):
+            here.set(f"large:{number}", b"x" * 100_000)
+        until(lambda: "no further target can attach" in service.process.stderr, "the snapshot was not given up")
+        client(late).replicaof("127.0.0.1", service.port)
+        until(lambda: "not kept any more" in service.process.stderr, "the late target was not told")
+        here.set("after", 2)
+        until(lambda: there.get("after") == b"2", "the first target does not follow any more")
+        assert client(late).dbsize() == 0
 
 
 def test_a_target_that_comes_back_is_continued_and_one_that_is_stopped_holds_up_nobody(

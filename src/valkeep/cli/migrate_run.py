@@ -159,6 +159,10 @@ def gateway(
     gateway_key: Key = None,
     spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)] = None,
     spool_limit: Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")] = 0,
+    keep: Annotated[
+        int,
+        typer.Option(metavar="MB", min=1, help="How much may be written since the snapshot until it is given up and no target can attach."),
+    ] = 4096,
     ledger: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the ledger there.", show_default=False)] = None,
     source_password_file: Password = None,
     source_password_env: Variable = None,
@@ -179,6 +183,7 @@ def gateway(
         tls=_gateway_tls(gateway_cert, gateway_key),
         spool=spool,
         spool_limit=spool_limit << 20,
+        keep=keep << 20,
         ledger=ledger,
     )
     with watch(None) as emit:

@@ -53,6 +53,7 @@ BACKLOG_BYTES = 64 << 20
 class GatewayOptions:
     """``source``: whom to replicate. ``formats``: one channel each. ``listen``: (host, port), port 0: any free one. ``allow``: addresses that may attach
     (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds).
+    ``keep``: bytes of stream for which the snapshot is kept, so that further targets can attach (0: its owner releases it).
     ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway
     ends with it (None: for ever)."""
 
@@ -65,6 +66,7 @@ class GatewayOptions:
     spool_limit: int = 0
     backlog: int = BACKLOG_BYTES
     hold_seconds: float | None = None
+    keep: int = 0
     password: Secret | None = None
     username: str = "default"
     tls: ssl.SSLContext | None = field(default=None, compare=False)
@@ -427,10 +429,24 @@ class Gateway:
                     self._acknowledging[link.peer] = (ends, now)
             else:
                 self._emit(Lag(now, link.peer, link.lag, (now - self._acknowledging[link.peer][1]) * 1000))
-        if channel.snapshot is None and links:
-            limit = self.options.spool_limit
+        self._give_back(channel, links, now)
+
+    def _give_back(self, channel: Channel, links: list[TargetLink], now: float) -> None:
+        """Give disk space back that no target will ask for."""
+        limit, keep = self.options.spool_limit, self.options.keep
+        if limit:
+            keep = min(keep, limit // 2)
+        if channel.snapshot is not None and keep and channel.ends - channel.begins > keep and all(link.online for link in links):
+            channel.release_snapshot()
+            text = f"more than {keep >> 20} MB were written since the snapshot, which is given up: no further target can attach to this gateway"
+            self._emit(Note(now, "warning", text, {"remedy": "start the gateway again for a new snapshot"}))
+        if channel.snapshot is not None:
+            return
+        if links:
             backlog = min(self.options.backlog, limit // 4) if limit else self.options.backlog
             channel.stream.trim(min(link.acknowledged for link in links) - backlog)
+        elif keep:
+            channel.stream.trim(channel.ends - keep)
 
     def _snapshot_progress(self, channel: Channel, now: float) -> Progress:
         total = sum(self.source_info.keys.values()) if self.source_info is not None else 0

@@ -52,6 +52,7 @@ class Settings:
     tls: ssl.SSLContext | None = field(default=None, compare=False)
     spool: Path | None = None
     spool_limit: int = 0
+    keep: int = 0
     ledger: Path | None = None
 
 
@@ -117,6 +118,7 @@ async def _serve(settings: Settings, emit: Emit, allowed: frozenset[str], passwo
         allow=allowed,
         spool=directory,
         spool_limit=settings.spool_limit,
+        keep=settings.keep,
         password=password,
         tls=settings.tls,
     )
