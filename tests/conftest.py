@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -11,6 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.interpreted import use_interpreted_wire
+
+# A suite that a script started in the background ignores SIGINT, and its children would, too; tests send it to them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WIRE = os.environ.get("VALKEEP_TEST_WIRE", "installed")
 if WIRE == "interpreted":

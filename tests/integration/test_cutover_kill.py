@@ -19,7 +19,7 @@ _rng = random.Random(20)
     ("kill", "left"),
     [
         (Kill("attach", round(_rng.uniform(0, 0.05), 3)), "writable"),
-        (Kill("cutover:pause"), "writable"),
+        (Kill("wire:pause"), "writable"),
         (Kill("wire:fence"), "fenced"),
         (Kill("wire:promote-unsent"), "fenced"),
         (Kill("wire:promote", source="redis-7.0", target="valkey-8.1"), "promoted"),
@@ -32,7 +32,7 @@ def test_no_acknowledged_write_is_missing_whenever_valkeep_is_killed(kill: Kill,
     assert outcome.acked > 50
     found = "promoted" if outcome.promoted else "fenced" if outcome.fenced else "writable"
     assert found == left, outcome
-    if kill.point == "cutover:pause":
+    if kill.point == "wire:pause":
         assert outcome.held, "no writer was held by the pause when the kill fell"
 
 
