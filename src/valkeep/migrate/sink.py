@@ -195,12 +195,12 @@ class TargetLink(asyncio.Protocol):
             raise ConnectionError("the snapshot is not kept any more: the target needs a new migration")
         # A target that did not say `capa eof` only takes a snapshot whose length is known.
         while not channel.complete and not (eof and snapshot.end):
+            if snapshot.sealed:  # nothing more will come; ``grown`` would return at once, for ever
+                raise ConnectionError(BROKE_OFF)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(NEWLINE_SECONDS):
                     await snapshot.grown(snapshot.end)
                     continue
-            if snapshot.sealed and not channel.complete:
-                raise ConnectionError(BROKE_OFF)
             self._conversation.keep_alive()
             self._flush()
         mark = None if channel.complete else channel.replid.encode()
