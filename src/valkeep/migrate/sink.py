@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valkeep.errors import ValkeepError
 from valkeep.wire import psync
@@ -177,12 +177,16 @@ class TargetLink(asyncio.Protocol):
             self._end(error.message)
             return
         known = channel.complete and request.replid == channel.replid and channel.stream.start <= request.offset - 1 <= channel.ends
-        work = self._continue(channel, request.offset - 1) if known else self._full_sync(channel, eof="eof" in replica.capabilities)
-        self._sender = asyncio.get_running_loop().create_task(self._run(work), name=f"target {self.peer}")
+        send = self._send(channel, request.offset - 1 if known else None, eof="eof" in replica.capabilities)
+        self._sender = asyncio.get_running_loop().create_task(send, name=f"target {self.peer}")
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _send(self, channel: Channel, offset: int | None, *, eof: bool) -> None:
+        """``offset``: where the target goes on; None: from the snapshot on."""
         try:
-            await work
+            if offset is None:
+                await self._full_sync(channel, eof=eof)
+            else:
+                await self._continue(channel, offset)
         except (OSError, ValkeepError) as error:  # also a spool that can't be read: a link that stalls in silence would look alive
             self._end(str(error))
 
