@@ -40,7 +40,7 @@ def main() -> None:
     if not line:
         return
     given = json.loads(line)
-    settings = service.Settings(
+    settings = service.ServiceSettings(
         source=Endpoint.parse(given["source"]),
         versions=(tuple(given["version"]),),
         databases=16,

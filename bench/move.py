@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.data import Snapshots
 from bench.figures import Failure, Figure, table
 from bench.measures import convert, cutover, drain, full_sync, lag, memory, verify
-from bench.options import Options
+from bench.options import BenchOptions
 from valkeep.errors import ExitCode
 from valkeep.runtime.servers import find
 from valkeep.wire.rdb import scan
 
-MEASURES: dict[str, Callable[[Options], list[Figure]]] = {
+MEASURES: dict[str, Callable[[BenchOptions], list[Figure]]] = {
     "full-sync": full_sync.measure,
     "convert": convert.measure,
     "memory": memory.measure,
@@ -70,7 +70,7 @@ def main() -> int:
     started = time.monotonic()
     results: list[Figure | Failure] = []
     with tempfile.TemporaryDirectory(prefix="valkeep-bench-") as folder:
-        options = Options(
+        options = BenchOptions(
             pairs=given.pairs,
             keys=given.keys,
             verify_keys=given.verify_keys,

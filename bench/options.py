@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from bench.data import Snapshots
 
-__all__ = ["Options"]
+__all__ = ["BenchOptions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BenchOptions:
     """``pairs``: interleaved pairs of each ratio. ``keys``: of the full syncs. ``say``: takes lines for the person who waits."""
 
     pairs: int

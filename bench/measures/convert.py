@@ -12,7 +12,7 @@ from statistics import median
 
 from bench.figures import Figure
 from bench.gateway import GatewayProcess
-from bench.options import Options
+from bench.options import BenchOptions
 from bench.servers import Bench, detach, server, sync_native, sync_through
 
 __all__ = ["measure"]
@@ -22,7 +22,7 @@ TARGET = "valkey-8.1"
 OTHERS = 3  # rounds of what is for information only
 
 
-def measure(options: Options) -> list[Figure]:
+def measure(options: BenchOptions) -> list[Figure]:
     snapshots = options.snapshots
     keys = options.keys // 2  # Redis 8.0 takes its time: this keeps the whole run short
     plain = snapshots.mixed(SOURCE, keys)

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, Final
 
 from bench.figures import Figure
-from bench.options import Options
+from bench.options import BenchOptions
 from bench.servers import server
 from bench.writers import KEYS
 
@@ -27,7 +27,7 @@ SOURCE: Final = "redis-8.0"
 TARGET: Final = "valkey-9.1"
 
 
-def measure(options: Options) -> list[Figure]:
+def measure(options: BenchOptions) -> list[Figure]:
     snapshot = options.snapshots.mixed(SOURCE, options.cutover_keys)
     gaps: list[float] = []
     pauses: list[float] = []

@@ -13,7 +13,7 @@ from statistics import median
 from bench.data import commands
 from bench.figures import Figure
 from bench.gateway import GatewayProcess
-from bench.options import Options
+from bench.options import BenchOptions
 from bench.servers import Bench, Wire, server, sync_native, sync_through
 
 __all__ = ["measure"]
@@ -23,7 +23,7 @@ TIMEOUT = 180.0
 DISTINCT = 500_000
 
 
-def measure(options: Options) -> list[Figure]:
+def measure(options: BenchOptions) -> list[Figure]:
     distinct = min(DISTINCT, options.drain_commands)
     times = max(1, options.drain_commands // distinct)
     pieces = commands(distinct)

@@ -14,7 +14,7 @@ from statistics import median
 
 from bench.figures import Figure
 from bench.gateway import GatewayProcess
-from bench.options import Options
+from bench.options import BenchOptions
 from bench.servers import detach, server, sync_native, sync_through, timer_wait
 
 __all__ = ["measure"]
@@ -22,7 +22,7 @@ __all__ = ["measure"]
 NATIVE = "valkey-9.1"
 
 
-def measure(options: Options) -> list[Figure]:
+def measure(options: BenchOptions) -> list[Figure]:
     snapshot = options.snapshots.mixed(NATIVE, options.keys)
     native: list[float] = []
     through: list[float] = []

@@ -12,7 +12,7 @@ from typing import Final
 from bench.figures import Figure
 from bench.gateway import GatewayProcess
 from bench.load import Steady
-from bench.options import Options
+from bench.options import BenchOptions
 from bench.servers import Wire, detach, server, sync_native, sync_through
 
 __all__ = ["measure"]
@@ -23,7 +23,7 @@ TIMEOUT: Final = 30.0
 POLL: Final = 0.0002
 
 
-def measure(options: Options) -> list[Figure]:
+def measure(options: BenchOptions) -> list[Figure]:
     with (
         server("redis-8.0") as source,
         server("valkey-9.1", propagation_error_behavior="panic") as target,

@@ -12,7 +12,7 @@ from bench.data import big_hash
 from bench.figures import Figure
 from bench.gateway import GatewayProcess
 from bench.load import Steady
-from bench.options import Options
+from bench.options import BenchOptions
 from bench.servers import Bench, Wire, detach, server, sync_through
 from bench.waiting import until
 from valkeep.wire.resp import encode
@@ -24,7 +24,7 @@ RATE: Final = 20_000
 MB: Final = 1 << 20
 
 
-def measure(options: Options) -> list[Figure]:
+def measure(options: BenchOptions) -> list[Figure]:
     figures = []
     for step in (_keys, _string, _hash, _stall):
         for name, peak, said in step(options):
@@ -36,7 +36,7 @@ def measure(options: Options) -> list[Figure]:
 Peak = tuple[str, int, str]
 
 
-def _keys(options: Options) -> Iterator[Peak]:
+def _keys(options: BenchOptions) -> Iterator[Peak]:
     snapshots = options.snapshots
     with (
         server("valkey-9.1", folder=snapshots.place(snapshots.mixed("valkey-9.1", options.keys))) as source,
@@ -47,7 +47,7 @@ def _keys(options: Options) -> Iterator[Peak]:
         yield "keys", gateway.peak, f"full sync of {options.keys:,} keys"
 
 
-def _string(options: Options) -> Iterator[Peak]:
+def _string(options: BenchOptions) -> Iterator[Peak]:
     """Once in the snapshot, once in the stream, as it is (no compression)."""
     size = options.big_string
     with (
@@ -76,7 +76,7 @@ def _set(source: Bench, key: bytes, size: int) -> None:
             raise RuntimeError(f"SET of {size} bytes: {answer!r}")
 
 
-def _hash(options: Options) -> Iterator[Peak]:
+def _hash(options: BenchOptions) -> Iterator[Peak]:
     with server("redis-8.0") as source:
         big_hash(source.client, "large", options.big_fields)
         fields = source.client.hlen("large")
@@ -90,7 +90,7 @@ def _hash(options: Options) -> Iterator[Peak]:
                 yield f"hash, {what}", gateway.peak, f"{fields:,} fields with TTLs redis-8.0 → {spec}"
 
 
-def _stall(options: Options) -> Iterator[Peak]:
+def _stall(options: BenchOptions) -> Iterator[Peak]:
     with (
         server("redis-8.0") as source,
         server("valkey-9.1", propagation_error_behavior="panic") as target,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bench.figures import Figure
 from bench.memory import PeakMemory
-from bench.options import Options
+from bench.options import BenchOptions
 from bench.servers import server
 
 __all__ = ["measure"]
@@ -23,7 +23,7 @@ RUNS: Final = 5
 MB: Final = 1 << 20
 
 
-def measure(options: Options) -> list[Figure]:
+def measure(options: BenchOptions) -> list[Figure]:
     snapshots = options.snapshots
     snapshot = snapshots.mixed(SPEC, options.verify_keys)
     rates: list[float] = []

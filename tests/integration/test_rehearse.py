@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support import nodes
-from valkeep.drill.rehearsal import Options, rehearse
+from valkeep.drill.rehearsal import RehearsalOptions, rehearse
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rehearsal")]
 
@@ -95,7 +95,7 @@ def test_a_valkey_8_target_takes_the_policy_and_the_ledger_counts_it(place: Path
     for spec in ("redis-8.0", "valkey-8.1"):
         nodes.binary(spec)
     monkeypatch.setattr("tempfile.tempdir", str(place))
-    options = Options("redis-8.0", "valkey-8.1", policy, keys=20_000, rate=3000, warm_up=0.5, settle=0.7)
+    options = RehearsalOptions("redis-8.0", "valkey-8.1", policy, keys=20_000, rate=3000, warm_up=0.5, settle=0.7)
     found = asyncio.run(rehearse(options, lambda _: None)).to_json()
     assert (found["verdict"], found["field_ttl"]) == ("valid", policy), found["reasons"]
     assert sum(row["count"] for row in found["ledger"] if row["what"] == "field-ttl" and row["policy"] == policy) > 600

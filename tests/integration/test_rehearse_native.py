@@ -18,7 +18,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import parse_info
 from valkeep.drill.failover import Failover, kill_and_promote
 from valkeep.drill.move import Moved, MoveRequest
-from valkeep.drill.rehearsal import Options, rehearse
+from valkeep.drill.rehearsal import RehearsalOptions, rehearse
 from valkeep.report.events import Emit, Event, Phase
 from valkeep.runtime.node import Node
 
@@ -62,9 +62,9 @@ async def _drained(source: Connection, target: Connection) -> None:
             await asyncio.sleep(0.001)
 
 
-def options() -> Options:
+def options() -> RehearsalOptions:
     nodes.binary("valkey-9.1")
-    return Options(
+    return RehearsalOptions(
         source_server="valkey-9.1", target_server="valkey-9.1", keys=20_000, rate=3000, warm_up=0.5, settle=0.7, field_ttl="refuse"
     )
 

@@ -171,7 +171,7 @@ def gateway(
     from valkeep.migrate import service
     from valkeep.report.terminal import watch
 
-    settings = service.Settings(
+    settings = service.ServiceSettings(
         source=endpoint(source, source_password_file, source_password_env),
         versions=tuple(_version(text) for text in target_version),
         databases=databases,

@@ -52,12 +52,12 @@ def rehearse(
     replica, and judges every acked write. No Docker, no root, nothing left behind. Exit code 0: valid. 1: not. 3: unknown.
     """
     from valkeep.drill.picture import picture
-    from valkeep.drill.rehearsal import Options
+    from valkeep.drill.rehearsal import RehearsalOptions
     from valkeep.drill.rehearsal import rehearse as run
     from valkeep.report.recording import Recording
     from valkeep.report.terminal import show, watch
 
-    options = Options(
+    options = RehearsalOptions(
         source_server=source_server,
         target_server=target_server,
         field_ttl=field_ttl.value,

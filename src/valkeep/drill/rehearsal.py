@@ -39,7 +39,7 @@ from valkeep.drill.outcome import FailureShown, Rehearsal, Role
 from valkeep.drill.spotcheck import sample_keys, spot_check
 from valkeep.drill.workloads.mix import prepare
 from valkeep.drill.workloads.process import WriterProcess
-from valkeep.drill.workloads.writers import Settings, writers_of
+from valkeep.drill.workloads.writers import WriterSettings, writers_of
 from valkeep.errors import ServerError, ValkeepError
 from valkeep.migrate.preflight import formats
 from valkeep.report.events import Emit, Event, Note, Phase, Progress, VerdictEvent
@@ -48,14 +48,14 @@ from valkeep.runtime import servers
 from valkeep.runtime.node import Node
 from valkeep.runtime.servers import ServerBinary
 
-__all__ = ["Kill", "Options", "choose_servers", "rehearse"]
+__all__ = ["Kill", "RehearsalOptions", "choose_servers", "rehearse"]
 
 DATABASES: Final = (0, 1, 2)
 _REFUSED: Final = re.compile(r"Can't handle RDB format version \d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RehearsalOptions:
     """``source_server``/``target_server``: specs or paths ("" = the best to be found). ``representative_only``: a source whose
     snapshots Valkey takes natively is an error (continuous integration). ``report``: where the move's own files are kept, else nowhere."""
 
@@ -86,7 +86,7 @@ def rdb_version(server: ServerBinary) -> int:
     return formats.rdb_version(server.name, server.version) or 0
 
 
-def choose_servers(options: Options) -> Servers:
+def choose_servers(options: RehearsalOptions) -> Servers:
     """Find the programs. Raises ``ValkeepError`` where one is missing, or the rehearsal would prove less than was asked for."""
     source = _source(options.source_server)
     target = servers.find(options.target_server or _newest_valkey())
@@ -130,7 +130,7 @@ def _newest_valkey() -> str:
 Kill = Callable[[Node, Node], Awaitable[Failover]]
 
 
-async def rehearse(options: Options, emit: Emit, *, move: Move = through_gateway, kill: Kill = kill_and_promote) -> Rehearsal:
+async def rehearse(options: RehearsalOptions, emit: Emit, *, move: Move = through_gateway, kill: Kill = kill_and_promote) -> Rehearsal:
     """Run the story. Raises ``ValkeepError`` where it can't go on; a bad outcome is a verdict, not an error.
 
     ``move`` and ``kill``: how the data gets across, and how the new primary ends (primary, replica); tests put damage there.
@@ -140,7 +140,7 @@ async def rehearse(options: Options, emit: Emit, *, move: Move = through_gateway
 
 
 class _Story:
-    def __init__(self, options: Options, chosen: Servers, emit: Emit) -> None:
+    def __init__(self, options: RehearsalOptions, chosen: Servers, emit: Emit) -> None:
         self.options, self.servers = options, chosen
         self.origin = time.monotonic()
         self._emit = emit
@@ -189,7 +189,7 @@ class _Story:
                 replica = await stack.enter_async_context(
                     self._node(chosen.target, workdir / "replica", {"replicaof": f"{target.host} {target.port}"})
                 )
-            settings = Settings(
+            settings = WriterSettings(
                 (("source", source.endpoint), ("target", target.endpoint), ("replica", replica.endpoint)),
                 writers=options.writers, databases=DATABASES, seed=options.seed, rate=options.rate,
             )  # fmt: skip
@@ -285,7 +285,7 @@ class _Story:
         if moment > before:
             self._emit(Rate(moment, acked, (acked - count) / (moment - before), node))
 
-    async def _load(self, source: Node, settings: Settings) -> int:
+    async def _load(self, source: Node, settings: WriterSettings) -> int:
         keys = 0
         async with contextlib.AsyncExitStack() as stack:
             connections = {

@@ -34,11 +34,11 @@ from valkeep.report.metrics import MetricsServer
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
 
-__all__ = ["Settings", "serve"]
+__all__ = ["ServiceSettings", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServiceSettings:
     """See ``valkeep migrate gateway --help``."""
 
     source: Endpoint
@@ -98,7 +98,7 @@ class _Numbers(Collector):
         yield ledger
 
 
-async def serve(settings: Settings, emit: Emit) -> None:
+async def serve(settings: ServiceSettings, emit: Emit) -> None:
     """Run until SIGINT or SIGTERM (returns) or until the source is lost (raises)."""
     allowed: set[str] = set()
     for host in settings.allow:
@@ -108,7 +108,7 @@ async def serve(settings: Settings, emit: Emit) -> None:
         await _serve(settings, emit, frozenset(allowed), password, directory)
 
 
-async def _serve(settings: Settings, emit: Emit, allowed: frozenset[str], password: Secret | None, directory: Path) -> None:
+async def _serve(settings: ServiceSettings, emit: Emit, allowed: frozenset[str], password: Secret | None, directory: Path) -> None:
     ledger = Ledger(settings.ledger)
     options = GatewayOptions(
         source=settings.source,

@@ -10,9 +10,9 @@ import pytest
 
 from valkeep.drill.dataset import Abilities, dataset, shares
 from valkeep.drill.measures import Gap, longest_gap, rate, rates
-from valkeep.drill.rehearsal import Options, choose_servers, rdb_version, representative
+from valkeep.drill.rehearsal import RehearsalOptions, choose_servers, rdb_version, representative
 from valkeep.drill.workloads.mix import Step, split, understood
-from valkeep.drill.workloads.writers import Settings, writers_of
+from valkeep.drill.workloads.writers import WriterSettings, writers_of
 from valkeep.errors import ServerError, ValkeepError
 from valkeep.runtime.servers import ServerBinary, ServerMissing
 
@@ -65,7 +65,7 @@ def test_a_source_without_field_ttls_gets_none() -> None:
 
 
 def test_writers_are_the_same_for_a_seed_and_mix_all_operations() -> None:
-    settings = Settings((("source", "redis://127.0.0.1:1"),), seed=7)
+    settings = WriterSettings((("source", "redis://127.0.0.1:1"),), seed=7)
 
     def made() -> list[Step]:
         return [writer.step() for writer in writers_of(settings) for _ in range(200)]
@@ -164,19 +164,19 @@ def only(monkeypatch: pytest.MonkeyPatch) -> object:
 
 def test_the_newest_redis_is_the_source_and_the_newest_valkey_the_target(only: object) -> None:
     only(binary("redis", 7, 0, 15), binary("redis", 8, 0, 2), binary("valkey", 8, 1, 1), binary("valkey", 9, 1, 2))  # type: ignore[operator]
-    chosen = choose_servers(Options())
+    chosen = choose_servers(RehearsalOptions())
     assert [str(one) for one in (chosen.source, chosen.target, chosen.naive)] == ["redis 8.0.2", "valkey 9.1.2", "valkey 8.1.1"]
 
 
 def test_without_a_redis_the_source_is_a_valkey_and_in_ci_an_error(only: object) -> None:
     only(binary("valkey", 9, 1, 2))  # type: ignore[operator]
-    assert choose_servers(Options()).source.name == "valkey"
+    assert choose_servers(RehearsalOptions()).source.name == "valkey"
     with pytest.raises(ValkeepError, match="natively") as caught:
-        choose_servers(Options(representative_only=True))
+        choose_servers(RehearsalOptions(representative_only=True))
     assert "redis-8.0" in caught.value.remedy
 
 
 def test_a_target_that_is_no_valkey_is_refused(only: object) -> None:
     only(binary("redis", 8, 0, 2), binary("valkey", 9, 1, 2))  # type: ignore[operator]
     with pytest.raises(ValkeepError, match="no Valkey"):
-        choose_servers(Options(target_server="redis-8.0"))
+        choose_servers(RehearsalOptions(target_server="redis-8.0"))

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from valkeep.drill.history import History
-from valkeep.drill.workloads.writers import Settings
+from valkeep.drill.workloads.writers import WriterSettings
 from valkeep.errors import ValkeepError
 
 __all__ = ["Acked", "WriterProcess"]
@@ -52,7 +52,7 @@ class WriterProcess:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._end()
 
-    def prepare(self, settings: Settings) -> None:
+    def prepare(self, settings: WriterSettings) -> None:
         """Where to write, and how much; once."""
         self._tell(settings.to_json())
 

@@ -41,7 +41,7 @@ from valkeep.drill.history import History
 from valkeep.drill.workloads.mix import Step, Writer, understood
 from valkeep.errors import LocalProtocolError, ValkeepError
 
-__all__ = ["ELSEWHERE", "Settings", "Squad", "writers_of"]
+__all__ = ["ELSEWHERE", "Squad", "WriterSettings", "writers_of"]
 
 ELSEWHERE: Final = frozenset({"NOREPLICAS", "READONLY", "MASTERDOWN", "LOADING", "EXECABORT", "UNBLOCKED", "LOST", "UNREACHED"})
 """Refusals that mean "another node is the primary": expected while it moves. Any other error of a writer is a finding."""
@@ -51,7 +51,7 @@ TICK: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class WriterSettings:
     """``nodes``: (name, URL), the one to begin with first; ``rate``: operations/s of all writers together; ``batch``: in one pipeline."""
 
     nodes: tuple[tuple[str, str], ...]
@@ -65,12 +65,12 @@ class Settings:
         return {name: getattr(self, name) for name in ("nodes", "writers", "databases", "seed", "rate", "batch")}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Settings:
+    def from_json(cls, data: dict[str, Any]) -> WriterSettings:
         nodes = tuple((str(name), str(url)) for name, url in data["nodes"])
         return cls(nodes, data["writers"], tuple(data["databases"]), data["seed"], data["rate"], data["batch"])
 
 
-def writers_of(settings: Settings) -> list[Writer]:
+def writers_of(settings: WriterSettings) -> list[Writer]:
     """The writers of these settings, always the same for a seed."""
     return [
         Writer(number, settings.databases[number % len(settings.databases)], random.Random(settings.seed * 1_000_003 + number))
@@ -91,7 +91,7 @@ class _Post:
 class Squad:
     """All writers on one event loop, recording into one history."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: WriterSettings) -> None:
         self.settings = settings
         self.history = History(time.time_ns() - time.monotonic_ns())
         self.acked = 0
@@ -265,7 +265,7 @@ async def _main(folders: list[str]) -> bool:
     settings = await reader.readline()
     if not settings:
         return False
-    squad = Squad(Settings.from_json(json.loads(settings)))
+    squad = Squad(WriterSettings.from_json(json.loads(settings)))
     work = asyncio.create_task(squad.run())
     ticks = asyncio.create_task(_tick(squad))
     orderly = await _obey(reader, squad)
