@@ -8,36 +8,35 @@
 
 What goes wrong before the cut-over leaves the source untouched and detaches the target; what was copied stays there, said so. Every change made to a
 server is in the state file before it is made (``state``), so that ``abort`` can undo it after a kill -9.
-
-Files of the report folder: preflight.json, ledger.jsonl, verification.json, cutover.json, run.json. All have ``schema: 1``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
-from valkeep.errors import ExitCode, Refused, ValkeepError
+from valkeep.errors import ExitCode, Refused
 from valkeep.migrate import attach
+from valkeep.migrate.attachment import Attachment
 from valkeep.migrate.control import Control, Lock
-from valkeep.migrate.cutover import Aborted, Cutover, CutoverResult, FenceMode, fence_mode, restore_target
+from valkeep.migrate.cutover import Aborted, Cutover, CutoverResult, FenceMode, fence_mode
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.handover import Handover, Ready
+from valkeep.migrate.journal import Journal
 from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.outcome import NotEqual, RunOptions, RunResult
+from valkeep.migrate.outcome import RunOptions, RunResult
 from valkeep.migrate.preflight import CutoverVariant, PreflightOptions, PreflightReport, preflight
+from valkeep.migrate.proof import Proof
 from valkeep.migrate.spool import spool_folder
-from valkeep.migrate.state import MigrationState, StateFile
-from valkeep.migrate.verify import Comparison, Verifier
-from valkeep.report.events import Emit, Note, Phase, VerdictEvent
+from valkeep.migrate.state import StateFile
+from valkeep.migrate.verify import Verifier
+from valkeep.report.events import Emit, Phase, VerdictEvent
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
@@ -48,8 +47,7 @@ ALL = "all"
 ATTEMPTS = 3
 RETRY_SECONDS = 2.0
 PASSING = frozenset({"VK-CUTOVER-LEASE", "VK-CUTOVER-LAG", "VK-CUTOVER-WRITERS"})  # reasons to call a cut-over off that may pass
-SETTLING_ROUNDS = 10
-FEW_KEYS = 100
+ROUND_SECONDS = 5.0  # while a person has not decided yet
 _FENCES = {
     CutoverVariant.PAUSE_AND_FENCE: FenceMode.PAUSE,
     CutoverVariant.FENCE_ONLY: FenceMode.DIRECT,
@@ -70,15 +68,9 @@ class _Migration:
 
     def __init__(self, options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready) -> None:
         self.options = options
-        self.emit = emit
-        self.clock = clock
-        self.started = clock()
-        self.timeline: list[tuple[str, float]] = []
+        self.journal = Journal(options.report, emit, clock)
         self.state = StateFile(options.state_directory)
-        self.looking: asyncio.Future[Comparison] | None = None
-        self.comparison: Comparison | None = None
         self.handover = Handover(ready, self.state)
-        self.full_sync_seconds = 0.0
 
     async def run(self) -> RunResult:
         try:
@@ -89,14 +81,8 @@ class _Migration:
             raise self.handover.aborted() from None
 
     async def _run(self) -> RunResult:
-        options = self.options
-        left = StateFile(options.state_directory).read()
-        if left is not None and left.step == "cutting":
-            raise Refused(
-                f"a migration from {left.source} to {left.target} ended in the middle of its cut-over: the source may be fenced",
-                remedy="run `valkeep migrate abort` first: it makes the source writable, or says that the target was promoted",
-                code="VK-STATE-UNFINISHED",
-            )
+        options, journal = self.options, self.journal
+        self._refuse_unfinished()
         report = await self._preflight()
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(await self._open(options.source))
@@ -107,36 +93,47 @@ class _Migration:
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
             gateway_options = await self._gateway_options(found, spool)
-            gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, self.emit, self.clock))
+            gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, journal.emit, journal.clock))
             await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
-            async with self._attached(gateway, target, found):
-                verifier: Verifier | None = None
-                if not options.skip_verify:
-                    verifier = await stack.enter_async_context(self._verifier(gateway, spool))
-                    await gateway.beside(self._verify(verifier))
+            attachment = Attachment(options, gateway, target, found, self.state, journal, self.handover.undone)
+            async with attachment.held():
+                verifier = None if options.skip_verify else await stack.enter_async_context(self._verifier(gateway, spool))
+                proof = Proof(verifier, journal)
+                stack.push_async_callback(proof.close)
+                await gateway.beside(proof.full())
                 elsewhere = fence_at.endpoint.address != options.source.address
                 fence = options.fence or (await fence_mode(fence_at) if elsewhere else _FENCES[report.cutover])
-                cut = await self._cut_when_it_may(gateway, fence_at, target, verifier, fence)
-            result = await self._result(report, gateway, target, found, ledger, cut)
-        self.emit(VerdictEvent(self.clock(), result.verdict, {"mismatches": result.mismatches}))
-        self._write_if_possible("run.json", result.to_json())
+                cut = await self._cut_when_it_may(gateway, fence_at, target, proof, fence)
+            errors = (await server_info(target)).number("unexpected_error_replies") - found.error_replies
+        result = self._result(report, gateway, attachment, found.info, proof, ledger, cut, errors)
+        journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
+        journal.write_if_possible("run.json", result.to_json())
         return result
 
     # -- steps ----------------------------------------------------------------------------------------------------------------------
 
+    def _refuse_unfinished(self) -> None:
+        left = StateFile(self.options.state_directory).read()
+        if left is not None and left.step == "cutting":
+            raise Refused(
+                f"a migration from {left.source} to {left.target} ended in the middle of its cut-over: the source may be fenced",
+                remedy="run `valkeep migrate abort` first: it makes the source writable, or says that the target was promoted",
+                code="VK-STATE-UNFINISHED",
+            )
+
     async def _preflight(self) -> PreflightReport:
         options = self.options
-        self._mark("preflight")
+        self.journal.timeline.append(("preflight", self.journal.clock()))  # it tells its own phases
         wanted = PreflightOptions(
             field_ttl=options.field_ttl,
             wipe_target=options.wipe_target,
             gateway_tls=options.gateway_tls is not None,
             rate_seconds=options.rate_seconds,
         )
-        report = await preflight(options.source, options.target, wanted, self.emit)
+        report = await preflight(options.source, options.target, wanted, self.journal.emit)
         accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
-        self._write("preflight.json", report.to_json(accepted))
+        self.journal.write("preflight.json", report.to_json(accepted))
         if report.may_start(accepted):
             return report
         codes = report.blockers or report.open(accepted)
@@ -151,166 +148,53 @@ class _Migration:
         )
         raise Refused(f"preflight says {report.verdict}: {finding.title}{detail}{more}", remedy=remedy, code=finding.code)
 
-    @contextlib.asynccontextmanager
-    async def _attached(self, gateway: Gateway, target: Connection, found: attach.TargetFound) -> AsyncIterator[None]:
-        """The target follows the gateway inside; whatever goes wrong there detaches it again."""
-        address = self.options.announce or gateway.address
-        state = MigrationState(
-            "attaching", self.options.source.display, self.options.target.display, os.getpid(), gateway=f"{address[0]}:{address[1]}"
-        )
-        touched = False
-        guard: asyncio.Task[None] | None = None
-        try:
-            await gateway.resynced()
-            if not found.early:
-                await gateway.snapshot_taken()
-            self.state.write(state)
-            touched = True
-            self._mark("attach")
-            await attach.attach(target, address)
-            guard = asyncio.create_task(self._guard(gateway, address), name="target guard")
-            self.state.step("attached")
-            await gateway.snapshot_taken()
-            self._mark("snapshot-taken")
-            link = await gateway.online(gateway.channels[0])
-            self.full_sync_seconds = self.clock() - gateway.started
-            self._mark("online")
-            self.emit(Phase(self.clock(), "follow", detail=f"target {link.peer}"))
-            gateway.release_snapshots()
-            yield
-        except BaseException as error:
-            promoted = self.state.current is not None and self.state.current.step == "promoted"
-            if touched and not promoted:
-                gateway.expect_departure()
-                await asyncio.shield(self._detach(target, error))
-            raise
-        finally:
-            if guard is not None:
-                guard.cancel()
-
-    async def _guard(self, gateway: Gateway, address: tuple[str, int]) -> None:
-        def state() -> tuple[bool, int, str]:
-            there = gateway.departing or any(link.channel is not None for link in gateway.links)
-            return there, gateway.failed_syncs, gateway.departure
-
-        try:
-            await attach.guard(self.options.target, address, state)
-        except ValkeepError as error:
-            gateway.fail(error)
-
-    async def _detach(self, target: Connection, error: BaseException) -> None:
-        state = self.state.current
-        if state is None or state.step == "cutting":
-            return  # the cut-over says what is left; a target that may be promoted is not touched
-        try:
-            if target.closed:
-                target = await self._open(self.options.target)
-            done = await restore_target(target, state)
-            self.state.step("aborted")
-            self.handover.undone = done
-            if isinstance(error, ValkeepError):
-                replaced = "; what it held before is gone" if self.options.wipe_target else ""
-                error.changed = f"nothing on the source; {'; '.join(done)}{replaced}"
-            for line in done:
-                self.emit(Note(self.clock(), "info", line))
-        except ValkeepError as failed:
-            remedy = "when it answers again: valkeep migrate abort"
-            self.emit(Note(self.clock(), "warning", f"the target could not be detached: {failed.message}; {remedy}"))
-            if isinstance(error, ValkeepError):
-                error.definite = False
-                error.exit_code = ExitCode.UNCERTAIN
-
-    async def _verify(self, verifier: Verifier) -> None:
-        self._mark("verify")
-        comparison = await verifier.full()
-        if comparison.hot_only:
-            comparison = await verifier.round()
-        self.comparison = comparison
-        self._write("verification.json", comparison.to_json())
-        self._mark("verified")
-        if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
-            raise NotEqual(comparison)
-
-    async def _round(self, verifier: Verifier) -> Comparison:
-        """One round; the verifier is asked one thing at a time, so a look that a cut-over has given up on is waited for first."""
-        if self.looking is not None:
-            await self.looking
-        return await verifier.round()
-
-    async def _settle(self, verifier: Verifier) -> None:
-        """Compare what was written meanwhile, again and again: each round is shorter than the one before, and little is left for the pause."""
-        last = 0
-        for _ in range(SETTLING_ROUNDS):
-            before = self.comparison.looked_again if self.comparison is not None else 0
-            self.comparison = await self._round(verifier)
-            looked = self.comparison.looked_again - before
-            if looked <= FEW_KEYS or (last and looked > last * 0.8):
-                return
-            last = looked
-
-    async def _wait_for_go(self, gateway: Gateway, verifier: Verifier | None) -> None:
-        if self.options.cutover != "manual":
-            return
-        self._mark("waiting")
-        self.handover.ready.waiting = True
-        self.emit(Phase(self.clock(), "waiting", detail="for `valkeep migrate cutover`"))
+    async def _wait_for_go(self, gateway: Gateway, proof: Proof) -> None:
+        """Until a person says so; what is written meanwhile is compared, so that the pause stays short."""
+        ready = self.handover.ready
+        self.journal.begin("waiting")
+        ready.waiting = True
+        self.journal.emit(Phase(self.journal.clock(), "waiting", detail="for `valkeep migrate cutover`"))
         watch = asyncio.create_task(gateway.watch())
-        go = asyncio.create_task(self.handover.ready.go.wait())
+        go = asyncio.create_task(ready.go.wait())
         try:
             while not go.done():
-                await asyncio.wait({watch, go}, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({watch, go}, timeout=ROUND_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if watch.done():
                     watch.result()
-                if verifier is not None and not go.done():
-                    self.comparison = await self._round(verifier)
+                if not go.done():
+                    await proof.round()
         finally:
-            self.handover.ready.waiting = False
+            ready.waiting = False
             watch.cancel()
             go.cancel()
 
     async def _cut_when_it_may(
-        self, gateway: Gateway, fence_at: Connection, target: Connection, verifier: Verifier | None, fence: FenceMode
+        self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, fence: FenceMode
     ) -> CutoverResult:
         """Cut over, again when it was called off for a reason that may pass: at once a few times, or whenever a person says so."""
         attempts = 0
+        manual = self.options.cutover == "manual"
         while True:
-            await self._wait_for_go(gateway, verifier)
+            if manual:
+                await self._wait_for_go(gateway, proof)
             try:
-                return await self._cut(gateway, fence_at, target, verifier, fence)
+                return await self._cut(gateway, fence_at, target, proof, fence)
             except Aborted as error:
                 attempts += 1
-                manual = self.options.cutover == "manual"
                 if error.code not in PASSING or (not manual and attempts >= ATTEMPTS):
                     raise
-                self.emit(Note(self.clock(), "warning", f"the cut-over was called off: {error.message}. {error.remedy}"))
+                self.journal.say("warning", f"the cut-over was called off: {error.message}. {error.remedy}")
                 self.handover.answer(error, again=True)
                 if not manual:
                     await gateway.beside(asyncio.sleep(RETRY_SECONDS * attempts))
 
-    async def _cut(
-        self, gateway: Gateway, fence_at: Connection, target: Connection, verifier: Verifier | None, fence: FenceMode
-    ) -> CutoverResult:
-        if verifier is not None:
-            await gateway.beside(self._settle(verifier))
+    async def _cut(self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, fence: FenceMode) -> CutoverResult:
+        journal = self.journal
+        await gateway.beside(proof.settle())
         if gateway.held:
             wanted = gateway.held[0]
             assert wanted.hold is not None
             raise Refused(f"the stream is held: {wanted.hold.why}", remedy=wanted.hold.remedy, code="VK-HELD")
-
-        async def verify(offset: int) -> tuple[int, int]:
-            if verifier is None:
-                return 0, 0
-            before = self.comparison.looked_again if self.comparison is not None else 0
-            # The cut-over may lose patience; the verifier is asked one thing at a time, so the look itself goes on (``_settle`` waits for it).
-            self.looking = asyncio.ensure_future(verifier.final(offset))
-            final = self.comparison = await asyncio.shield(self.looking)
-            if final.verdict == "unknown":
-                raise Aborted(
-                    "what changed lately could not be compared: " + "; ".join(final.reasons or (f"{final.unsettled} keys are unsettled",)),
-                    remedy="start the migration again; the source goes on writing",
-                    code="VK-CUTOVER-UNKNOWN",
-                )
-            return final.looked_again - before, final.differences
 
         async def drained(offset: int) -> None:
             await gateway.drained(offset)
@@ -325,67 +209,60 @@ class _Migration:
             fence=fence,
             lease_ms=self.options.lease_ms,
             drained=drained,
-            verify=verify,
+            verify=proof.last,
             writes_seen=lambda: sum(channel.writes for channel in gateway.channels),
             promoting=gateway.expect_departure,
             state=self.state,
-            emit=self.emit,
-            clock=self.clock,
+            emit=journal.emit,
+            clock=journal.clock,
         )
         try:
             cut = await cutover.run()
         finally:
-            if self.comparison is not None:
-                self._write_if_possible("verification.json", self.comparison.to_json())
-        self.timeline += cut.timeline
-        self._write_if_possible("cutover.json", cut.to_json(self.started))
+            proof.save()
+        journal.timeline += cut.timeline
+        journal.write_if_possible("cutover.json", cut.to_json(journal.started))
         self.handover.answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
         if fence is not FenceMode.EXTERNAL:
             text = (
                 "the source refuses writes from now on (min-replicas-to-write 255): that is the fence, leave it until the source is retired"
             )
-            self.emit(Note(self.clock(), "info", text))
+            journal.say("info", text)
         return cut
 
-    async def _result(
+    def _result(
         self,
         report: PreflightReport,
         gateway: Gateway,
-        target: Connection,
-        found: attach.TargetFound,
+        attachment: Attachment,
+        target_info: ServerInfo,
+        proof: Proof,
         ledger: Ledger,
         cut: CutoverResult,
+        errors: int,
     ) -> RunResult:
-        after = await server_info(target)
-        errors = after.number("unexpected_error_replies") - found.error_replies
-        comparison = self.comparison
-        mismatches = comparison.differences if comparison is not None else 0
-        if mismatches or errors:
-            verdict = "invalid"
-        else:
-            verdict = comparison.verdict if comparison is not None else "unknown"
+        verdict = "invalid" if proof.differences or errors else proof.verdict
         source_info = gateway.source_info
         assert source_info is not None  # the gateway was started
-        code = {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(verdict, ExitCode.UNKNOWN)
         return RunResult(
             verdict=verdict,
-            exit_code=code,
+            exit_code={"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(verdict, ExitCode.UNKNOWN),
             preflight=report,
-            verification=comparison,
-            keys=comparison.keys_source if comparison is not None else gateway.channels[0].keys,
-            full_sync_seconds=self.full_sync_seconds,
-            mismatches=mismatches,
+            verification=proof.comparison,
+            keys=proof.comparison.keys_source if proof.comparison is not None else gateway.channels[0].keys,
+            full_sync_seconds=attachment.full_sync_seconds,
+            mismatches=proof.differences,
             ledger=ledger.summary(),
             write_pause_ms=cut.write_pause_ms,
-            started=self.started,
-            timeline=tuple(self.timeline),
+            started=self.journal.started,
+            timeline=tuple(self.journal.timeline),
             source_name=source_info.name,
-            target_name=found.info.name,
+            target_name=target_info.name,
             source_version=_version(source_info),
             source_rdb_version=gateway.channels[0].source_rdb_version,
-            target_version=_version(found.info),
+            target_version=_version(target_info),
             unexpected_error_replies=errors,
-            elapsed_seconds=self.clock() - self.started,
+            elapsed_seconds=self.journal.clock() - self.journal.started,
             started_at=self.options.started_at,
             host=self.options.host,
             fence=cut.fence.value,
@@ -405,7 +282,7 @@ class _Migration:
         primary = self.options.source_primary or replace(
             self.options.source, host=info.fields.get("master_host", ""), port=info.number("master_port")
         )
-        self.emit(Note(self.clock(), "info", f"the source is a replica; its writers are held and fenced at its primary {primary.address}"))
+        self.journal.say("info", f"the source is a replica; its writers are held and fenced at its primary {primary.address}")
         return await self._open(primary)
 
     async def _gateway_options(self, found: attach.TargetFound, spool: Path) -> GatewayOptions:
@@ -440,34 +317,10 @@ class _Migration:
             self.options.target,
             self.options.field_ttl,
             gateway.drained,
-            self.emit,
+            self.journal.emit,
             spool,
             recopy,
         )
-
-    def _mark(self, step: str) -> None:
-        self.timeline.append((step, self.clock()))
-        if step == "preflight":
-            return
-        self.emit(Phase(self.clock(), step))
-
-    def _write_if_possible(self, name: str, content: dict[str, Any]) -> None:
-        """From the cut-over on, what became of the servers is more than a file, and must not be hidden behind its error."""
-        try:
-            self._write(name, content)
-        except ValkeepError as error:
-            self.emit(Note(self.clock(), "warning", error.message))
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        if self.options.report is None:
-            return
-        try:
-            self.options.report.mkdir(parents=True, exist_ok=True)
-            (self.options.report / name).write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ValkeepError(
-                f"the report {self.options.report / name} cannot be written: {error.strerror}", remedy="choose another --report folder"
-            ) from error
 
 
 def _version(info: ServerInfo) -> str:

@@ -1,0 +1,107 @@
+"""The proof of a running migration: what its verification has found so far, and what is looked at next.
+
+    full      everything once, by snapshots, while the writers go on
+    settle    what was written meanwhile, again and again, so that little is left for the pause
+    round     the same, every few seconds, while a person has not decided yet
+    last      in the pause: what was written since must be equal
+
+A verifier is asked one thing at a time. The cut-over may lose patience with ``last``; that look itself goes on, and whatever is asked next waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from valkeep.migrate.cutover import Aborted
+from valkeep.migrate.outcome import NotEqual
+
+if TYPE_CHECKING:
+    from valkeep.migrate.journal import Journal
+    from valkeep.migrate.verify import Comparison, Verifier
+
+__all__ = ["Proof"]
+
+SETTLING_ROUNDS = 10
+FEW_KEYS = 100
+
+
+class Proof:
+    """``verifier``: None where the user wants no verification; then every step here does nothing. ``comparison``: the newest."""
+
+    def __init__(self, verifier: Verifier | None, journal: Journal) -> None:
+        self.comparison: Comparison | None = None
+        self._verifier = verifier
+        self._journal = journal
+        self._looking: asyncio.Future[Comparison] | None = None
+
+    @property
+    def differences(self) -> int:
+        return self.comparison.differences if self.comparison is not None else 0
+
+    @property
+    def verdict(self) -> str:
+        return self.comparison.verdict if self.comparison is not None else "unknown"
+
+    async def full(self) -> None:
+        """Raises ``NotEqual``."""
+        if self._verifier is None:
+            return
+        self._journal.begin("verify")
+        comparison = await self._verifier.full()
+        if comparison.hot_only:
+            comparison = await self._verifier.round()
+        self.comparison = comparison
+        self._journal.write("verification.json", comparison.to_json())
+        self._journal.begin("verified")
+        if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
+            raise NotEqual(comparison)
+
+    async def round(self) -> int:
+        """Returns the number of keys looked at again."""
+        if self._verifier is None:
+            return 0
+        if self._looking is not None:
+            await self._looking
+        before = self._looked()
+        self.comparison = await self._verifier.round()
+        return self._looked() - before
+
+    async def settle(self) -> None:
+        """Each round is shorter than the one before; ends when there is little left, or it does not get less any more."""
+        last = 0
+        for _ in range(SETTLING_ROUNDS):
+            looked = await self.round()
+            if looked <= FEW_KEYS or (last and looked > last * 0.8):
+                return
+            last = looked
+
+    async def last(self, offset: int) -> tuple[int, int]:
+        """The writers are held at this source offset: (keys looked at, differences). Raises ``Aborted`` when it cannot tell."""
+        if self._verifier is None:
+            return 0, 0
+        before = self._looked()
+        self._looking = asyncio.ensure_future(self._verifier.final(offset))
+        self._looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be asking any more
+        final = self.comparison = await asyncio.shield(self._looking)
+        if final.verdict == "unknown":
+            raise Aborted(
+                "what changed lately could not be compared: " + "; ".join(final.reasons or (f"{final.unsettled} keys are unsettled",)),
+                remedy="start the migration again; the source goes on writing",
+                code="VK-CUTOVER-UNKNOWN",
+            )
+        return self._looked() - before, final.differences
+
+    def save(self) -> None:
+        """The newest comparison into the report, after a cut-over that went well or not."""
+        if self.comparison is not None:
+            self._journal.write_if_possible("verification.json", self.comparison.to_json())
+
+    async def close(self) -> None:
+        """Give up a look that nobody waits for."""
+        if self._looking is not None and not self._looking.done():
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+
+    def _looked(self) -> int:
+        return self.comparison.looked_again if self.comparison is not None else 0
