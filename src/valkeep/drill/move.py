@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from valkeep.client.endpoint import Endpoint
-from valkeep.report.events import Emit
+from valkeep.report.events import Emit, Event, VerdictEvent
 
 __all__ = ["Move", "MoveRequest", "Moved", "through_gateway"]
 
@@ -64,7 +64,7 @@ async def through_gateway(request: MoveRequest, emit: Emit) -> Moved:
         spool=request.work / "spool",
         state=request.work / "state",
     )
-    result = await run(options, emit, request.clock)
+    result = await run(options, lambda event: emit(_as_part(event)), request.clock)
     comparison = result.verification
     return Moved(
         verdict=result.verdict,
@@ -79,3 +79,10 @@ async def through_gateway(request: MoveRequest, emit: Emit) -> Moved:
         verification=comparison.to_json() if comparison is not None else {},
         preflight=str(result.preflight.verdict),
     )
+
+
+def _as_part(event: Event) -> Event:
+    """The verdict of the migration is not the rehearsal's."""
+    if isinstance(event, VerdictEvent) and "of" not in event.detail:
+        return replace(event, detail={"of": "move", **event.detail})
+    return event

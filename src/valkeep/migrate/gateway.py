@@ -35,7 +35,7 @@ from valkeep.migrate.sink import LinkState, TargetLink
 from valkeep.migrate.source import SourceLink
 from valkeep.migrate.transform.stream import Place, Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
-from valkeep.report.events import Emit, Lag, Note, Phase, Progress
+from valkeep.report.events import Emit, Held, Lag, Note, Phase, Progress
 from valkeep.wire import psync
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ class Gateway:
         self._progress = asyncio.Event()
         self._resynced = asyncio.Event()
         self._last_growth: dict[str, tuple[int, float]] = {}
+        self._told_held: set[str] = set()
         self._acknowledging: dict[str, tuple[int, float]] = {}
         self.started = 0.0
         self._closing = False
@@ -412,7 +413,17 @@ class Gateway:
                 else:
                     self._emit(self._snapshot_progress(channel, now))
 
+    def _tell_held(self, channel: Channel, now: float) -> None:
+        wanted = channel.wanted
+        if wanted is not None and wanted.hold is not None:
+            self._told_held.add(channel.replid)
+            self._emit(Held(now, wanted.offset, channel.held_bytes, wanted.hold.why, wanted.hold.remedy))
+        elif channel.replid in self._told_held:
+            self._told_held.remove(channel.replid)
+            self._emit(Held(now, channel.source_offset, channel.held_bytes, "", ""))
+
     def _tend(self, channel: Channel, now: float) -> None:
+        self._tell_held(channel, now)
         ends, since = self._last_growth.get(channel.replid, (-1, now))
         if channel.ends != ends:
             self._last_growth[channel.replid] = (channel.ends, now)

@@ -25,7 +25,7 @@ SCHEMA: Final = 1
 
 _TYPES: Final[dict[str, type[Event]]] = {
     kind.__name__: kind
-    for kind in (events.Phase, events.Progress, events.Lag, events.LedgerEntry, events.Note, events.VerdictEvent, rate.Rate)
+    for kind in (events.Phase, events.Progress, events.Lag, events.Held, events.LedgerEntry, events.Note, events.VerdictEvent, rate.Rate)
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Emit", "Event", "Lag", "LedgerEntry", "Note", "Phase", "Progress", "VerdictEvent", "fan_out"]
+__all__ = ["Emit", "Event", "Held", "Lag", "LedgerEntry", "Note", "Phase", "Progress", "VerdictEvent", "fan_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,17 @@ class Lag(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Held(Event):
+    """Something in the source's stream cannot be sent, and what follows waits on disk; said again every half second while it lasts. ``offset``: of the source,
+    where it stopped; ``bytes``: how much waits. An empty ``why`` says that the stream goes on."""
+
+    offset: int
+    bytes: int
+    why: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerEntry(Event):
     """One thing that was changed, degraded or refused on the way. The JSON lines of the ledger have the same fields."""
 
@@ -75,7 +86,8 @@ class Note(Event):
 
 @dataclass(frozen=True, slots=True)
 class VerdictEvent(Event):
-    """The outcome of a job: ``verdict`` is "valid", "invalid", "unknown", "GO", "CONDITIONAL-GO" or "NO-GO"."""
+    """The outcome of a job, or of that part of it which ``detail["of"]`` names: ``verdict`` is "valid", "invalid", "unknown", "GO", "CONDITIONAL-GO" or
+    "NO-GO"."""
 
     verdict: str
     detail: dict[str, Any] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
-from valkeep.report.events import Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
+from valkeep.report.events import Event, Held, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
 from valkeep.report.rate import Rate
 from valkeep.report.story import Chart, Line, Series, Span
 
@@ -71,6 +71,7 @@ class Recording:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.steps: list[tuple[str, float]] = []
         self.lag: list[tuple[float, Lag]] = []
+        self.held: list[Held] = []
         self.rates: list[Rate] = []
         self.progress: dict[str, list[Progress]] = {}
         self.lines: list[Line] = []
@@ -88,6 +89,8 @@ class Recording:
                     self.lines.append(Line(at, "info", f"{name}{': ' if detail else ''}{detail}"))
             case Lag(at=at):
                 self.lag.append((at, event))
+            case Held():
+                self.held.append(event)
             case Rate():
                 self.rates.append(event)
             case Progress(phase=phase):
@@ -97,14 +100,14 @@ class Recording:
             case LedgerEntry(at=at):
                 if event.action in ("refused", "held"):
                     self.lines.append(Line(at, "warning", f"{event.action}: {event.what}: {event.why}"))
-            case VerdictEvent(at=at, verdict=verdict):
-                self.verdict = verdict
-                self.lines.append(Line(at, "info", f"verdict: {verdict}"))
+            case VerdictEvent(at=at, verdict=verdict, detail=detail):
+                self.verdict = self.verdict if "of" in detail else verdict
+                self.lines.append(Line(at, "info", f"{detail.get('of', 'verdict')}: {verdict}"))
             case _:
                 pass
 
     def charts_of_lag(self, every: float = 0.05) -> tuple[Chart, ...]:
-        """Lag in bytes, and in milliseconds where markers were measured."""
+        """Lag in bytes, in milliseconds where markers were measured, and what was held where something was."""
         charts = []
         in_ms = thin([(at, lag.milliseconds) for at, lag in self.lag if lag.milliseconds is not None], every)
         in_bytes = thin([(at, float(lag.bytes)) for at, lag in self.lag], every)
@@ -112,6 +115,9 @@ class Recording:
             charts.append(Chart("Lag of the target", "ms", (Series("lag", "lag", in_ms),), height=90))
         if len(in_bytes) > 1:
             charts.append(Chart("Lag of the target", "bytes", (Series("lag", "lag", in_bytes),), height=90))
+        held = thin([(one.at, float(one.bytes)) for one in self.held], every)
+        if len(held) > 1:
+            charts.append(Chart("Held: something could not be sent", "bytes", (Series("held", "bad", held),), height=90))
         return tuple(charts)
 
     def chart_of_keys(self) -> Chart | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from valkeep.report.eventlog import EventLog
-from valkeep.report.events import Emit, Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent, fan_out
+from valkeep.report.events import Emit, Event, Held, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent, fan_out
 from valkeep.report.rate import Rate
 from valkeep.report.recording import label
 
@@ -60,10 +60,11 @@ class Dashboard:
         self.finished: list[tuple[str, float]] = []  # the last phases, and how long they took
         self.progress: Progress | None = None
         self.lag: Lag | None = None
+        self.held: Held | None = None
         self.rate: Rate | None = None
         self.notes: deque[Note] = deque(maxlen=4)
         self.ledger = 0
-        self.verdict = ""
+        self.verdict = ""  # of the job; a part's is a word beside its phase
         self._keys, self._bytes = Speed(), Speed()
 
     def emit(self, event: Event) -> None:
@@ -83,6 +84,8 @@ class Dashboard:
                 self._bytes.add(event.at, event.bytes)
             case Lag():
                 self.lag = event
+            case Held():
+                self.held = event if event.why else None
             case Rate():
                 self.rate = event
             case Note():
@@ -90,7 +93,7 @@ class Dashboard:
             case LedgerEntry():
                 self.ledger += event.count
             case VerdictEvent():
-                self.verdict = event.verdict
+                self.verdict = self.verdict if "of" in event.detail else event.verdict
             case _:
                 pass
 
@@ -105,7 +108,11 @@ class Dashboard:
         rows: list[tuple[str, str]] = []
         if self.progress is not None:
             rows.append(("compared" if self.progress.phase.startswith("verify") else "copied", self._progress(self.progress)))
-        if self.lag is not None:
+        if self.held is not None:  # the lag would be 0: the target has all that may be sent
+            rows.append(("held", f"{_bytes(self.held.bytes)} wait on disk: nothing is sent from source offset {self.held.offset} on"))
+            rows.append(("why", self.held.why))
+            rows.append(("remedy", self.held.remedy))
+        elif self.lag is not None:
             in_ms = f", {self.lag.milliseconds:.1f} ms" if self.lag.milliseconds is not None else ""
             rows.append(("lag", f"{_bytes(self.lag.bytes)}{in_ms}"))
         if self.rate is not None and self.rate.acked:
@@ -153,10 +160,10 @@ class _Plain:
             case Note():
                 self._line(event.at, f"{'' if event.level == 'info' else event.level + ': '}{event.text}")
             case VerdictEvent():
-                self._line(event.at, f"verdict: {event.verdict}")
-            case Progress() | Lag() | Rate():
-                if event.at - self._last >= EVERY and (rows := board.rows()):
-                    self._last = event.at
+                self._line(event.at, f"{event.detail.get('of', 'verdict')}: {event.verdict}")
+            case Progress() | Lag() | Rate() | Held():
+                if event.at - self._last >= EVERY and (rows := [row for row in board.rows() if row[0] not in ("why", "remedy")]):
+                    self._last = event.at  # why it is held, a note has said
                     self._line(event.at, "; ".join(f"{name} {text}" for name, text in rows))
             case _:
                 pass

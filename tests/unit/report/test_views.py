@@ -11,7 +11,7 @@ from rich.console import Console
 
 from valkeep.errors import ValkeepError
 from valkeep.report.eventlog import EventLog, from_json, read_events, to_json
-from valkeep.report.events import Event, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
+from valkeep.report.events import Event, Held, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
 from valkeep.report.rate import Rate
 from valkeep.report.recording import Recording, label, spans_between, thin
 from valkeep.report.story import Story, Table, Tile
@@ -24,10 +24,13 @@ EVENTS: list[Event] = [
     Progress(1.5, "snapshot", keys=1000, bytes=100_000, total_keys=5000),
     Progress(2.0, "snapshot", keys=3000, bytes=300_000, total_keys=5000),
     Lag(2.5, "127.0.0.1:1", 2048, 3.5),
+    Held(2.55, 4711, 3 << 10, "VADD is unknown to Valkey", "delete the key"),
+    Held(2.58, 4799, 0, "", ""),
     Rate(2.6, 500, 6500.0, "source"),
     LedgerEntry(2.7, "degraded", "field-ttl", "why", "keep-field", b"k\xff", 2, 812, 3),
     LedgerEntry(2.75, "refused", "command X", "unknown", "", None, 0, 900),
     Note(2.8, "warning", "a note", {"n": 1}),
+    VerdictEvent(2.9, "GO", {"of": "preflight"}),
     VerdictEvent(3.0, "valid", {"mismatches": 0}),
 ]
 
@@ -70,6 +73,27 @@ def test_the_dashboard_knows_speed_remaining_time_and_lag() -> None:
     assert board.verdict == "valid"
 
 
+def test_while_the_stream_is_held_the_dashboard_shows_how_much_waits_and_the_remedy_and_no_lag_of_zero() -> None:
+    board = Dashboard()
+    board.emit(Lag(1.0, "127.0.0.1:1", 0, 0.4))
+    assert dict(board.rows()) == {"lag": "0 bytes, 0.4 ms"}
+    board.emit(Held(2.0, 4711, 3 << 20, "VADD is unknown to Valkey", "delete the key"))
+    board.emit(Lag(2.5, "127.0.0.1:1", 0, 0.4))
+    assert dict(board.rows()) == {
+        "held": "3.0 MiB wait on disk: nothing is sent from source offset 4711 on",
+        "why": "VADD is unknown to Valkey",
+        "remedy": "delete the key",
+    }
+    board.emit(Held(3.0, 4799, 0, "", ""))
+    assert dict(board.rows()) == {"lag": "0 bytes, 0.4 ms"}
+
+
+def test_what_was_held_has_a_chart() -> None:
+    recording = Recording([Held(1.0, 5, 100, "why", "remedy"), Held(2.0, 5, 200, "why", "remedy"), Held(3.0, 9, 0, "", "")])
+    (chart,) = recording.charts_of_lag()
+    assert chart.series[0].points == ((1.0, 100.0), (2.0, 200.0), (3.0, 0.0))
+
+
 def test_piped_progress_is_plain_lines() -> None:
     out = io.StringIO()
     with watch(console=Console(file=out, width=200), stamped=True) as emit:
@@ -79,7 +103,9 @@ def test_piped_progress_is_plain_lines() -> None:
     assert "\x1b" not in text
     assert "preflight: reads only" in text
     assert "warning: a note" in text
-    assert "verdict: valid" in text
+    assert "preflight: GO" in text
+    assert [line for line in text.splitlines() if "verdict:" in line] == [text.splitlines()[-1]]
+    assert text.splitlines()[-1].endswith("verdict: valid")
 
 
 def test_the_live_view_draws_and_leaves_the_finished_phases() -> None:

@@ -83,5 +83,9 @@ async def preflight(source: Endpoint, target: Endpoint | None, options: Prefligh
     findings = judge(Case(here, there, options))
     report = PreflightReport(findings, here, there, options, cutover_variant(here), at())
     emit(Phase(at(), "preflight", done=True))
-    emit(VerdictEvent(at(), str(report.verdict), {"blockers": list(report.blockers), "conditions": list(report.conditions)}))
+    emit(
+        VerdictEvent(
+            at(), str(report.verdict), {"of": "preflight", "blockers": list(report.blockers), "conditions": list(report.conditions)}
+        )
+    )
     return report
