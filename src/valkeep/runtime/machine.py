@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,15 @@ class Finding:
 
 def findings() -> list[Finding]:
     """Everything that ``valkeep doctor`` prints, in its order."""
-    return [_wire(), _compiler(), *(_server(spec) for spec in servers.SPECS), _cache(), _namespaces(), _docker(), _java()]
+    return [
+        _wire(),
+        _compiler(),
+        *(finding for spec in servers.SPECS for finding in _server(spec)),
+        _cache(),
+        _namespaces(),
+        _docker(),
+        _java(),
+    ]
 
 
 def _said(command: list[str], timeout: float = 10.0) -> tuple[bool, str]:
@@ -65,13 +74,22 @@ def _compiler() -> Finding:
     )  # fmt: skip
 
 
-def _server(spec: str) -> Finding:
+def _server(spec: str) -> Iterator[Finding]:
     try:
         binary = servers.find(spec)
     except ValkeepError as error:
         tests = "rehearsing with a representative source; its tests" if spec == "redis-8.0" else "its tests"
-        return Finding(f"server {spec}", False, "not found", disables=tests, remedy=error.remedy)
-    return Finding(f"server {spec}", True, f"{binary} from {binary.origin}")
+        yield Finding(f"server {spec}", False, "not found", disables=tests, remedy=error.remedy)
+        return
+    yield Finding(f"server {spec}", True, f"{binary} from {binary.origin}")
+    if not servers.speaks_tls(binary):
+        yield Finding(
+            f"TLS of {spec}",
+            False,
+            f"{binary} from {binary.origin} was built without TLS",
+            disables="starting this server with TLS in drills and tests; moving your own servers over TLS (rediss://, valkeys://) works",
+            remedy=f"put a {binary.name}-server {spec.rpartition('-')[2]} that was built with TLS into VALKEEP_SERVERS",
+        )
 
 
 def _cache() -> Finding:

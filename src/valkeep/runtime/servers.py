@@ -33,7 +33,7 @@ from pathlib import Path
 from valkeep.errors import UsageError, ValkeepError
 from valkeep.runtime import debian, wheel
 
-__all__ = ["SPECS", "ServerBinary", "ServerMissing", "available", "cache_folder", "fetch", "find", "probe"]
+__all__ = ["SPECS", "ServerBinary", "ServerMissing", "available", "cache_folder", "fetch", "find", "probe", "speaks_tls"]
 
 SPECS = ("redis-7.0", "redis-8.0", "valkey-8.0", "valkey-8.1", "valkey-9.1")
 """What the tests and the rehearsal run on."""
@@ -86,6 +86,16 @@ def probe(path: Path | str, *, loader: tuple[str, ...] = (), origin: str = "path
             remedy="name a redis-server or valkey-server binary",
         )
     return ServerBinary(match[1].lower(), (int(match[2]), int(match[3]), int(match[4])), path.absolute(), loader, origin)
+
+
+def speaks_tls(binary: ServerBinary) -> bool:
+    """Whether it was built with TLS. No option tells: it is started with a TLS port and without a certificate, ends before it listens, and says why."""
+    wanted = "port 0\ntls-port 1\ntls-cert-file /dev/null\ntls-key-file /dev/null\n"
+    try:
+        done = subprocess.run([*binary.argv, "-"], input=wanted, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "Failed to configure TLS" in done.stdout
 
 
 def cache_folder() -> Path:
