@@ -121,6 +121,11 @@ class Channel:
         return 0 if self._held is None else self._held.end - self._held_read
 
     @property
+    def untranslated_bytes(self) -> int:
+        """Bytes of the source's stream that are here and not in ours yet: in memory, and held on disk."""
+        return len(self._buffer) + self.held_bytes
+
+    @property
     def copying(self) -> bool:
         """Whether copies are here that are not in our stream yet, because the source's has not come to their offset."""
         return self._translator is not None and self._translator.copying

@@ -109,7 +109,7 @@ class Dashboard:
         if self.progress is not None:
             rows.append(("compared" if self.progress.phase.startswith("verify") else "copied", self._progress(self.progress)))
         if self.held is not None:  # the lag would be 0: the target has all that may be sent
-            rows.append(("held", f"{_bytes(self.held.bytes)} wait on disk: nothing is sent from source offset {self.held.offset} on"))
+            rows.append(("held", f"{_bytes(self.held.bytes)} wait: nothing is sent from source offset {self.held.offset} on"))
             rows.append(("why", self.held.why))
             rows.append(("remedy", self.held.remedy))
         elif self.lag is not None:

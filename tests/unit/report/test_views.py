@@ -80,7 +80,7 @@ def test_while_the_stream_is_held_the_dashboard_shows_how_much_waits_and_the_rem
     board.emit(Held(2.0, 4711, 3 << 20, "VADD is unknown to Valkey", "delete the key"))
     board.emit(Lag(2.5, "127.0.0.1:1", 0, 0.4))
     assert dict(board.rows()) == {
-        "held": "3.0 MiB wait on disk: nothing is sent from source offset 4711 on",
+        "held": "3.0 MiB wait: nothing is sent from source offset 4711 on",
         "why": "VADD is unknown to Valkey",
         "remedy": "delete the key",
     }
