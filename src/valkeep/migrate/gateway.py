@@ -35,7 +35,8 @@ from valkeep.migrate.sink import LinkState, TargetLink
 from valkeep.migrate.source import SourceLink
 from valkeep.migrate.transform.stream import Place, Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
-from valkeep.report.events import Emit, Held, Lag, Note, Phase, Progress
+from valkeep.migrate.upkeep import Upkeep
+from valkeep.report.events import Emit, Note, Phase
 from valkeep.wire import psync
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gateway", "GatewayOptions"]
 
-TICK_SECONDS = 0.5
-PING_SECONDS = 10.0
 BACKLOG_BYTES = 64 << 20
 
 
@@ -85,26 +84,32 @@ class Gateway:
         self.links: list[TargetLink] = []
         self.source_info: ServerInfo | None = None
         self.address: tuple[str, int] = options.listen
-        self.snapshot_seconds = 0.0
         self.failed_syncs = 0  # full syncs in a row that a target began and did not finish
         self.departure = ""  # why the last link ended
+        self.departing = False  # targets leave, and that is as it should be
         self._emit = emit
         self._clock = clock
+        self._progress = asyncio.Event()
         self._source: SourceLink | None = None
         self._admin: Connection | None = None
-        self._copier = Copier(options.source, options.field_ttl, ledger, emit, clock, self._progress_made, options.hold_seconds)
+        self._copier = Copier(options.source, options.field_ttl, ledger, emit, clock, self._progress.set, options.hold_seconds)
+        self._upkeep = Upkeep(
+            self.channels,
+            self.links,
+            self._expected,
+            emit,
+            clock,
+            backlog=options.backlog,
+            keep=options.keep,
+            spool_limit=options.spool_limit,
+        )
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
         self._snapshot_taken = asyncio.Event()
-        self._progress = asyncio.Event()
         self._resynced = asyncio.Event()
-        self._last_growth: dict[str, tuple[int, float]] = {}
-        self._told_held: set[str] = set()
-        self._acknowledging: dict[str, tuple[int, float]] = {}
         self.started = 0.0
         self._closing = False
-        self._departing = False
 
     # -- life ----------------------------------------------------------------------------------------------------------------------
 
@@ -143,7 +148,7 @@ class Gateway:
         present_as = ".".join(map(str, info.version)) if info.kind == "valkey" else ""
         self._source = await SourceLink.open(options.source, self, listening_port=self.address[1], present_as=present_as)
         self._spawn(self._watch_source(self._source), "source watch")
-        self._spawn(self._tick(), "tick")
+        self._spawn(self._upkeep.run(), "upkeep")
 
     async def close(self) -> None:
         """End every link and task, close the port, remove the spool. Idempotent."""
@@ -259,22 +264,19 @@ class Gateway:
                 self._progress.clear()
                 await self.beside(self._progress.wait())
 
-    @property
-    def departing(self) -> bool:
-        return self._departing
-
-    def fail(self, error: BaseException) -> None:
-        """End the gateway's work with this reason: whoever waits ``beside`` it gets it."""
-        self._fail(error)
-
     def expect_departure(self) -> None:
         """Targets will leave from now on, and that is as it should be."""
-        self._departing = True
+        self.departing = True
 
     def release_snapshots(self) -> None:
         """No further target will attach: give the snapshots' disk space back."""
         for channel in self.channels:
             channel.release_snapshot()
+
+    def _expected(self) -> tuple[int, int]:
+        """Keys and bytes of the source's snapshot, as far as the source said so."""
+        keys = sum(self.source_info.keys.values()) if self.source_info is not None else 0
+        return keys, self._source.length if self._source is not None else 0
 
     # -- Receiver: what the source sends -----------------------------------------------------------------------------------------------
 
@@ -307,7 +309,6 @@ class Gateway:
         for channel in self.channels:
             channel.end_snapshot()
         self.ledger.flush()
-        self.snapshot_seconds = self._clock() - self.started
         self._emit(Phase(self._clock(), "snapshot", done=True, detail=f"{self.channels[0].keys} keys"))
         self._snapshot_taken.set()
 
@@ -354,13 +355,14 @@ class Gateway:
     def _detached(self, link: TargetLink, reason: str) -> None:
         if link in self.links:
             self.links.remove(link)
+        self._upkeep.left(link)
         if link.channel is not None:
             self.failed_syncs = 0 if link.sent >= 0 else self.failed_syncs + 1
             self.departure = reason
         elif link.refused:
             self.departure = link.refused
         if link.channel is not None and not self._closing:
-            level = "info" if self._departing else "warning"
+            level = "info" if self.departing else "warning"
             self._emit(Note(self._clock(), level, f"target {link.peer} left at offset {link.acknowledged}: {reason}"))
         elif link.refused and not self._closing:
             self._emit(Note(self._clock(), "warning", link.refused))
@@ -369,13 +371,7 @@ class Gateway:
     def _acknowledged_more(self, link: TargetLink) -> None:
         if link.online and link.acknowledged < 0 and link.channel is not None:
             link.channel.insert(GETACK)  # loaded from a known length, it would say so at its next full second only
-        asked = self._acknowledging.get(link.peer)
-        if asked is not None and link.acknowledged >= asked[0]:
-            del self._acknowledging[link.peer]
-            self._emit(Lag(self._clock(), link.peer, link.lag, (self._clock() - asked[1]) * 1000))
-        self._progress.set()
-
-    def _progress_made(self) -> None:
+        self._upkeep.acknowledged(link)
         self._progress.set()
 
     # -- background --------------------------------------------------------------------------------------------------------------------
@@ -388,9 +384,10 @@ class Gateway:
     def _reap(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """End the gateway's work with this reason: whoever waits ``beside`` it gets it."""
         if self._failed is not None and not self._failed.done():
             self._failed.set_exception(error)
         for channel in self.channels:
@@ -402,64 +399,3 @@ class Gateway:
 
     async def _watch_source(self, source: SourceLink) -> None:
         await asyncio.shield(source.lost)
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            now = self._clock()
-            for channel in self.channels:
-                if channel.complete:
-                    self._tend(channel, now)
-                else:
-                    self._emit(self._snapshot_progress(channel, now))
-
-    def _tell_held(self, channel: Channel, now: float) -> None:
-        wanted = channel.wanted
-        if wanted is not None and wanted.hold is not None:
-            self._told_held.add(channel.replid)
-            self._emit(Held(now, wanted.offset, channel.held_bytes, wanted.hold.why, wanted.hold.remedy))
-        elif channel.replid in self._told_held:
-            self._told_held.remove(channel.replid)
-            self._emit(Held(now, channel.source_offset, channel.held_bytes, "", ""))
-
-    def _tend(self, channel: Channel, now: float) -> None:
-        self._tell_held(channel, now)
-        ends, since = self._last_growth.get(channel.replid, (-1, now))
-        if channel.ends != ends:
-            self._last_growth[channel.replid] = (channel.ends, now)
-        elif now - since > PING_SECONDS:
-            channel.keep_alive()
-        links = [link for link in self.links if link.channel is channel]
-        for link in links:
-            if not link.online:
-                snapshot = channel.snapshot.end if channel.snapshot is not None else 0
-                self._emit(Progress(now, "load", bytes=link.snapshot_sent, total_bytes=snapshot, total_keys=channel.keys))
-            elif link.peer not in self._acknowledging:
-                ends = channel.ends  # the answer to GETACK does not count GETACK itself
-                if channel.insert(GETACK):
-                    self._acknowledging[link.peer] = (ends, now)
-            else:
-                self._emit(Lag(now, link.peer, link.lag, (now - self._acknowledging[link.peer][1]) * 1000))
-        self._give_back(channel, links, now)
-
-    def _give_back(self, channel: Channel, links: list[TargetLink], now: float) -> None:
-        """Give disk space back that no target will ask for."""
-        limit, keep = self.options.spool_limit, self.options.keep
-        if limit:
-            keep = min(keep, limit // 2)
-        if channel.snapshot is not None and keep and channel.ends - channel.begins > keep and all(link.online for link in links):
-            channel.release_snapshot()
-            text = f"more than {keep >> 20} MB were written since the snapshot, which is given up: no further target can attach to this gateway"
-            self._emit(Note(now, "warning", text, {"remedy": "start the gateway again for a new snapshot"}))
-        if channel.snapshot is not None:
-            return
-        if links:
-            backlog = min(self.options.backlog, limit // 4) if limit else self.options.backlog
-            channel.stream.trim(min(link.acknowledged for link in links) - backlog)
-        elif keep:
-            channel.stream.trim(channel.ends - keep)
-
-    def _snapshot_progress(self, channel: Channel, now: float) -> Progress:
-        total = sum(self.source_info.keys.values()) if self.source_info is not None else 0
-        length = self._source.length if self._source is not None else 0
-        return Progress(now, "snapshot", keys=channel.keys, bytes=channel.snapshot_bytes, total_keys=total, total_bytes=length)
