@@ -39,7 +39,7 @@ def preflight(
     source_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
     target_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The target's password is in this file.")] = None,
     target_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of what is fine, too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every check, and the evidence of what is fine, too.")] = False,
     json: JsonPath = None,
 ) -> ExitCode:
     """Judge whether a source is ready to move to a target: GO, CONDITIONAL-GO or NO-GO.

@@ -82,10 +82,25 @@ def test_text_names_the_verdict_and_the_next_step() -> None:
     assert "all conditions are acknowledged" in known
 
 
-def test_every_finding_is_in_the_text() -> None:
+def test_what_asks_for_a_decision_is_shown_with_its_evidence_and_what_is_fine_is_counted() -> None:
     for one in (GO, CONDITIONAL, NO_GO):
         text = "\n".join(line.plain for line in lines(one))
-        assert all(finding.title in text for finding in one.findings)
+        fine = [finding for finding in one.findings if finding.severity == "ok"]
+        assert f"{len(fine)} checks are fine; --verbose shows them" in text
+        assert not any(finding.title in text for finding in fine)
+        for finding in one.findings:
+            shown = [f"{name}: {value}" in text for name, value in finding.evidence.items()]
+            if finding.severity != "ok":
+                assert finding.title in text
+                assert all(shown) if finding.severity != "info" else not any(shown)
+
+
+def test_verbose_shows_every_finding_with_its_evidence() -> None:
+    for one in (GO, CONDITIONAL, NO_GO):
+        text = "\n".join(line.plain for line in lines(one, verbose=True))
+        for finding in one.findings:
+            assert finding.title in text
+            assert all(f"{name}: {value}" in text for name, value in finding.evidence.items())
 
 
 def test_acknowledgements_are_split_at_commas_and_checked() -> None:

@@ -1,4 +1,5 @@
-"""A report for people, as rich text: by area, what is wrong with its evidence and its remedy, what is fine in one line."""
+"""A report for people, as rich text: by area, what asks for a decision with its evidence and its remedy, what is good to know in one line each, and how
+many checks are fine. ``verbose`` is everything, as the JSON is."""
 
 from __future__ import annotations
 
@@ -23,20 +24,24 @@ _AREA_OF: Final = {row.code: row.area for row in CODES}
 
 
 def lines(report: PreflightReport, accepted: AbstractSet[str] = frozenset(), *, verbose: bool = False) -> Iterator[Text]:
-    """One ``Text`` per line. ``verbose``: evidence also of what is fine."""
+    """One ``Text`` per line."""
     from rich.text import Text
 
     target = "no target" if report.target is None else f"{report.target.product} {report.target.display}"
     yield Text(f"{report.source.product} {report.source.display}  →  {target}")
     width = max(len(row.code) for row in CODES) + 2
     for area, heading in AREAS.items():
-        of_area = [finding for finding in report.findings if _AREA_OF.get(finding.code) == area]
+        of_area = [one for one in report.findings if _AREA_OF.get(one.code) == area and (verbose or one.severity is not Severity.OK)]
         if of_area:
             yield Text("")
             yield Text(heading, style="bold")
         for finding in of_area:
             yield from _finding(finding, width, finding.code in accepted, verbose)
     yield Text("")
+    fine = sum(finding.severity is Severity.OK for finding in report.findings)
+    if fine and not verbose:
+        yield Text(f"{fine} checks are fine; --verbose shows them, and the evidence of what is good to know")
+        yield Text("")
     yield summary(report, accepted)
 
 
@@ -49,7 +54,7 @@ def _finding(finding: Finding, width: int, accepted: bool, verbose: bool) -> Ite
     yield Text.assemble(
         "  ", (f"{word:8}", _STYLES[finding.severity]), (f"{finding.code:{width}}", "bold" if finding.remedy else ""), finding.title
     )
-    if finding.severity is Severity.OK and not verbose:
+    if finding.severity in (Severity.OK, Severity.INFO) and not verbose:
         return
     for name, value in finding.evidence.items():
         yield Text(f"{'':10}{name}: {value}", style="dim")
