@@ -17,7 +17,7 @@ from tests.support.scripted_session import ScriptedSession, read
 from valkeep.errors import Refused, RemoteProtocolError, ValkeepError
 from valkeep.migrate import copier
 from valkeep.migrate.channel import GETACK
-from valkeep.report.events import Note
+from valkeep.report.events import Held, Note
 from valkeep.runtime.node import Process
 
 pytestmark = pytest.mark.server
@@ -196,10 +196,16 @@ def test_a_held_stream_goes_on_when_the_cause_is_gone(target: Targets, spec: str
         session.send(command("SET a 1") + command("VADD", "vectors", "VALUES", 2, "1", "0", "e") + command("INCR a"))
         session.wait(lambda: session.gateway.held)
         session.check([("GET a", b"1")])
+        session.wait(lambda: any(isinstance(event, Held) for event in session.events))
         session.primary.values = {}  # the person deletes it
         session.play(command("DEL vectors") + command("INCR a"))
         session.check([("GET a", b"3"), ("EXISTS vectors", 0)])
         assert session.gateway.held == ()
+        session.wait(lambda: any(isinstance(event, Held) and not event.why for event in session.events))
+        first, *_, last = [event for event in session.events if isinstance(event, Held)]
+        assert "vectors" in first.why
+        assert first.remedy
+        assert (first.bytes > 0, last.bytes, last.why) == (True, 0, "")
 
 
 @pytest.mark.parametrize("setting", ["swapdb", "on-empty-db", "disabled"])
