@@ -64,6 +64,40 @@ def test_every_link_inside_the_repository_leads_somewhere(path: Path) -> None:
             assert (path.parent / place).exists(), f"{path.relative_to(ROOT)} links to {target}"
 
 
+def linked(path: Path) -> set[Path]:
+    """The documents that this one links to."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    places = (target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", target))
+    return {(path.parent / place).resolve() for place in places if place.endswith(".md")}
+
+
+def unreachable(root: Path) -> list[str]:
+    """Pages under ``docs`` that their folder's index does not link to, and indexes that nobody gets to from the README."""
+    pages = [page for page in sorted((root / "docs").rglob("*.md")) if page.name != "README.md"]
+    lost = [page for page in pages if page.resolve() not in linked(page.parent / "README.md")]
+    seen: set[Path] = set()
+    ahead = {(root / "README.md").resolve()}
+    while ahead:
+        seen |= ahead
+        ahead = {target for page in ahead for target in linked(page) if target.exists()} - seen
+    lost += [index for index in sorted((root / "docs").rglob("README.md")) if index.resolve() not in seen]
+    return [str(page.relative_to(root)) for page in lost]
+
+
+def test_every_page_is_in_the_index_of_its_folder_and_every_index_is_reached_from_the_readme() -> None:
+    assert unreachable(ROOT) == []
+
+
+def test_a_page_that_no_index_links_to_is_found(tmp_path: Path) -> None:
+    for folder in ("kept", "lost"):
+        (tmp_path / "docs" / folder).mkdir(parents=True)
+        (tmp_path / "docs" / folder / "README.md").write_text("- [a](a.md)")
+        (tmp_path / "docs" / folder / "a.md").write_text("a")
+    (tmp_path / "docs" / "kept" / "b.md").write_text("[a](a.md)")
+    (tmp_path / "README.md").write_text("[kept](docs/kept/README.md)")
+    assert unreachable(tmp_path) == ["docs/kept/b.md", "docs/lost/README.md"]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
 def test_every_command_in_the_documents_exists_with_its_options(path: Path) -> None:
     problems = {line: problem for line in command_lines(path.read_text()) if (problem := problem_with(line))}
