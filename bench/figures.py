@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from bench.pairs import Pairs, median_interval
 
 __all__ = ["Failure", "Figure", "table"]
 
@@ -12,7 +14,8 @@ __all__ = ["Failure", "Figure", "table"]
 @dataclass(frozen=True, slots=True)
 class Figure:
     """``value`` in ``unit`` ("x": a ratio to native replication). ``least``: the target is a lower bound, else an upper one; ``target`` None: for
-    information. ``said``: how it came about, for people. ``samples``: what was measured, by name, in order of the pairs."""
+    information. ``said``: how it came about, for people. ``samples``: what was measured, by name, in order of the pairs. ``pairs``: where the value is their
+    ratio."""
 
     name: str
     value: float
@@ -21,6 +24,12 @@ class Figure:
     least: bool = False
     said: str = ""
     samples: dict[str, list[float]] = field(default_factory=dict)
+    pairs: Pairs | None = None
+
+    @classmethod
+    def ratio(cls, name: str, pairs: Pairs, target: float, said: str) -> Self:
+        """The median of the pairs' ratios against a target, with how sure it is."""
+        return cls(name, pairs.ratio, "x", target, said=f"{said} ({pairs.said()})", samples=pairs.samples, pairs=pairs)
 
     @property
     def met(self) -> bool | None:
@@ -37,7 +46,19 @@ class Figure:
             "bound": "at least" if self.least else "at most",
             "met": self.met,
             "said": self.said,
+            **self._sureness(),
             "samples": {name: [round(value, 4) for value in values] for name, values in self.samples.items()},
+        }
+
+    def _sureness(self) -> dict[str, Any]:
+        if self.pairs is None:
+            return {}
+        interval = median_interval(self.pairs.ratios)
+        return {
+            "interval": {"low": round(interval.low, 4), "high": round(interval.high, 4), "confidence": round(interval.confidence, 4)}
+            if interval
+            else None,
+            "ratio_of_medians": round(self.pairs.ratio_of_medians, 4),
         }
 
 
@@ -72,5 +93,5 @@ def table(results: Sequence[Figure | Failure]) -> str:
     for row in rows:
         cells = [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3].ljust(widths[3]), row[4]]
         lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(len(line) for line in lines[:2]))
+    lines.insert(1, "-" * (sum(widths) + 2 * len(widths) + len(rows[0][4])))
     return "\n".join(lines)

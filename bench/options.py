@@ -12,9 +12,10 @@ __all__ = ["BenchOptions"]
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """``pairs``: interleaved pairs of each ratio. ``keys``: of the full syncs. ``say``: takes lines for the person who waits."""
+    """``pairs``: interleaved pairs of each ratio, None for what each measurement thinks right. ``keys``: of the full syncs. ``say``: takes lines for the
+    person who waits."""
 
-    pairs: int
+    pairs: int | None
     keys: int
     verify_keys: int
     big_fields: int
