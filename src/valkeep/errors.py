@@ -12,6 +12,7 @@ Which side broke a protocol is a type, as in h11: ``LocalProtocolError`` is our 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 __all__ = [
     "ConnectionLost",
@@ -59,6 +60,21 @@ class ValkeepError(Exception):
             self.code = code
         if not definite and self.exit_code is ExitCode.NOT_RUN:
             self.exit_code = ExitCode.UNCERTAIN
+
+    def saying(self, message: str | None = None, *, remedy: str = "", definite: bool | None = None, code: str = "") -> Self:
+        """A new exception of the same kind that says the same, except for what is given. Two tasks that raise one object would mix their tracebacks."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.message = self.message if message is None else message
+        twin.args = (twin.message,)
+        twin.remedy = remedy or self.remedy
+        twin.code = code or self.code
+        twin.definite = self.definite if definite is None else definite
+        if not twin.definite and twin.exit_code is ExitCode.NOT_RUN:
+            twin.exit_code = ExitCode.UNCERTAIN
+        elif definite and twin.exit_code is ExitCode.UNCERTAIN:
+            twin.exit_code = ExitCode.NOT_RUN
+        return twin
 
 
 class UsageError(ValkeepError):

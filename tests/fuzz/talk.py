@@ -186,15 +186,16 @@ def check_replica(data: bytes, rng: Random) -> None:
                 if open_before and not new and rest != piece:
                     raise Finding("bytes behind the conversation went missing")
             out += side.data_to_send()
-        split = [b"", b""]
+        snapshot, kept = b"", b""
         if payload is not None:
             for part in cut(rng, body):
-                first, second = payload.split(part)
-                split = [split[0] + first, split[1] + second]
-            split.append(b"done" if payload.done else b"")
-            if not payload.done and (split[1] or len(body) - len(split[0]) >= MARK_SIZE):
-                raise Finding(f"{len(split[0])} bytes of {len(body)} handed on, {len(split[1])} behind an end that was not seen")
-        return events, out, body, side.state.name, split
+                kept += part
+                if not payload.done:
+                    size, used = payload.split(kept, len(kept))
+                    snapshot, kept = snapshot + kept[:size], kept[used:]
+            if not payload.done and len(kept) >= MARK_SIZE:
+                raise Finding(f"{len(snapshot)} bytes of {len(body)} handed on, {len(kept)} kept back without reason")
+        return events, out, body, side.state.name, snapshot, kept, payload is not None and payload.done
 
     whole = attempt(lambda: run([data]))
     same("replica side whole and in pieces", whole, attempt(lambda: run(cut(rng, data))))

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
-from valkeep.client.endpoint import Endpoint
-from valkeep.client.transport import open_streams
 from valkeep.wire import psync
 from valkeep.wire.resp import encode
 from valkeep.wire.stream import ATTENTION, CommandScanner
@@ -203,13 +201,14 @@ class Follower:
     async def read_snapshot(self, start: psync.PayloadStart, rest: bytes) -> None:
         payload = psync.Payload(start)
         while True:
-            part, after = payload.split(rest)
-            self.snapshot += part
+            size, used = payload.split(rest, len(rest))
+            self.snapshot += rest[:size]
             if payload.done:
-                self.stream += after
+                self.stream += rest[used:]
                 return
-            rest = await self.reader.read(1000)
-            assert rest
+            more = await self.reader.read(1000)
+            assert more
+            rest = rest[used:] + more
 
     async def read_commands(self, name: bytes) -> list[list[bytes]]:
         """All commands of the stream until the first ``name``."""
@@ -237,8 +236,7 @@ def test_a_real_source_serves_the_replica_side(server: Server, client: Client, s
     ask.mset({f"k{number}": os.urandom(100) for number in range(200)})
 
     async def story() -> None:
-        endpoint = Endpoint("127.0.0.1", node.port)
-        reader, writer = await open_streams(endpoint)
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
         follower = Follower(reader, writer)
         side = psync.ReplicaSide(listening_port=12345, ip_address="127.0.0.77", version="8.1.0")
         full, start = await follower.handshake(side)
@@ -260,7 +258,7 @@ def test_a_real_source_serves_the_replica_side(server: Server, client: Client, s
 
         # and a second time, from where we were
         ask.set("offline", "2")
-        reader, writer = await open_streams(endpoint)
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
         follower = Follower(reader, writer)
         side = psync.ReplicaSide(listening_port=12345, psync=(full.replid, offset + 1))
         (event,) = await follower.handshake(side)
@@ -278,7 +276,7 @@ def test_a_source_that_does_not_let_us_in_is_named_with_a_remedy_and_without_the
     node = server(spec, {"user": ["default on >right ~* +@all", "poor on >poor ~* +get +ping"]})
 
     async def ask(**login: str | None) -> psync.ReplicaEvent:
-        reader, writer = await open_streams(Endpoint("127.0.0.1", node.port))
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
         events = await Follower(reader, writer).handshake(psync.ReplicaSide(listening_port=1, **login))  # type: ignore[arg-type]
         writer.close()
         await writer.wait_closed()

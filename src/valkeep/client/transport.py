@@ -1,7 +1,4 @@
-"""From an endpoint to an open transport: DNS, TCP, TLS – and what it means when one of them fails.
-
-``open_transport`` is for protocols (``Connection``); ``open_streams`` for conversations that are not request and reply (PSYNC).
-"""
+"""From an endpoint to an open transport: DNS, TCP, TLS – and what it means when one of them fails."""
 
 from __future__ import annotations
 
@@ -11,16 +8,14 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from valkeep.client.endpoint import TLS, Endpoint
 from valkeep.errors import ConnectionLost, UsageError
 
-__all__ = ["open_streams", "open_transport", "tls_context", "tls_failed"]
+__all__ = ["open_transport", "tls_context", "tls_failed", "unanswered"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
-
-STREAM_LIMIT: Final = 1 << 20  # bytes that a stream reader buffers before it lets the socket fill
 
 
 def tls_context(tls: TLS) -> ssl.SSLContext:
@@ -63,20 +58,6 @@ async def open_transport(endpoint: Endpoint, factory: Callable[[], P]) -> tuple[
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return transport, protocol
-
-
-async def open_streams(
-    endpoint: Endpoint, timeout: float = 5.0, limit: int = STREAM_LIMIT
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """The same as a pair of streams. ``timeout``: seconds until connected; ``limit``: bytes buffered for the reader."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=limit, loop=loop)
-    try:
-        async with asyncio.timeout(timeout):
-            transport, protocol = await open_transport(endpoint, lambda: asyncio.StreamReaderProtocol(reader, loop=loop))
-    except TimeoutError:
-        raise unanswered(endpoint, timeout) from None
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 def unanswered(endpoint: Endpoint, timeout: float) -> ConnectionLost:

@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from valkeep.client.connection import Connection
+from valkeep.client.replication import NotNow, ReplicationLink, Silent
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.channel import GETACK, Channel
 from valkeep.migrate.copier import Copier
 from valkeep.migrate.sink import LinkState, TargetLink
-from valkeep.migrate.source import SourceLink
 from valkeep.migrate.transform.stream import Place, Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.upkeep import Upkeep
@@ -90,7 +90,7 @@ class Gateway:
         self._emit = emit
         self._clock = clock
         self._progress = asyncio.Event()
-        self._source: SourceLink | None = None
+        self._source: ReplicationLink | None = None
         self._admin: Connection | None = None
         self._copier = Copier(options.source, options.field_ttl, ledger, emit, clock, self._progress.set, options.hold_seconds)
         self._upkeep = Upkeep(
@@ -146,7 +146,9 @@ class Gateway:
         self.address = bound.getsockname()[:2]
         self._emit(Phase(self._clock(), "snapshot"))
         present_as = ".".join(map(str, info.version)) if info.kind == "valkey" else ""
-        self._source = await SourceLink.open(options.source, self, listening_port=self.address[1], present_as=present_as)
+        self._source = await ReplicationLink.open(
+            options.source, self, listening_port=self.address[1], present_as=present_as, role="the source"
+        )
         self._spawn(self._watch_source(self._source), "source watch")
         self._spawn(self._upkeep.run(), "upkeep")
 
@@ -397,5 +399,12 @@ class Gateway:
             if link.state is not LinkState.ONLINE:
                 link.close("the source's snapshot broke off")
 
-    async def _watch_source(self, source: SourceLink) -> None:
-        await asyncio.shield(source.lost)
+    async def _watch_source(self, source: ReplicationLink) -> None:
+        try:
+            await asyncio.shield(source.lost)
+        except NotNow as error:
+            raise error.saying(code="VK-SOURCE-NOT-READY") from None
+        except Silent as error:
+            raise error.saying(code="VK-SOURCE-SILENT") from None
+        except ConnectionLost as error:
+            raise error.saying(code="VK-SOURCE-LOST") from None

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valkeep.client.endpoint import TLS, Endpoint, Secret
+from valkeep.client.replication import HungUp
 from valkeep.errors import ConnectionLost, ExitCode, Refused, RemoteProtocolError, ServerError
 from valkeep.migrate.verify import Comparison, Difference
 from valkeep.migrate.verify.explain import explain
@@ -321,6 +322,7 @@ def test_errors_and_endpoints_cross_the_pipe_whole() -> None:
     assert (refused.message, refused.remedy, refused.exit_code, refused.code) == ("no", "do", ExitCode.NOT_RUN, "VK-SPOOL-FULL")
     lost = error_from(error_to(ConnectionLost("gone", remedy="look", definite=False)))
     assert lost.exit_code is ExitCode.UNCERTAIN
+    assert isinstance(error_from(error_to(HungUp("gone", remedy="look"))), ConnectionLost)
     assert "bug" in error_from(error_to(ZeroDivisionError("x"))).remedy
     endpoint = Endpoint("::1", 7, username="u", password=Secret("p w"), tls=TLS(verify="ca"))
     assert endpoint_from(endpoint_to(endpoint)) == endpoint

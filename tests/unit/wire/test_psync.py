@@ -123,13 +123,21 @@ def test_a_source_that_is_not_ready_is_asked_again_later(reply: bytes) -> None:
     ],
 )
 def test_a_source_that_can_not_be_followed_is_named_with_a_remedy(options: dict[str, Any], replies: list[bytes], says: str) -> None:
-    asking = replica(**options)
+    asking = replica(name="the source 10.0.0.9:6379", **options)
     event = answered(asking, *replies)[-1]
     assert isinstance(event, psync.Failed)
     assert says in event.error.message
     assert event.error.remedy
+    assert event.error.message.startswith("the source 10.0.0.9:6379 ")
     assert "hunter2" not in event.error.message + repr(asking) + repr(event)
     assert asking.receive(b"+OK\r\n") == []
+
+
+def test_a_server_that_denies_replication_is_told_from_one_that_denies_everything() -> None:
+    denied = answered(replica(), b"+PONG\r\n", b"+OK\r\n", b"+OK\r\n", b"+OK\r\n", b"-NOPERM no permissions to run 'psync'\r\n")[-1]
+    assert isinstance(denied.error, psync.ReplicationDenied)
+    no_login = answered(replica(name="replicate.example:1"), b"+PONG\r\n", b"-NOAUTH Authentication required.\r\n")[-1]
+    assert not isinstance(no_login.error, psync.ReplicationDenied)
 
 
 def test_a_second_connection_is_never_offered_and_never_taken() -> None:
@@ -247,19 +255,31 @@ def test_the_end_mark_is_found_wherever_the_network_cuts(size: int) -> None:
     body = b"snapshot" + MARK[:-1] + MARK[:20] + b"more" + MARK[:39]
     data = body + MARK + b"*1\r\n$4\r\nPING\r\n"
     payload = psync.Payload(psync.PayloadStart(None, MARK))
-    got, rest = b"", b""
+    got, kept = b"", b""
     for at in range(0, len(data), size):
-        part, after = payload.split(data[at : at + size])
-        got += part
-        rest += after
-    assert (got, rest, payload.done, payload.received) == (body, b"*1\r\n$4\r\nPING\r\n", True, len(body))
+        kept += data[at : at + size]
+        if not payload.done:
+            handed, used = payload.split(kept, len(kept))
+            got += kept[:handed]
+            kept = kept[used:]
+    assert (got, kept, payload.done, payload.received) == (body, b"*1\r\n$4\r\nPING\r\n", True, len(body))
+
+
+def test_what_can_not_be_the_end_marks_beginning_is_handed_on_at_once() -> None:
+    payload = psync.Payload(psync.PayloadStart(None, MARK))
+    assert payload.split(b"snapshot", 8) == (8, 8)
+    assert payload.split(b"more" + MARK[:3], 7) == (4, 4)
+    assert payload.split(bytearray(MARK + MARK), 39) == (0, 0)  # what lies behind ``filled`` has not come
+    assert (payload.received, payload.left, payload.done) == (12, None, False)
 
 
 def test_a_length_is_counted() -> None:
     payload = psync.Payload(psync.PayloadStart(5, None))
-    assert payload.split(b"abc") == (b"abc", b"")
-    assert payload.split(b"defg") == (b"de", b"fg")
+    assert payload.split(b"abc", 3) == (3, 3)
+    assert payload.left == 2
+    assert payload.split(bytearray(b"defg"), 4) == (2, 2)
     assert payload.done
+    assert psync.Payload(psync.PayloadStart(0, None)).done
 
 
 def test_every_state_of_the_tables_can_be_reached_and_left() -> None:

@@ -6,19 +6,16 @@ forks once for it, which the caller says first.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.transport import open_streams
-from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError
+from valkeep.client.replication_reader import ReplicationReader
+from valkeep.errors import RemoteProtocolError
 from valkeep.migrate.preflight.facts import Census
 from valkeep.report.events import Emit, Progress
-from valkeep.wire import psync
 from valkeep.wire.rdb.handler import module_name
 from valkeep.wire.rdb.opcodes import (
     DIALECT_REDIS,
@@ -39,8 +36,6 @@ from valkeep.wire.rdb.scan import ATTENTION, END, Scanner, parse_header, parse_r
 
 __all__ = ["SnapshotCounter", "read_census"]
 
-_CHUNK: Final = 1 << 20
-_SILENCE: Final = 60.0  # s; a source that prepares its snapshot sends a newline now and then
 _FIELD_TTL: Final = {
     True: {REDIS_TYPE_HASH_METADATA_PRE_GA, REDIS_TYPE_HASH_LISTPACK_EX_PRE_GA, TYPE_HASH_METADATA, TYPE_HASH_LISTPACK_EX},
     False: {VALKEY_TYPE_HASH_2},
@@ -147,58 +142,23 @@ class SnapshotCounter:
 async def read_census(endpoint: Endpoint, version: str, keys: int, emit: Emit, at: Callable[[], float]) -> Census:
     """Read a snapshot of ``endpoint``. ``version``: the server's own, so that it writes its own format; ``keys``: how many are expected, for the
     progress. Raises ``Refused`` or ``ConnectionLost`` where there is no snapshot, ``RemoteProtocolError`` where it can't be stepped over."""
-    started = time.monotonic()
-    reader, writer = await open_streams(endpoint, limit=_CHUNK)
+    started = told = time.monotonic()
+    reader = await ReplicationReader.open(endpoint, present_as=version, patience=0)
     try:
-        first = await _ask(endpoint, version, reader, writer)
         counter = SnapshotCounter()
-        counter.feed(first)
-        told = time.monotonic()
-        while not counter.done:
-            data = await _read(endpoint, reader)
+        async for data in reader.snapshot():
             counter.feed(data)
             if time.monotonic() - told > 0.5:
                 told = time.monotonic()
                 emit(Progress(at(), "census", keys=counter.keys, bytes=counter.bytes, total_keys=keys))
-        return counter.census(time.monotonic() - started)
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-
-async def _ask(endpoint: Endpoint, version: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """The handshake, to the first bytes of the snapshot."""
-    password = endpoint.password.reveal() if endpoint.password is not None else None
-    side = psync.ReplicaSide(listening_port=0, username=endpoint.username, password=password, version=version)
-    while True:
-        if out := side.data_to_send():
-            writer.write(out)
-            await writer.drain()
-        for event in side.receive(await _read(endpoint, reader)):
-            if isinstance(event, psync.PayloadStart):
-                return side.rest()
-            if isinstance(event, psync.Failed):
-                raise event.error
-            if isinstance(event, psync.Retry):
-                raise Refused(f"{endpoint.address} gives no snapshot now: {event.reason}", remedy="wait until it is ready, then look again")
-
-
-async def _read(endpoint: Endpoint, reader: asyncio.StreamReader) -> bytes:
-    try:
-        async with asyncio.timeout(_SILENCE):
-            data = await reader.read(_CHUNK)
-    except TimeoutError:
-        raise ConnectionLost(
-            f"{endpoint.address} has sent nothing of its snapshot for {_SILENCE:.0f} s", remedy="see the source's log: did its fork fail?"
-        ) from None
-    except OSError as error:
-        raise ConnectionLost(f"{endpoint.address} broke off its snapshot: {error}", remedy="see the source's log") from None
-    if not data:
-        raise ConnectionLost(
-            f"{endpoint.address} hung up in the middle of its snapshot", remedy="see the source's log: its fork or its disk may have failed"
+        await reader.close()
+    if not counter.done:
+        raise RemoteProtocolError(
+            f"the snapshot of {endpoint.address} ended after {counter.bytes} bytes, in the middle of its data",
+            remedy="see the server's log: did its fork or its disk fail?",
         )
-    return data
+    return counter.census(time.monotonic() - started)
 
 
 def explain(error: Exception) -> tuple[str, str]:

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+from valkeep.client.replication_reader import ReplicationReader
 from valkeep.errors import ConnectionLost
-from valkeep.migrate.verify.link import Link
 from valkeep.migrate.verify.side import Snapshot
 from valkeep.migrate.verify.written import Written
 
@@ -26,7 +26,7 @@ class Spoiled(Exception):
 class Follower:
     """One link to the source. ``snapshot``: resolves when it was read; ``written``: from then on, what the stream wrote."""
 
-    def __init__(self, link: Link, read: _Read, directory: Path) -> None:
+    def __init__(self, link: ReplicationReader, read: _Read, directory: Path) -> None:
         self.link = link
         self.snapshot: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
         self._written: Written | None = None
@@ -42,7 +42,6 @@ class Follower:
             self.snapshot.set_result(snapshot)
             async for data in link.stream():
                 written.feed(data)
-                link.processed = written.position
                 self._moved.set()
         except BaseException as error:
             self._broken = error

@@ -72,7 +72,7 @@ def error_to(error: BaseException) -> Line:
             "code": "",
         }
     if isinstance(error, ValkeepError):
-        kind = type(error).__name__ if type(error).__name__ in _KINDS else "ValkeepError"
+        kind = next(one.__name__ for one in type(error).__mro__ if one.__name__ in _KINDS)
         return {
             "say": "error",
             "kind": kind,

@@ -13,6 +13,7 @@ from typing import Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
+from valkeep.client.replication_reader import ReplicationReader
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, ValkeepError
 from valkeep.migrate.verify.compare import compare_partitions
@@ -21,12 +22,11 @@ from valkeep.migrate.verify.follow import Follower, Spoiled
 from valkeep.migrate.verify.found import Found, read_names
 from valkeep.migrate.verify.functions import libraries_of
 from valkeep.migrate.verify.lines import Worker, endpoint_to, error_from, pack
-from valkeep.migrate.verify.link import Link
 from valkeep.migrate.verify.look import TOLERANCE, Eye
 from valkeep.migrate.verify.memory import peak_memory
 from valkeep.migrate.verify.result import Comparison, Difference
 from valkeep.migrate.verify.settle import Settler
-from valkeep.migrate.verify.side import partitions_for, read_snapshot, written_path
+from valkeep.migrate.verify.side import PRESENT_AS, partitions_for, read_snapshot, written_path
 from valkeep.migrate.verify.written import Key, Written
 from valkeep.wire.digest import Digester
 
@@ -143,7 +143,7 @@ class Session:
         begun = time.monotonic()
         self._say("note", level="info", text="both servers fork once for a snapshot")
         self._say("phase", name="verify-snapshots", done=False)
-        link = await Link.open(self._settings.source)
+        link = await ReplicationReader.open(self._settings.source, present_as=PRESENT_AS)
         follower = self._follower = Follower(
             link,
             lambda chunks: read_snapshot(chunks, self._directory, "source", key, partitions, self.mode, self._progress("source")),

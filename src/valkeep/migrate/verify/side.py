@@ -14,8 +14,9 @@ from valkeep.errors import ValkeepError
 from valkeep.wire.rdb.decode import Decoder, decode_payload
 from valkeep.wire.spiller import Spiller, policy
 
-__all__ = ["Snapshot", "Spill", "names_path", "partitions_for", "read_snapshot", "rows_path", "written_path"]
+__all__ = ["PRESENT_AS", "Snapshot", "Spill", "names_path", "partitions_for", "read_snapshot", "rows_path", "written_path"]
 
+PRESENT_AS = "9.1.0"  # what we say we are: a Valkey 9 then sends what it has, and not what an older replica could load
 FLUSH = 64 << 10  # bytes of a partition's buffer that go to its file at once
 KEYS_PER_PARTITION = 250_000  # some 12 MB of rows a side when compared
 

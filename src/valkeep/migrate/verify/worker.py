@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from valkeep.errors import ExitCode, Refused, ValkeepError
+from valkeep.errors import ExitCode, ValkeepError
 from valkeep.migrate.verify.lines import Line, Mouth, endpoint_from, pack, unpack
 from valkeep.migrate.verify.result import Comparison, Difference
 
@@ -23,14 +23,15 @@ __all__: list[str] = []
 
 
 async def _side(mouth: Mouth) -> None:
+    from valkeep.client.replication_reader import ReplicationReader
     from valkeep.migrate.verify.compare import compare_partitions
-    from valkeep.migrate.verify.link import Link
     from valkeep.migrate.verify.memory import peak_memory
     from valkeep.migrate.verify.scan import read_by_scan
-    from valkeep.migrate.verify.side import read_snapshot
+    from valkeep.migrate.verify.side import PRESENT_AS, read_snapshot
+    from valkeep.wire.psync import ReplicationDenied
 
     asked: Line = {}
-    link: Link | None = None
+    link: ReplicationReader | None = None
 
     def progress(keys: int, size: int) -> None:
         mouth.say("progress", keys=keys, bytes=size)
@@ -40,10 +41,8 @@ async def _side(mouth: Mouth) -> None:
             if line["do"] == "snapshot":
                 asked = line
                 try:
-                    link = await Link.open(endpoint_from(line["endpoint"]))
-                except Refused as error:
-                    if "replicate" not in error.message:
-                        raise
+                    link = await ReplicationReader.open(endpoint_from(line["endpoint"]), present_as=PRESENT_AS)
+                except ReplicationDenied as error:
                     mouth.say("denied", reason=error.message)
                 else:
                     mouth.say("fork", replid=link.replid, offset=link.offset)

@@ -46,7 +46,7 @@ from .events import (
 )
 from .payload import Payload
 from .primary import PRIMARY_TABLE, Heard, PrimarySide, Serving
-from .replica import REPLICA_TABLE, Asking, ReplicaSide, Said, ack
+from .replica import REPLICA_TABLE, Asking, ReplicaSide, ReplicationDenied, Said, ack
 from .replies import array_reply, bulk_reply, error_reply, integer_reply, simple_reply
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "Replica",
     "ReplicaEvent",
     "ReplicaSide",
+    "ReplicationDenied",
     "Retry",
     "Said",
     "Serving",

@@ -15,6 +15,10 @@ from .events import MARK_SIZE, REPLID, Continue, Failed, FullResync, PayloadStar
 MAX_LINE: Final = 8 * 1024  # bytes of a reply of the handshake
 
 
+class ReplicationDenied(Refused):
+    """This user may not replicate, or nobody may. The data can still be read by commands."""
+
+
 class Asking(Enum):
     """Where the replica side is; a state is named for what we wait for."""
 
@@ -94,15 +98,17 @@ _DENIED: Final = ("-NOAUTH", "-WRONGPASS", "-NOPERM", "-ERR operation not permit
 class ReplicaSide:
     """Our conversation with a source: from PING to the first byte of its snapshot or stream.
 
-    ``password`` is text; it is sent once and kept in no message. ``psync``: (replication id, offset of the *next* byte wanted) to go on with, or
-    None for a full sync. ``version``: what we say we are (a Valkey ≥ 9 source chooses its snapshot's version by it), "" to say nothing.
-    After ``PayloadStart`` or ``Continue`` the bytes are the caller's: ``rest()`` hands over those that came with it.
+    ``name``: what messages call the server. ``password`` is text; it is sent once and kept in no message. ``psync``: (replication id, offset of
+    the *next* byte wanted) to go on with, or None for a full sync. ``version``: what we say we are (a Valkey ≥ 9 source chooses its snapshot's
+    version by it), "" to say nothing. After ``PayloadStart`` or ``Continue`` the bytes are the caller's: ``rest()`` hands over those that came
+    with it.
     """
 
     def __init__(
         self,
         *,
         listening_port: int,
+        name: str = "the source",
         username: str | None = None,
         password: str | None = None,
         ip_address: str | None = None,
@@ -114,6 +120,7 @@ class ReplicaSide:
             if capability in ("rdb-channel-repl", "dual-channel"):
                 raise LocalProtocolError(f"capability {capability} needs a second connection", remedy="offer eof and psync2 only")
         self.state = Asking.START
+        self._name = name
         self._username = username
         self._password = password
         self._asked = psync
@@ -149,12 +156,12 @@ class ReplicaSide:
             else:
                 if self._buffer[:1] not in (b"+", b"-", b"$"):
                     what, remedy = looks_like(self._buffer[:48])
-                    events.append(self._broken(f"the source is {what}: it answered {self._buffer[:48]!r}", remedy))
+                    events.append(self._broken(f"{self._name} is {what}: it answered {self._buffer[:48]!r}", remedy))
                     break
                 raw, newline, rest = self._buffer.partition(b"\n")
                 if not newline:
                     if len(raw) > MAX_LINE:
-                        events.append(self._broken(f"a reply of more than {MAX_LINE} bytes to the handshake"))
+                        events.append(self._broken(f"{self._name} answered with more than {MAX_LINE} bytes in a line"))
                     break
                 line, self._buffer = raw.rstrip(b"\r").decode("utf-8", "backslashreplace"), rest
             event = self._line(line)
@@ -171,18 +178,16 @@ class ReplicaSide:
         """The source hung up: what that means where we are."""
         if self.state in (A.PONG, A.AUTH):
             return Failed(
-                ConnectionLost(
-                    f"the source hung up while we waited for {self.state.value}", remedy="see the source's log; is it Redis or Valkey?"
-                )
+                ConnectionLost(f"{self._name} hung up while we waited for {self.state.value}", remedy="see its log; is it Redis or Valkey?")
             )
-        return Retry(f"the source hung up while we waited for {self.state.value}")
+        return Retry(f"{self._name} hung up while we waited for {self.state.value}")
 
     def _line(self, line: str) -> ReplicaEvent | None:
         was, said = self.state, _sort(line)
         if (was, said) not in REPLICA_TABLE and said in (S.FULLRESYNC, S.CONTINUE):
             said = S.YES  # only a word, then
         if (was, said) not in REPLICA_TABLE:
-            return self._broken(f"the source answered {line[:80]!r} while we waited for {was.value}")
+            return self._broken(f"{self._name} answered {line[:80]!r} while we waited for {was.value}")
         if said is S.FULLRESYNC:
             return self._full(line)
         if said is S.CONTINUE:
@@ -208,16 +213,16 @@ class ReplicaSide:
     def _full(self, line: str) -> ReplicaEvent:
         words = line.split()
         if len(words) != 3 or not REPLID.fullmatch(words[1]) or not re.fullmatch("[0-9]{1,19}", words[2]):
-            return self._broken(f"{line[:120]!r} names no replication id and offset")
+            return self._broken(f"{self._name} answered {line[:120]!r}, which names no replication id and offset")
         self._go(S.FULLRESYNC)
         return FullResync(words[1], int(words[2]))
 
     def _continue(self, line: str) -> ReplicaEvent:
         words = line.split()
         if self._asked is None:
-            return self._broken("the source goes on with a stream although we asked for a full sync")
+            return self._broken(f"{self._name} goes on with a stream although we asked for a full sync")
         if len(words) > 2 or (len(words) == 2 and not REPLID.fullmatch(words[1])):
-            return self._broken(f"{line[:120]!r} names no replication id")
+            return self._broken(f"{self._name} answered {line[:120]!r}, which names no replication id")
         self._go(S.CONTINUE)
         return Continue(words[1] if len(words) == 2 and words[1] != self._asked[0] else None)
 
@@ -225,33 +230,33 @@ class ReplicaSide:
         if line.startswith("$EOF:"):
             mark = line[5:].encode("utf-8", "replace")
             if len(mark) != MARK_SIZE:
-                return self._broken(f"the end mark {line[:80]!r} has not {MARK_SIZE} bytes")
+                return self._broken(f"{self._name} announced a snapshot with {line[:80]!r}, whose end mark has not {MARK_SIZE} bytes")
             self._go(S.PAYLOAD)
             return PayloadStart(None, mark)
         if not re.fullmatch(r"\$[0-9]{1,19}", line):
-            return self._broken(f"{line[:80]!r} is no length of a snapshot")
+            return self._broken(f"{self._name} announced a snapshot with {line[:80]!r}, which is no length")
         self._go(S.PAYLOAD)
         return PayloadStart(int(line[1:]), None)
 
     def _refused(self, was: Asking, text: str) -> ValkeepError:
         if was is A.AUTH:
             who = f"user {self._username!r}" if self._username else "the default user"
-            return Refused(f"the source did not accept the password of {who}: {text}", remedy="check user name and password")
+            return Refused(f"{self._name} did not accept the password of {who}: {text}", remedy="check user name and password")
         if text.startswith("DENIED"):
             return Refused(
-                "the source is in protected mode and takes no connections from here",
+                f"{self._name} is in protected mode and takes no connections from here",
                 remedy="set a password on it, or bind it to a private address and set protected-mode no",
             )
         if text.startswith("NOAUTH"):
-            return Refused("the source wants a password", remedy="give it in the URL, from a file or from the environment")
+            return Refused(f"{self._name} wants a password", remedy="give it in the URL, from a file or from the environment")
         if text.startswith(("NOPERM", "ERR unknown command")) or "not permitted" in text:
-            return Refused(
-                f"the source does not let this user replicate: {text}",
+            return ReplicationDenied(
+                f"{self._name} does not let this user replicate: {text}",
                 remedy="permit it: ACL SETUSER <user> on +psync +replconf +ping (or undo the renaming of these commands); "
                 "a managed service may forbid PSYNC to everyone",
             )
         return Refused(
-            f"the source refused {was.value.removeprefix('the reply to ')}: {text}", remedy="see the source's message and its log"
+            f"{self._name} refused {was.value.removeprefix('the reply to ')}: {text}", remedy="see the server's message and its log"
         )
 
     def _broken(
