@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
 from valkeep.client.endpoint import Endpoint, Secret
+from valkeep.client.refusals import REMEDIES, harmless, hung_up, login_refused
 from valkeep.client.transport import open_transport, tls_failed, unanswered
 from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ServerError, ValkeepError
 from valkeep.wire import resp
@@ -35,7 +36,6 @@ Argument = resp.Argument | Secret
 Value = Any
 
 _HIGH_WATER: Final = 1 << 20  # bytes in the transport's buffer above which calls wait for the peer
-_ALIVE: Final = frozenset({"LOADING", "MASTERDOWN", "NOPERM", "BUSY", "READONLY", "MISCONF", "NOREPLICAS", "CLUSTERDOWN"})
 
 
 class _Protocol(asyncio.Protocol):
@@ -88,7 +88,7 @@ class _Protocol(asyncio.Protocol):
                         remedy="no proxy may stand in between that adds replies",
                     )
         except RemoteProtocolError as error:
-            self.fail(RemoteProtocolError(f"{self.where}: {error.message}", remedy=error.remedy, definite=False))
+            self.fail(error.saying(f"{self.where}: {error.message}", definite=False))
 
     def pause_writing(self) -> None:
         self.writable.clear()
@@ -101,7 +101,7 @@ class _Protocol(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self.greeting is not None:
-            self.fail(_hung_up(self.where, self.greeting))
+            self.fail(hung_up(self.where, self.greeting))
         elif isinstance(exc, ssl.SSLError):
             self.fail(tls_failed(self.where, exc))
         else:
@@ -127,13 +127,13 @@ class _Protocol(asyncio.Protocol):
         self.block.clear()
         for future in waiting:
             if not future.done():
-                future.set_exception(_copy(self.lost, definite=False))
+                future.set_exception(self.lost.saying(definite=False))
         if self.transport is not None and not self.transport.is_closing():
             self.transport.abort()
 
     def send(self, block: bytes, replies: int) -> list[asyncio.Future[Value]]:
         if self.lost is not None:
-            raise _copy(self.lost, definite=True)
+            raise self.lost.saying(definite=True)
         futures: list[asyncio.Future[Value]] = [self.loop.create_future() for _ in range(replies)]
         self.waiting.extend(futures)
         self.block.append(block)
@@ -180,7 +180,7 @@ class Connection:
             if connection is not None:
                 await connection.close()
                 hint = "" if endpoint.tls else ", or does the port expect TLS (rediss://, valkeys://)"
-                error = ConnectionLost(error.message, remedy=f"it accepts connections but says nothing: is the server stopped{hint}?")
+                error = error.saying(remedy=f"it accepts connections but says nothing: is the server stopped{hint}?")
             raise error from None
         except BaseException:
             if connection is not None:
@@ -203,17 +203,17 @@ class Connection:
         try:
             for (name, *_), future in zip(commands, futures, strict=True):
                 value = await future
-                if isinstance(value, ServerError) and not _harmless(str(name), value):
-                    raise _login_failed(endpoint, str(name), self._hidden(value, ()))
+                if isinstance(value, ServerError) and not harmless(str(name), value):
+                    raise login_refused(endpoint, str(name), self._hidden(value, ()))
         except ConnectionLost as error:
             if self._protocol.spoke:
-                raise _copy(error, definite=True) from None
+                raise error.saying(definite=True) from None
             hint = "" if endpoint.tls else ", and does the port expect TLS (rediss://, valkeys://)"
             raise ConnectionLost(
                 f"{endpoint.address} hung up without a word", remedy=f"is it Redis or Valkey at all{hint}? Its log may say why"
             ) from None
         except RemoteProtocolError as error:
-            raise _copy(error, definite=True) from None
+            raise error.saying(definite=True) from None
         finally:
             _settle(futures)
 
@@ -324,74 +324,7 @@ class Connection:
         text = error.text
         for secret in (*self._protocol.hide, *[arg for arg in args if isinstance(arg, Secret)]):
             text = secret.hide_in(text)
-        return ServerError(error.kind, text, remedy=_REMEDIES.get(error.kind, error.remedy))
-
-
-_REMEDIES: Final = {
-    "NOAUTH": "give the password: redis://[user]:password@…, a password file or the environment",
-    "WRONGPASS": "check user name and password; an ACL user is given as redis://user:password@…",
-    "NOPERM": "give this ACL user the permission that the message names (ACL SETUSER), or use another user",
-    "READONLY": "this is a replica: use its primary's address",
-    "MOVED": "this server is a cluster's node and another one has the key",
-    "ASK": "this slot is being moved to another node: try again",
-    "LOADING": "wait until the server has loaded its data, then try again",
-    "MASTERDOWN": "the replica's link to its primary is down: wait for it, or ask the primary",
-    "OOM": "the server is at maxmemory: raise it or free memory",
-    "MISCONF": "the server can't save to disk and refuses writes: see its log, or stop-writes-on-bgsave-error",
-    "NOREPLICAS": "too few replicas are connected for min-replicas-to-write",
-    "BUSY": "a script is running: wait, or SCRIPT KILL / FUNCTION KILL",
-    "CLUSTERDOWN": "the cluster does not serve all slots: see CLUSTER INFO",
-    "WRONGTYPE": "the key holds a value of another type",
-    "EXECABORT": "a command of the transaction was refused: see the error before this one",
-    "UNBLOCKED": "somebody ended the blocking command (CLIENT UNBLOCK), or the server became a replica",
-}
-
-
-def _harmless(name: str, error: ServerError) -> bool:
-    """Whether an error reply during login still says "this is the server, and we are in"."""
-    if name == "PING":
-        return error.kind in _ALIVE or "unknown command" in error.text
-    return name == "CLIENT" and error.kind not in {"NOAUTH", "DENIED"}
-
-
-def _login_failed(endpoint: Endpoint, name: str, error: ServerError) -> ValkeepError:
-    where = endpoint.address
-    said = error.message
-    if error.kind == "DENIED" or "max number of clients" in error.text:
-        return _hung_up(where, error)
-    if name == "AUTH":
-        who = f"user {endpoint.username!r}" if endpoint.username else "the default user"
-        if error.kind == "WRONGPASS" or "invalid password" in error.text or "invalid username-password" in error.text:
-            return Refused(f"{where} did not accept the password of {who}: {said}", remedy=_REMEDIES["WRONGPASS"])
-        if "no password is set" in error.text or "without any password" in error.text:
-            return Refused(
-                f"{where} has no password, but one was given", remedy="leave the password out, or set one on the server (requirepass)"
-            )
-        if "wrong number of arguments" in error.text:
-            return Refused(f"{where} does not know user names (ACL came with Redis 6)", remedy="leave the user out: redis://:password@…")
-        return Refused(f"{where} refused to log in {who}: {said}", remedy="check that AUTH is not renamed, and the server's log")
-    if error.kind == "NOAUTH":
-        return Refused(f"{where} wants a password", remedy=_REMEDIES["NOAUTH"])
-    if name == "SELECT":
-        if error.kind in {"LOADING", "MASTERDOWN"}:
-            return Refused(f"{where} can't select database {endpoint.db} now: {said}", remedy=_REMEDIES[error.kind])
-        return Refused(
-            f"{where} has no database {endpoint.db}: {said}",
-            remedy="check the number at the URL's end against the server's databases setting",
-        )
-    return Refused(f"{where} refused {name}: {said}", remedy=error.remedy)
-
-
-def _hung_up(where: str, error: ServerError) -> ConnectionLost:
-    """The server said why it does not want us."""
-    if error.kind == "DENIED":
-        return ConnectionLost(
-            f"{where} is in protected mode and takes no connections from here",
-            remedy="set a password on the server, or bind it to a private address and set protected-mode no",
-        )
-    if "max number of clients" in error.text:
-        return ConnectionLost(f"{where} has no room for another client: {error.message}", remedy="raise maxclients, or end idle clients")
-    return ConnectionLost(f"{where} hung up: {error.message}", remedy="see the server's message and its log", definite=False)
+        return ServerError(error.kind, text, remedy=REMEDIES.get(error.kind, error.remedy))
 
 
 def _timed_out(where: str, name: Argument, seconds: float) -> ConnectionLost:
@@ -407,13 +340,6 @@ def _timed_out(where: str, name: Argument, seconds: float) -> ConnectionLost:
         remedy="is the server stopped, overloaded or out of reach? Find out what was done before doing it again",
         definite=False,
     )
-
-
-def _copy(error: ValkeepError, *, definite: bool) -> ValkeepError:
-    """A fresh exception of the same kind (an exception object that two tasks raise would mix their tracebacks)."""
-    if isinstance(error, ServerError):
-        return ServerError(error.kind, error.text, remedy=error.remedy)
-    return type(error)(error.message, remedy=error.remedy, definite=definite, code=error.code)
 
 
 def _settle(futures: list[asyncio.Future[Value]]) -> None:
