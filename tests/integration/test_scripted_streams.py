@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 
 from tests.support import nodes
+from tests.support.fixtures_snapshots import T
 from tests.support.fixtures_streams import SCENARIOS, Scenario
 from tests.support.scripted_primary import ScriptedPrimary, command, sealed
 from tests.support.scripted_session import ScriptedSession
 from valkeep.migrate.transform import commands
+from valkeep.migrate.transform.outcomes import PASS
+from valkeep.report.events import LedgerEntry
 
 pytestmark = pytest.mark.server
 
@@ -65,7 +69,7 @@ def test_what_is_replicated_has_its_effect(session: ScriptedSession, scenario: S
 @pytest.mark.parametrize("behavior", ["panic", "ignore"])
 def test_a_command_that_the_target_does_not_know_would_be_found(behavior: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: a translation that passes HPEXPIREAT on. Silently dropped, it still counts; under panic the process ends."""
-    monkeypatch.setitem(cast("dict[bytes, Any]", commands._RULES), b"HPEXPIREAT", lambda *_: commands.PASS)
+    monkeypatch.setitem(cast("dict[bytes, Any]", commands._RULES), b"HPEXPIREAT", lambda *_: PASS)
     with nodes.start("valkey-8.1", {"propagation-error-behavior": behavior}) as target:
         session = ScriptedSession(target, "valkey-8.1", "keep-field", ScriptedPrimary(EMPTY))
         with session, contextlib.suppress(ConnectionError, OSError):
@@ -96,3 +100,25 @@ def test_a_state_that_is_not_the_literal_one_would_be_found() -> None:
         ):
             with pytest.raises(AssertionError):
                 session.check([planted])
+
+
+def test_who_watches_is_told_what_was_degraded_and_copied_again() -> None:
+    with nodes.start("valkey-8.1") as target, ScriptedSession(target, "valkey-8.1", "drop-field", ScriptedPrimary(EMPTY)) as session:
+        session.play(
+            command("HSET h f v g w")
+            + b"".join(command(f"HPEXPIREAT h {T} FIELDS 1 f") for _ in range(2000))
+            + command("XDELEX k IDS 1 1-1")
+        )
+        session.play(command("XDELEX k IDS 1 2-2") + command("INCR n"))
+        session.wait(lambda: told(session) == session.ledger.counts)
+        assert session.ledger.counts == {("degraded", "field-ttl", "drop-field"): 2000, ("recopied", "key", ""): 2}
+        assert 2 <= sum(isinstance(event, LedgerEntry) for event in session.events) <= 10
+        session.check([("HGETALL h", {b"g": b"w"}), ("GET n", b"1")])
+
+
+def told(session: ScriptedSession) -> Counter[tuple[str, str, str]]:
+    counts = Counter[tuple[str, str, str]]()
+    for event in session.events:
+        if isinstance(event, LedgerEntry):
+            counts[event.action, event.what, event.policy] += event.count
+    return counts

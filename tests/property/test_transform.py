@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.fixtures_snapshots import ROWS, SNAPSHOTS, Snapshot, snapshot
 from tests.support.fixtures_streams import SCENARIOS, Scenario
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.transform.notes import LedgerNote
 from valkeep.migrate.transform.snapshot import Bytes, SnapshotTransform
 from valkeep.migrate.transform.stream import Copy, StreamTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
@@ -20,17 +20,6 @@ FORMATS = [
     (TargetFormat((9, 1)), FieldTtl.REFUSE),
 ]
 LARGE = b"0123456789" * 30_000
-
-
-class Notes(Ledger):
-    """A ledger that keeps its lines."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.said: list[tuple[object, ...]] = []
-
-    def record(self, action: str, what: str, why: str, **more: object) -> None:
-        self.said.append((action, what, why, *sorted(more.items())))
 
 
 class Heap:
@@ -50,10 +39,10 @@ class Heap:
         self.data.clear()
 
 
-def rewritten(data: bytes, pieces: Sequence[int], target: TargetFormat, policy: FieldTtl) -> tuple[bytes, list[tuple[object, ...]], int]:
+def rewritten(data: bytes, pieces: Sequence[int], target: TargetFormat, policy: FieldTtl) -> tuple[bytes, list[LedgerNote], int]:
     """What a target gets of ``data``, given in pieces of these sizes, over and over; the ledger; how many records."""
-    out, notes = bytearray(), Notes()
-    transform = SnapshotTransform(target, policy, notes, out.__iadd__, Heap())
+    out, notes = bytearray(), list[LedgerNote]()
+    transform = SnapshotTransform(target, policy, notes.append, out.__iadd__, Heap())
     buffer = bytearray()
     position = turn = 0
     while position < len(data):
@@ -64,7 +53,7 @@ def rewritten(data: bytes, pieces: Sequence[int], target: TargetFormat, policy: 
         del buffer[: transform.feed(buffer)]
     assert transform.done
     assert not buffer
-    return bytes(out), notes.said, transform.keys
+    return bytes(out), notes, transform.keys
 
 
 def small(one: Snapshot) -> bytes:
@@ -90,10 +79,10 @@ def test_every_row_is_in_some_snapshot() -> None:
     assert {row.name for one in SNAPSHOTS for row in one.rows} == {row.name for row in ROWS}
 
 
-def translated(scenario: Scenario, pieces: Sequence[int], target: TargetFormat, policy: FieldTtl) -> tuple[bytes, list[tuple[object, ...]]]:
+def translated(scenario: Scenario, pieces: Sequence[int], target: TargetFormat, policy: FieldTtl) -> tuple[bytes, list[LedgerNote]]:
     """What a target is sent for a scenario, given in pieces; copies are of the end of the stream."""
-    data, out, notes = scenario.data, bytearray(), Notes()
-    transform = StreamTransform((8, 4), target, policy, notes)
+    data, out, notes = scenario.data, bytearray(), list[LedgerNote]()
+    transform = StreamTransform((8, 4), target, policy, notes.append)
     buffer = bytearray()
     position = turn = offset = 0
     while position < len(data) or buffer:
@@ -121,7 +110,7 @@ def translated(scenario: Scenario, pieces: Sequence[int], target: TargetFormat, 
                 break
         assert position < len(data) or not buffer
     assert not transform.copying
-    return bytes(out), notes.said
+    return bytes(out), notes
 
 
 SMALL_SCENARIOS = [scenario for scenario in SCENARIOS if len(scenario.data) < 10_000]

@@ -19,6 +19,7 @@ from tests.support.scripted_primary import ScriptedPrimary, until
 from valkeep.client.endpoint import Endpoint
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.transform.notes import LedgerNote
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.report.events import Event
 from valkeep.runtime.node import Process
@@ -65,9 +66,9 @@ class ScriptedSession:
         self.policy = FieldTtl(policy)
         self.format = TargetFormat(version_of(spec), databases)
         self.primary = primary
-        self.ledger = Ledger(None)
         self.recorded: list[tuple[str, str, bytes | None, int, int]] = []
         self.events: list[Event] = []
+        self.ledger: Ledger
         self.gateway: Gateway
         self.chunk = 0  # of what a test sends
         self._early = early
@@ -107,6 +108,7 @@ class ScriptedSession:
         spool = stack.enter_context(tempfile.TemporaryDirectory(prefix="valkeep-scripted-"))
         source = Endpoint.parse(f"redis://127.0.0.1:{self.primary.port}")
         options = GatewayOptions(source, (self.format,), self.policy, ("127.0.0.1", 0), frozenset({"127.0.0.1"}), Path(spool))
+        self.ledger = Ledger(None, self.events.append, loop.time)
         self._watch_ledger()
         self.gateway = await stack.enter_async_context(Gateway(options, self.ledger, self.events.append, loop.time))
         if self._early:
@@ -124,10 +126,10 @@ class ScriptedSession:
     def _watch_ledger(self) -> None:
         record = self.ledger.record
 
-        def remember(action: str, what: str, why: str, **more: Any) -> None:
-            assert why
-            self.recorded.append((action, what, more.get("key"), more.get("database", 0), more.get("count", 1)))
-            record(action, what, why, **more)
+        def remember(note: LedgerNote) -> None:
+            assert note.why
+            self.recorded.append((note.action, note.what, note.key, note.database, note.count))
+            record(note)
 
         self.ledger.record = remember  # type: ignore[method-assign]
 

@@ -114,9 +114,10 @@ def test_the_members_of_a_ledger_line_are_documented(tmp_path: Path) -> None:
     import json
 
     from valkeep.migrate.ledger import Ledger
+    from valkeep.migrate.transform.notes import LedgerNote
 
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.record("degraded", "field-ttl", "because", key=b"k")
+    ledger.record(LedgerNote("degraded", "field-ttl", "because", key=b"k"))
     ledger.close()
     line = json.loads((tmp_path / "ledger.jsonl").read_text())
     text = (REFERENCE / "ledger.md").read_text()

@@ -77,7 +77,7 @@ class Channel:
         self._source = (source_version, valkey)
         self._on_wanted = on_wanted
         self._aside = _AsideFile(directory / f"aside-{replid[:8]}")
-        self._reader = SnapshotTransform(target, policy, ledger, self.snapshot.append, self._aside, source_offset=source_offset)
+        self._reader = SnapshotTransform(target, policy, ledger.record, self.snapshot.append, self._aside, source_offset=source_offset)
         self._translator: StreamTransform | None = None
         self._buffer = bytearray()
         self._held: Spool | None = None
@@ -99,7 +99,7 @@ class Channel:
     @property
     def source_rdb_version(self) -> int:
         """The version in the source's snapshot header; 0 before it came."""
-        return self._reader.header.version if self._reader.header is not None else 0
+        return self._reader.rdb_version
 
     @property
     def ends(self) -> int:
@@ -160,7 +160,7 @@ class Channel:
             self._source[0],
             self.target,
             self.policy,
-            self.ledger,
+            self.ledger.record,
             database=database,
             lost_fields=self._reader.lost_fields,
             valkey=self._source[1],

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, Refused, ServerError
-from valkeep.migrate.transform.commands import Hold
+from valkeep.migrate.transform.notes import LedgerNote
+from valkeep.migrate.transform.outcomes import Hold
 from valkeep.migrate.transform.stream import Copy, Place, Wanted
 from valkeep.report.events import Emit, Note
 
@@ -98,7 +99,7 @@ class Copier:
         key = wanted.places[0][1] if wanted.places else None
         database = wanted.places[0][0] if wanted.places else 0
         what = f"command {wanted.command.decode('ascii', 'replace')}"
-        self._ledger.record("held", what, why, policy=str(self._policy), key=key, database=database, source_offset=wanted.offset)
+        self._ledger.record(LedgerNote("held", what, why, self._policy.value, key, database, wanted.offset))
         self._ledger.flush()
         self._emit(
             Note(

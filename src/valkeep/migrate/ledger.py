@@ -13,6 +13,8 @@ A line (schema 1)::
 ``key`` is text where the key is valid UTF-8; otherwise it is null and ``key_hex`` holds its bytes. ``count`` is how many things of
 that kind the line stands for (fields of one hash, records of one conversion).
 
+Whoever watches is told by events (``LedgerEntry``), which are fewer: ten million degraded fields are one event in a second.
+
 The file is append-only and flushed at every phase change; a ledger that cannot be written stops the migration (nothing unrecorded
 crosses).
 """
@@ -20,19 +22,31 @@ crosses).
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Final
 
 from valkeep.errors import ValkeepError
+from valkeep.report.events import Emit, LedgerEntry
 
-__all__ = ["Ledger", "LedgerCounts"]
+if TYPE_CHECKING:
+    from valkeep.migrate.transform.notes import LedgerNote
+
+__all__ = ["Kind", "Ledger", "LedgerCounts"]
 
 SCHEMA = 1
 
-LedgerCounts = Counter[tuple[str, str, str]]
-"""(action, what, policy) -> how many things (the sum of ``count``)."""
+TELL_SECONDS: Final = 1.0
+AT_ONCE: Final = frozenset({"held", "refused", "recopied"})
+"""What a person may have to act on does not wait for ``tell``, unless its kind was told within the last second."""
+
+Kind = tuple[str, str, str]
+"""(action, what, policy)."""
+
+LedgerCounts = Counter[Kind]
+"""How many things of each kind (the sum of ``count``)."""
 
 
 def _text(key: bytes | None) -> str:
@@ -46,33 +60,31 @@ def _text(key: bytes | None) -> str:
 
 
 class Ledger:
-    """An append-only JSON-lines file and its running counts. ``path = None`` keeps the counts only."""
+    """An append-only JSON-lines file and its running counts. ``path = None`` keeps the counts only; ``emit``, ``clock``: who is told, and when it is."""
 
-    def __init__(self, path: Path | None, *, watch: Callable[[str, str, str, bytes | None], None] | None = None) -> None:
+    def __init__(self, path: Path | None, emit: Emit = lambda _event: None, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.path = path
         self.counts: LedgerCounts = Counter()
         self.lines = 0
-        self._watch = watch
+        self._emit = emit
+        self._clock = clock
+        self._untold: dict[Kind, LedgerNote] = {}  # the last one of each kind that was recorded since it was told
+        self._told: LedgerCounts = Counter()
+        self._told_at: dict[Kind, float] = {}
         self._heads: dict[tuple[str, str, str, str], str] = {}
         self._file: IO[str] | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8", buffering=1 << 16)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = path.open("a", encoding="utf-8", buffering=1 << 16)
+            except OSError as error:
+                raise self._unwritable(error) from error
 
-    def record(
-        self,
-        action: str,
-        what: str,
-        why: str,
-        *,
-        policy: str = "",
-        key: bytes | None = None,
-        database: int = 0,
-        source_offset: int = -1,
-        count: int = 1,
-    ) -> None:
+    def record(self, note: LedgerNote) -> None:
         """Write one line. Raises ``ValkeepError`` when the file can no longer be written (disk full)."""
-        self.counts[action, what, policy] += count
+        action, what, why, policy = note.action, note.what, note.why, note.policy
+        kind = (action, what, policy)
+        self.counts[kind] += note.count
         self.lines += 1
         if self._file is not None:
             # The constant part of a line is formatted once a kind: bulk degradations write hundreds of thousands of lines.
@@ -81,11 +93,28 @@ class Ledger:
                 members = json.dumps({"schema": SCHEMA, "action": action, "what": what, "why": why, "policy": policy})
                 head = self._heads[action, what, why, policy] = members[:-1]
             try:
-                self._file.write(f'{head},{_text(key)},"database":{database},"source_offset":{source_offset},"count":{count}}}\n')
+                self._file.write(
+                    f'{head},{_text(note.key)},"database":{note.database},"source_offset":{note.source_offset},"count":{note.count}}}\n'
+                )
             except OSError as error:
                 raise self._unwritable(error) from error
-        if self._watch is not None and action in {"refused", "held", "recopied"}:
-            self._watch(action, what, why, key)
+        self._untold[kind] = note
+        if action in AT_ONCE:
+            self.tell()
+
+    def tell(self) -> None:
+        """Emit what was recorded since: one event for each kind, at most one in a second, with the number of things and the last of them."""
+        if self._untold:
+            now = self._clock()
+            for kind in [kind for kind in self._untold if now - self._told_at.get(kind, -math.inf) >= TELL_SECONDS]:
+                self._tell(kind, now)
+
+    def _tell(self, kind: Kind, now: float) -> None:
+        count = self.counts[kind] - self._told[kind]
+        self._told[kind] = self.counts[kind]
+        self._told_at[kind] = now
+        note = self._untold.pop(kind)
+        self._emit(LedgerEntry(now, *kind[:2], note.why, note.policy, note.key, note.database, note.source_offset, count))
 
     def flush(self) -> None:
         """Hand what was recorded to the operating system."""
@@ -96,7 +125,10 @@ class Ledger:
                 raise self._unwritable(error) from error
 
     def close(self) -> None:
-        """Flush and close; further ``record`` calls only count."""
+        """Tell what is left, flush and close; further ``record`` calls only count."""
+        now = self._clock()
+        for kind in list(self._untold):
+            self._tell(kind, now)
         if self._file is not None:
             self.flush()
             self._file.close()

@@ -89,7 +89,7 @@ class _Migration:
             target = await stack.enter_async_context(await self._open(options.target))
             found = await attach.look(target, options.field_ttl, wipe=options.wipe_target)
             fence_at = await stack.enter_async_context(await self._fence_connection(source))
-            ledger = Ledger(options.report / "ledger.jsonl" if options.report else None)
+            ledger = Ledger(options.report / "ledger.jsonl" if options.report else None, journal.emit, journal.clock)
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
             gateway_options = await self._gateway_options(found, spool)

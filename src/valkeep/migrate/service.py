@@ -109,7 +109,7 @@ async def serve(settings: ServiceSettings, emit: Emit) -> None:
 
 
 async def _serve(settings: ServiceSettings, emit: Emit, allowed: frozenset[str], password: Secret | None, directory: Path) -> None:
-    ledger = Ledger(settings.ledger)
+    ledger = Ledger(settings.ledger, emit, time.monotonic)
     options = GatewayOptions(
         source=settings.source,
         formats=tuple(TargetFormat(version, settings.databases) for version in settings.versions),

@@ -58,6 +58,7 @@ class Upkeep:
             await asyncio.sleep(TICK_SECONDS)
             now = self._clock()
             for channel in self._channels:
+                channel.ledger.tell()
                 if channel.complete:
                     self._tend(channel, now)
                 else:

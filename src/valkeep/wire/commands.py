@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["VALKEY_COMMANDS", "Keys", "Place", "keys_of"]
+__all__ = ["VALKEY_COMMANDS", "Keys", "Place", "keys_of", "writes_first_argument_only"]
 
 Place = tuple[int, bytes]  # database, key
 
@@ -53,6 +53,11 @@ def keys_of(args: list[bytes], database: int = 0) -> Keys | None:
         return rule(args, database)
     except (IndexError, ValueError):
         return None
+
+
+def writes_first_argument_only(name: bytes) -> bool:
+    """Whether the command of this name (in upper case) writes the key that its first argument names, and touches no other: its head says it all."""
+    return _RULES.get(name) is _one
 
 
 # ---------------------------------------------------------------------------------------------------------------- shapes of keys

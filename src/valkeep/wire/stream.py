@@ -149,6 +149,25 @@ class CommandScanner:
         self._forget()
         return args, after
 
+    @property
+    def words(self) -> int:
+        """How many arguments the command has that ``command`` found not to be all there; 0 where it does not know yet."""
+        return self._stops[0] if self._starts else 0
+
+    def begun(self, data: bytes | bytearray | memoryview, pos: int) -> list[bytes]:
+        """Its name and first argument, or what is there of them, after ``command`` for the same ``pos``."""
+        return [bytes(data[pos + start : pos + stop]) for start, stop in zip(self._starts[1:3], self._stops[1:3], strict=True)]
+
+    def enter(self, pos: int) -> int:
+        """Begin to pass over it, whatever its name is: the position behind its name, after ``command`` for the same ``pos``; ``finish`` goes on."""
+        if len(self._starts) < 2:
+            raise LocalProtocolError("a command was entered before its name was there", remedy="this is a bug of Valkeep: please report it")
+        self._arguments = self._stops[0] - 1
+        after = pos + self._stops[1] + 2
+        self.commands += self._arguments == 0
+        self._forget()
+        return after
+
     # ---------------------------------------------------------------------------------------------------------------- inside
 
     def _forget(self) -> None:

@@ -41,7 +41,7 @@ class Rewriting:
         self.out = bytearray()
         self.aside = Aside()
         self.ledger = Ledger(None)
-        self.transform = SnapshotTransform(target, policy, self.ledger, self.out.__iadd__, self.aside)
+        self.transform = SnapshotTransform(target, policy, self.ledger.record, self.out.__iadd__, self.aside)
 
     def feed(self, data: bytes, step: int = 0) -> bytes:
         """Returns what was not consumed."""
@@ -130,6 +130,7 @@ def test_what_cannot_cross_is_refused_by_name_and_no_whole_snapshot_was_written(
     with pytest.raises(Refused, match=words) as refused:
         one.feed(sealed(version + b"\xfe\x00" + STRING + data), step)
     assert refused.value.remedy
+    assert [(action, count) for (action, _, _), count in one.ledger.counts.items()] == [("refused", 1)]
     assert not one.transform.done
     assert one.out[-8:] != crc(bytes(one.out[:-8]))
     assert data not in one.out
@@ -147,6 +148,7 @@ def test_under_refuse_the_first_field_ttl_ends_it_and_names_the_key(kind: int, s
     one = Rewriting(V8, FieldTtl.REFUSE)
     with pytest.raises(Refused, match=r"cart.*database 5.*refuse"):
         one.feed(sealed(b"REDIS0012\xfe\x05" + item(kind, "cart", values[kind])), step)
+    assert one.ledger.counts == {("refused", "field-ttl", "refuse"): 1}
     one = Rewriting(V8, FieldTtl.REFUSE)
     one.feed(sealed(b"REDIS0012\xfe\x05" + item(24, "cart", "0000000000000100 01 00 0166 0176")), step)
     assert one.transform.done

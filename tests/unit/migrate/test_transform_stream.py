@@ -28,7 +28,7 @@ class Stream:
 
     def __init__(self, target: TargetFormat = V8, policy: FieldTtl = FieldTtl.KEEP_FIELD, **more: object) -> None:
         self.ledger = Ledger(None)
-        self.transform = StreamTransform((8, 4), target, policy, self.ledger, **more)  # type: ignore[arg-type]
+        self.transform = StreamTransform((8, 4), target, policy, self.ledger.record, **more)  # type: ignore[arg-type]
         self.offset = 0
         self.buffer = bytearray()
 

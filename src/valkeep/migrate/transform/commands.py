@@ -12,113 +12,17 @@ Facts and where they were seen: docs/explanation/replication.md ("The command st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from valkeep.migrate.transform.target import FieldTtl, TargetFormat
-from valkeep.wire.commands import VALKEY_COMMANDS, keys_of
+from valkeep.migrate.transform import field_ttls
+from valkeep.migrate.transform.copies import known, recopy
+from valkeep.migrate.transform.field_ttls import lossy_rule, ttl_rule
+from valkeep.migrate.transform.outcomes import PASS, Drop, Hold, Outcome, Replace, Rule, Situation
+from valkeep.migrate.transform.target import FieldTtl, TargetFormat, convert_mode
 from valkeep.wire.rdb import convert
 from valkeep.wire.rdb.dump import opened, sealed
 
-if TYPE_CHECKING:
-    from valkeep.migrate.transform.maybe import MaybeSet
-
-__all__ = [
-    "WHY_FIELD_TTL",
-    "Drop",
-    "Hold",
-    "LedgerNote",
-    "Outcome",
-    "Pass",
-    "Recopy",
-    "Replace",
-    "Situation",
-    "convert_mode",
-    "plain",
-    "translate",
-    "verbatim",
-]
-
-Place = tuple[int, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerNote:
-    """What the ledger says of it, apart from key, database and offset."""
-
-    action: str
-    what: str
-    why: str
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """The command's own bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replace:
-    """These commands instead."""
-
-    instead: tuple[tuple[bytes, ...], ...]
-    note: LedgerNote | None = None
-    key: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Nothing is sent, and nothing is missing."""
-
-    note: LedgerNote | None = None
-    key: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recopy:
-    """These keys are copied again at a later, known offset."""
-
-    places: tuple[Place, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Nothing more can be sent. ``why`` names the command and both versions; ``remedy`` what a person can do; ``places``: keys whose copy would free it."""
-
-    why: str
-    remedy: str
-    places: tuple[Place, ...] = ()
-
-
-Outcome = Pass | Replace | Drop | Recopy | Hold
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What a rule may look at besides the arguments. ``database``: the one selected in the stream."""
-
-    database: int
-    target: TargetFormat
-    policy: FieldTtl
-    lost_fields: MaybeSet
-
-
-Rule = Callable[[list[bytes], Situation], Outcome]
-
-PASS = Pass()
-WHY_FIELD_TTL: Mapping[FieldTtl, str] = {
-    FieldTtl.KEEP_FIELD: "Valkey before 9.0 has no field TTLs: the field stays until the application deletes it or the source expires it",
-    FieldTtl.DROP_FIELD: "Valkey before 9.0 has no field TTLs: fields with a TTL do not cross",
-    FieldTtl.REFUSE: "Valkey before 9.0 has no field TTLs",
-}
-
-
-def convert_mode(target: TargetFormat, policy: FieldTtl) -> int:
-    """How hashes with field TTLs are rewritten for this target (a mode of ``wire.rdb.convert``)."""
-    if target.field_ttl:
-        return convert.TO_HASH_2
-    return convert.DROP_FIELD if policy is FieldTtl.DROP_FIELD else convert.KEEP_FIELD
+__all__ = ["plain", "translate", "verbatim"]
 
 
 def translate(name: bytes, args: list[bytes], situation: Situation) -> Outcome:
@@ -126,9 +30,9 @@ def translate(name: bytes, args: list[bytes], situation: Situation) -> Outcome:
     rule = _RULES.get(name)
     if rule is not None:
         return rule(args, situation)
-    if name in VALKEY_COMMANDS[_known(situation.target)]:
+    if name in known(situation.target):
         return PASS
-    return _unknown(args, situation)
+    return recopy(args, situation)
 
 
 def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False, lossy: bool = False) -> frozenset[bytes]:
@@ -142,7 +46,7 @@ def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: b
         looked_at |= {name for name, since in _SINCE_REDIS.items() if source_version >= since}
     if lossy and not target.field_ttl and source_version >= (7, 4):
         looked_at |= _FIELD_SENSITIVE
-    return VALKEY_COMMANDS[_known(target)] - looked_at
+    return known(target) - looked_at
 
 
 def plain(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False) -> Mapping[bytes, int]:
@@ -150,30 +54,7 @@ def plain(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool
     return {} if b"SET" in verbatim(source_version, target, valkey=valkey) else {b"SET": 3}
 
 
-def _known(target: TargetFormat) -> tuple[int, int]:
-    """The newest command table that is not newer than the target."""
-    return max(version for version in VALKEY_COMMANDS if version <= target.version[:2])
-
-
 # -- rules -----------------------------------------------------------------------------------------------------------------------
-
-
-def _unknown(args: list[bytes], situation: Situation) -> Outcome:
-    name = args[0].upper()
-    keys = keys_of(args, situation.database)
-    if keys is not None and keys.written:
-        return Recopy(keys.written)
-    return Hold(
-        f"{name.decode('ascii', 'replace')} is not known to Valkey {situation.target.display}, and the keys it writes are not known to Valkeep",
-        "move to a Valkey version or with a module that has this command, or stop using it on the source and start again with a full sync",
-    )
-
-
-def _recopy(args: list[bytes], situation: Situation) -> Outcome:
-    keys = keys_of(args, situation.database)
-    if keys is None or not keys.written:
-        return _unknown(args, situation)
-    return Recopy(keys.written)
 
 
 def _database(number: bytes, situation: Situation) -> Hold | None:
@@ -218,9 +99,9 @@ def _rename(args: list[bytes], situation: Situation) -> Outcome:
 
 def _renamed(key: bytes, to_database: int, to_key: bytes, args: list[bytes], situation: Situation) -> Outcome:
     """A key that lost fields may be missing on the target, where RENAME would be an error: both names are copied."""
-    if (situation.database, key) in situation.lost_fields:
+    if field_ttls.lost_here(situation, key):
         situation.lost_fields.add(to_database, to_key)
-        return _recopy(args, situation)
+        return recopy(args, situation)
     return PASS
 
 
@@ -261,7 +142,7 @@ def _xadd(args: list[bytes], situation: Situation) -> Outcome:
         elif option == b"KEEPREF":  # what a stream always did
             position += 1
         elif option in {b"DELREF", b"ACKED", b"IDMP", b"IDMPAUTO"}:
-            return _recopy(args, situation)
+            return recopy(args, situation)
         elif option in {b"MAXLEN", b"MINID"}:
             width = 3 if args[position + 1] in {b"=", b"~"} else 2
             plain += args[position : position + width]
@@ -278,14 +159,14 @@ def _xadd(args: list[bytes], situation: Situation) -> Outcome:
 def _xtrim(args: list[bytes], situation: Situation) -> Outcome:
     options = {arg.upper() for arg in args[2:]}
     if options & {b"DELREF", b"ACKED"}:
-        return _recopy(args, situation)
+        return recopy(args, situation)
     if b"KEEPREF" in options:
         return Replace((tuple(arg for arg in args if arg.upper() != b"KEEPREF" or arg is args[1]),))
     return PASS
 
 
 def _bitop(args: list[bytes], situation: Situation) -> Outcome:
-    return PASS if args[1].upper() in {b"AND", b"OR", b"XOR", b"NOT"} else _recopy(args, situation)
+    return PASS if args[1].upper() in {b"AND", b"OR", b"XOR", b"NOT"} else recopy(args, situation)
 
 
 def _delete(args: list[bytes], situation: Situation) -> Outcome:
@@ -296,18 +177,18 @@ def _delete(args: list[bytes], situation: Situation) -> Outcome:
 
 def _restore(args: list[bytes], situation: Situation) -> Outcome:
     """RESTORE k ttl payload …: the payload's footer names the source's RDB version, which the target would refuse."""
-    result = convert.reencode_payload(
-        args[3], situation.target.dialect, situation.target.rdb_version, convert_mode(situation.target, situation.policy)
-    )
-    key = args[1]
-    note = _field_note(situation, result.fields_with_ttl) if not situation.target.field_ttl and result.fields_with_ttl else None
-    if result.fields_with_ttl and not situation.target.field_ttl and situation.policy is FieldTtl.REFUSE:
-        return _refuse_field_ttl(args, situation)
+    target, policy, key = situation.target, situation.policy, args[1]
+    result = convert.reencode_payload(args[3], target.dialect, target.rdb_version, convert_mode(target, policy))
+    note = None
+    if result.fields_with_ttl and not target.field_ttl:
+        if policy is FieldTtl.REFUSE:
+            return field_ttls.refused(args, situation)
+        note = field_ttls.note(situation, key, result.fields_with_ttl)
     if result.fields_dropped:
         situation.lost_fields.add(situation.database, key)
     if result.empty:
-        return Replace(((b"DEL", key),), note, key)
-    return Replace(((*args[:3], result.payload, *args[4:]),), note, key)
+        return Replace(((b"DEL", key),), note)
+    return Replace(((*args[:3], result.payload, *args[4:]),), note)
 
 
 def _function(args: list[bytes], situation: Situation) -> Outcome:
@@ -316,111 +197,6 @@ def _function(args: list[bytes], situation: Situation) -> Outcome:
     # A dump of functions is opcodes and code, the same in every version; only the footer (version, CRC64) differs.
     body, _ = opened(args[2])
     return Replace(((args[0], args[1], sealed(body, situation.target.rdb_version), *args[3:]),))
-
-
-def _field_note(situation: Situation, count: int) -> LedgerNote:
-    return LedgerNote("degraded", "field-ttl", WHY_FIELD_TTL[situation.policy], count)
-
-
-def _refuse_field_ttl(args: list[bytes], situation: Situation) -> Hold:
-    name = args[0].upper().decode("ascii", "replace")
-    return Hold(
-        f"{name} gives a hash field a TTL; Valkey {situation.target.display} has none, and --field-ttl is refuse",
-        "choose --field-ttl keep-field or drop-field, or a target of Valkey 9.0 or later, and start again",
-    )
-
-
-def _fields(args: list[bytes]) -> list[bytes]:
-    """The field names of ``… FIELDS n f f …``."""
-    at = next((i for i, arg in enumerate(args) if i >= 2 and arg.upper() == b"FIELDS"), len(args))
-    count = int(args[at + 1])
-    fields = args[at + 2 : at + 2 + count]
-    if not fields or len(fields) != count:
-        raise ValueError("FIELDS count")
-    return fields
-
-
-def _hpexpireat(args: list[bytes], situation: Situation) -> Outcome:
-    fields, key = _fields(args), args[1]
-    match situation.policy:
-        case FieldTtl.KEEP_FIELD:
-            return Drop(_field_note(situation, len(fields)), key)
-        case FieldTtl.DROP_FIELD:
-            situation.lost_fields.add(situation.database, key)
-            return Replace(((b"HDEL", key, *fields),), _field_note(situation, len(fields)), key)
-        case FieldTtl.REFUSE:
-            return _refuse_field_ttl(args, situation)
-
-
-def _hpersist(args: list[bytes], situation: Situation) -> Outcome:
-    if situation.policy is FieldTtl.DROP_FIELD and (situation.database, args[1]) in situation.lost_fields:
-        return _recopy(args, situation)
-    return Drop()
-
-
-def _hsetex(args: list[bytes], situation: Situation) -> Outcome:
-    """HSETEX k [FNX|FXX] [EX|PX|EXAT|PXAT t|KEEPTTL] FIELDS n f v …"""
-    key, position, expires = args[1], 2, False
-    while (option := args[position].upper()) != b"FIELDS":
-        if option in {b"EX", b"PX", b"EXAT", b"PXAT"}:
-            expires = True
-            position += 2
-        elif option in {b"FNX", b"FXX", b"NX", b"XX", b"KEEPTTL"}:
-            position += 1
-        else:
-            raise ValueError(f"HSETEX … {option.decode('ascii', 'replace')}")
-    pairs = args[position + 2 :]
-    if not pairs or len(pairs) != 2 * int(args[position + 1]):
-        raise ValueError("HSETEX FIELDS count")
-    store = (b"HSET", key, *pairs)
-    if not expires:
-        if situation.policy is FieldTtl.DROP_FIELD and (situation.database, key) in situation.lost_fields:
-            return _recopy(args, situation)
-        return Replace((store,))
-    match situation.policy:
-        case FieldTtl.KEEP_FIELD:
-            return Replace((store,), _field_note(situation, len(pairs) // 2), key)
-        case FieldTtl.DROP_FIELD:
-            situation.lost_fields.add(situation.database, key)
-            return Replace(((b"HDEL", key, *pairs[::2]),), _field_note(situation, len(pairs) // 2), key)
-        case FieldTtl.REFUSE:
-            return _refuse_field_ttl(args, situation)
-
-
-def _counts_on_a_field(args: list[bytes], situation: Situation) -> Outcome:
-    """HINCRBY counts from what the field holds, and HSET may bring a key back that has lost all of its fields: copied when some were left behind."""
-    if situation.policy is FieldTtl.DROP_FIELD and (situation.database, args[1]) in situation.lost_fields:
-        return _recopy(args, situation)
-    return PASS
-
-
-def _sort(args: list[bytes], situation: Situation) -> Outcome:
-    """SORT … BY/GET pattern->field STORE d may read fields that were left behind."""
-    options = [arg.upper() for arg in args[2:]]
-    if situation.policy is FieldTtl.DROP_FIELD and b"STORE" in options and any(b"->" in arg for arg in args[2:]):
-        return _recopy(args, situation)
-    return PASS
-
-
-def _ttl_rule(rule: Rule) -> Rule:
-    """A rule for commands on field TTLs: they pass where the target has field TTLs and knows the command."""
-
-    def decide(args: list[bytes], situation: Situation) -> Outcome:
-        if situation.target.field_ttl:
-            known = args[0].upper() in VALKEY_COMMANDS[_known(situation.target)]
-            return PASS if known else _unknown(args, situation)
-        return rule(args, situation)
-
-    return decide
-
-
-def _lossy_rule(rule: Rule) -> Rule:
-    """A rule that only matters where fields can have been left behind."""
-
-    def decide(args: list[bytes], situation: Situation) -> Outcome:
-        return PASS if situation.target.field_ttl else rule(args, situation)
-
-    return decide
 
 
 _RULES: Mapping[bytes, Rule] = {
@@ -446,21 +222,21 @@ _RULES: Mapping[bytes, Rule] = {
     b"DELEX": _delete,
     b"DELIFEQ": _delete,
     # field TTLs
-    b"HPEXPIREAT": _ttl_rule(_hpexpireat),
-    b"HEXPIREAT": _ttl_rule(_hpexpireat),
-    b"HPEXPIRE": _ttl_rule(_hpexpireat),
-    b"HEXPIRE": _ttl_rule(_hpexpireat),
-    b"HPERSIST": _ttl_rule(_hpersist),
-    b"HSETEX": _ttl_rule(_hsetex),
-    b"HINCRBY": _lossy_rule(_counts_on_a_field),
-    b"HINCRBYFLOAT": _lossy_rule(_counts_on_a_field),
-    b"HSETNX": _lossy_rule(_counts_on_a_field),
-    b"HSET": _lossy_rule(_counts_on_a_field),  # a hash that lost its last field is gone, and its key's TTL with it
-    b"HMSET": _lossy_rule(_counts_on_a_field),
-    b"SORT": _lossy_rule(_sort),
+    b"HPEXPIREAT": ttl_rule(field_ttls.hpexpireat),
+    b"HEXPIREAT": ttl_rule(field_ttls.hpexpireat),
+    b"HPEXPIRE": ttl_rule(field_ttls.hpexpireat),
+    b"HEXPIRE": ttl_rule(field_ttls.hpexpireat),
+    b"HPERSIST": ttl_rule(field_ttls.hpersist),
+    b"HSETEX": ttl_rule(field_ttls.hsetex),
+    b"HINCRBY": lossy_rule(field_ttls.depends_on_fields),
+    b"HINCRBYFLOAT": lossy_rule(field_ttls.depends_on_fields),
+    b"HSETNX": lossy_rule(field_ttls.depends_on_fields),
+    b"HSET": lossy_rule(field_ttls.depends_on_fields),  # a hash that lost its last field is gone, and its key's TTL with it
+    b"HMSET": lossy_rule(field_ttls.depends_on_fields),
+    b"SORT": lossy_rule(field_ttls.sort),
     # effects on state that a stream cannot express there
-    b"XDELEX": _recopy,
-    b"XACKDEL": _recopy,
+    b"XDELEX": recopy,
+    b"XACKDEL": recopy,
 }
 
 _ALWAYS = frozenset({b"PING", b"SELECT", b"SWAPDB", b"MOVE", b"COPY", b"REPLCONF", b"RESTORE", b"RESTORE-ASKING", b"FUNCTION", b"DELIFEQ"})

@@ -15,6 +15,11 @@ sent as RESTORE … REPLACE ABSTTL; then the key flows again. A command that *re
 SUNIONSTORE) makes the other one wait for a copy too. O is always between commands, never inside a MULTI, because the source ran EXEC
 as one. Commands on other keys are not delayed.
 
+**Large commands.** What passes streams through, whatever its size. What needs a look is collected whole, up to ``LARGE_COMMAND`` bytes and
+``MANY_WORDS`` arguments; of a larger one only the head is kept. Nearly all of them write the one key that the head names: that key is copied again, and the
+rest of the command goes by unseen, because the copy contains it. Where the head does not name all keys (MSETEX), it is collected up to
+``LARGEST_COMMAND``, and beyond that the stream is held. Memory for it: about three times the command, or the copied value.
+
 **Why it may stop.** A command that was passed over silently is lost for ever, and the target would not tell: a Valkey replica drops
 what it does not know and keeps the link up. So unknown means Hold, at that offset, with the remedy.
 
@@ -29,30 +34,34 @@ from typing import TYPE_CHECKING
 
 from valkeep.errors import LocalProtocolError, Refused, ValkeepError
 from valkeep.migrate.transform import commands
-from valkeep.migrate.transform.commands import Drop, Hold, Outcome, Pass, Recopy, Replace, Situation
 from valkeep.migrate.transform.maybe import MaybeSet
-from valkeep.migrate.transform.target import FieldTtl
-from valkeep.wire.commands import keys_of
+from valkeep.migrate.transform.notes import LedgerNote, TakeNote, field_ttls_lost
+from valkeep.migrate.transform.outcomes import Drop, Hold, Outcome, Pass, Recopy, Replace, Situation
+from valkeep.migrate.transform.target import FieldTtl, convert_mode
+from valkeep.wire.commands import Place, keys_of, writes_first_argument_only
 from valkeep.wire.rdb.convert import Reencoded, reencode_payload
-from valkeep.wire.resp import encode
 from valkeep.wire.stream import CommandScanner
 
 if TYPE_CHECKING:
-    from valkeep.migrate.ledger import Ledger
     from valkeep.migrate.transform.target import TargetFormat
 
-__all__ = ["Copy", "StreamTransform", "Wanted"]
+__all__ = ["Copy", "Place", "StreamTransform", "Wanted"]
 
-COMMAND_LIMIT = 64 << 20
-"""A command that has to be looked at is collected whole; larger ones hold the stream (RESTORE of a huge value)."""
+LARGE_COMMAND = 32 << 20
+"""Bytes up to which a command that has to be looked at is collected whole."""
+MANY_WORDS = 1 << 18
+"""Arguments up to which it is: each is an object of its own."""
+LARGEST_COMMAND = 256 << 20
+"""Bytes up to which it is where its head does not name its keys."""
 
 NEED_MORE, ATTENTION = 0, 1
 
 _NAMES_DATABASE = frozenset({b"SELECT", b"SWAPDB", b"MOVE", b"COPY"})
 _NO_WRITES = frozenset({b"PING", b"SELECT", b"REPLCONF"})
 
-Place = tuple[int, bytes]
-"""A key's place: (database, key)."""
+_UNSAID = "a command on it could not be expressed for the target"
+_TOO_LARGE = "a command on it was too large to be translated"
+_REPAIR = "a repair asked for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +79,31 @@ class Copy:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What the stream waits for. ``places``: keys to be copied again (empty: no copy can help). ``hold``: why it cannot go on, or None while
-    it only waits for copies. ``offset``: of the command that is waiting."""
+    it only waits for copies. ``offset``: of the command that is waiting. ``why``: the copies are made, for the ledger."""
 
     places: tuple[Place, ...]
     offset: int
     command: bytes
     hold: Hold | None = None
+    why: str = _UNSAID
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A copy as it will be sent at ``offset``: ``value`` None: the key is not there. ``why``: for the ledger."""
+
+    offset: int
+    value: Reencoded | None
+    expire_ms: int
+    why: str
 
 
 class StreamTransform:
     """Translate one source's stream for one target format; see the module's head.
 
     ``source_version``: (major, minor), and ``valkey``: whether it is one, decide which commands can be new. ``lost_fields``: keys that lost fields
-    in the snapshot (drop-field). Feed it with ``feed``; when ``wants`` is not None, satisfy it with ``supply`` before feeding again.
+    in the snapshot (drop-field); ``note`` takes what the ledger has to say. Feed it with ``feed``; when ``wants`` is not None, satisfy it with ``supply``
+    before feeding again.
     """
 
     def __init__(
@@ -90,7 +111,7 @@ class StreamTransform:
         source_version: tuple[int, ...],
         target: TargetFormat,
         policy: FieldTtl,
-        ledger: Ledger,
+        note: TakeNote,
         *,
         database: int = 0,
         lost_fields: MaybeSet | None = None,
@@ -98,7 +119,7 @@ class StreamTransform:
     ) -> None:
         self.target = target
         self.policy = policy
-        self.ledger = ledger
+        self._note = note
         self.database = database
         self.wants: Wanted | None = None
         self.acknowledge = False  # the source asked for an ACK (GETACK); the caller answers and clears it
@@ -108,7 +129,8 @@ class StreamTransform:
             commands.verbatim(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD),
             commands.plain(source_version, target, valkey=valkey),
         )
-        self._copies: dict[Place, Copy] = {}
+        self._copies: dict[Place, _Due] = {}
+        self._passing_by = False  # a large command is under way that a copy contains
 
     @property
     def writes(self) -> int:
@@ -141,35 +163,37 @@ class StreamTransform:
         scanner = self._scanner
         view = memoryview(buffer)
         end = len(buffer)
-        out: bytearray | None = None
+        position = 0
+        if self._passing_by:
+            position = scanner.finish(view, 0, end)
+            if not scanner.at_boundary:
+                return position, bytearray()
+            self._passing_by = False
+        begin = position
         if not self._copies:
-            position = scanner.scan(view, 0, end)
+            position = scanner.scan(view, position, end)
             if scanner.stop == NEED_MORE:
-                return position, view[:position]
-            out = bytearray(view[:position])
-        else:
-            position = 0
-            out = bytearray()
+                return position, view[begin:position]
+        out = bytearray(view[begin:position])
         while True:
-            if self._copies:
+            if self._copies and scanner.at_boundary:
                 self._send_due(offset + position, out)
+            start = position
             if not self._copies:
-                start = position
                 position = scanner.scan(view, position, end)
                 out += view[start:position]
                 if scanner.stop == NEED_MORE:
                     break
             else:
                 # A long command may have begun to pass verbatim before the copy was asked for.
-                start = position
                 position = scanner.finish(view, position, end)
                 out += view[start:position]
                 if not scanner.at_boundary:
                     break
             parsed = scanner.command(view, position, end)
             if parsed is None:
-                if end - position > COMMAND_LIMIT:
-                    self.wants = self._too_long(offset + position)
+                if end - position > LARGE_COMMAND or scanner.words > MANY_WORDS:
+                    position = self._large(view, position, end, offset, out)
                 break
             args, after = parsed
             if not self._one(args, view[position:after], offset + position, out):
@@ -183,18 +207,18 @@ class StreamTransform:
 
     def supply(self, copies: list[Copy]) -> None:
         """Hand in the copies that ``wants`` asked for. Raises ``Refused`` when a value cannot be sent to this target; the wish then stands."""
-        if self.wants is None:
+        wanted = self.wants
+        if wanted is None:
             raise LocalProtocolError("a copy was supplied that nobody asked for", remedy="this is a bug of Valkeep: please report it")
-        for copy in copies:
-            if copy.payload is not None:
-                self._reencoded(copy)  # refuse before anything is absorbed
-        for copy in copies:
-            self._copies[copy.database, copy.key] = copy
+        # All of them are looked at before anything is absorbed.
+        due = [(copy, None if copy.payload is None else self._reencoded(copy, copy.payload)) for copy in copies]
+        for copy, value in due:
+            self._copies[copy.database, copy.key] = _Due(copy.offset, value, copy.expire_ms, wanted.why)
         self.wants = None
 
     def demand(self, places: tuple[Place, ...], offset: int) -> None:
         """Copy these keys again although nothing in the stream asked for it (a repair). ``offset``: the source offset reached so far."""
-        self.wants = Wanted(places, offset, b"repair")
+        self.wants = Wanted(places, offset, b"repair", why=_REPAIR)
 
     # -- one command ------------------------------------------------------------------------------------------------------------
 
@@ -209,12 +233,14 @@ class StreamTransform:
         match outcome:
             case Pass():
                 out += raw
-            case Replace(instead, note, key):
+            case Replace(instead, note):
+                if note is not None:
+                    self._note(note)
                 for command in instead:
-                    out += encode(*command)
-                self._note(note, key, start)
-            case Drop(note, key):
-                self._note(note, key, start)
+                    _put(out, *command)
+            case Drop(note):
+                if note is not None:
+                    self._note(note)
             case Recopy(places):
                 self.wants = Wanted(places, start, name)
                 return False
@@ -230,7 +256,7 @@ class StreamTransform:
         return True
 
     def _outcome(self, name: bytes, args: list[bytes], start: int) -> Outcome:
-        situation = Situation(self.database, self.target, self.policy, self.lost_fields)
+        situation = Situation(self.database, start, self.target, self.policy, self.lost_fields)
         try:
             return commands.translate(name, args, situation)
         except ValkeepError as error:  # a payload that the target cannot take, or that is damaged
@@ -274,53 +300,56 @@ class StreamTransform:
             return False
         return True
 
+    def _large(self, view: memoryview, position: int, end: int, offset: int, out: bytearray) -> int:
+        """Go on with a command that is not all there and is not collected any further; returns the position reached."""
+        scanner = self._scanner
+        head = scanner.begun(view, position)
+        name = head[0].upper() if head else b""
+        if len(head) < 2 or not writes_first_argument_only(name):
+            if end - position > LARGEST_COMMAND:
+                self.wants = self._too_long(name, offset + position)
+            return position
+        place = (self.database, head[1])
+        if place in self._copies:
+            self._passing_by = True
+            return scanner.finish(view, scanner.enter(position), end)
+        if self._copies:
+            after = scanner.scan(view, position, end)
+            if after > position:  # it needs no look: it was only read because others are absorbed
+                out += view[position:after]
+                return after
+        self.wants = Wanted((place,), offset + position, name, why=_TOO_LARGE)
+        return position
+
     def _send_due(self, reached: int, out: bytearray) -> None:
         """Send the copies whose offset the stream has reached."""
-        due = [place for place, copy in self._copies.items() if copy.offset <= reached]
-        for place in due:
-            copy = self._copies.pop(place)
-            if copy.database != self.database:
-                out += encode(b"SELECT", copy.database)
-            result = None if copy.payload is None else self._reencoded(copy)
-            if result is None or result.empty:
-                out += encode(b"DEL", copy.key)
+        for place in [place for place, due in self._copies.items() if due.offset <= reached]:
+            due = self._copies.pop(place)
+            database, key = place
+            value = due.value
+            self._note(LedgerNote("recopied", "key", due.why, "", key, database, due.offset))
+            if value is not None and value.fields_with_ttl and not self.target.field_ttl:
+                self._note(field_ttls_lost(self.policy, key, database, due.offset, value.fields_with_ttl))
+            if database != self.database:
+                _put(out, b"SELECT", b"%d" % database)
+            if value is None or value.empty:
+                _put(out, b"DEL", key)
             else:
-                out += encode(b"RESTORE", copy.key, max(copy.expire_ms, 0), result.payload, b"REPLACE", b"ABSTTL")
-            if copy.database != self.database:
-                out += encode(b"SELECT", self.database)
-            self.ledger.record(
-                "recopied",
-                "key",
-                "a command on it could not be expressed for the target",
-                policy="",
-                key=copy.key,
-                database=copy.database,
-                source_offset=copy.offset,
-            )
-            if result is not None and result.fields_with_ttl and not self.target.field_ttl:
-                self.ledger.record(
-                    "degraded",
-                    "field-ttl",
-                    commands.WHY_FIELD_TTL[self.policy],
-                    policy=str(self.policy),
-                    key=copy.key,
-                    database=copy.database,
-                    source_offset=copy.offset,
-                    count=result.fields_with_ttl,
-                )
+                _put(out, b"RESTORE", key, b"%d" % max(due.expire_ms, 0), value.payload, b"REPLACE", b"ABSTTL")
+            if database != self.database:
+                _put(out, b"SELECT", b"%d" % self.database)
 
-    def _reencoded(self, copy: Copy) -> Reencoded:
+    def _reencoded(self, copy: Copy, payload: bytes) -> Reencoded:
         """The copy's payload as the target takes it. Raises ``Refused``."""
-        assert copy.payload is not None
-        mode = commands.convert_mode(self.target, self.policy)
+        where = f"key {copy.key!r} in database {copy.database}"
         try:
-            result = reencode_payload(copy.payload, self.target.dialect, self.target.rdb_version, mode)
+            mode = convert_mode(self.target, self.policy)
+            result = reencode_payload(payload, self.target.dialect, self.target.rdb_version, mode)
         except Refused as error:
-            raise Refused(f"key {copy.key!r} in database {copy.database}: {error.message}", remedy=error.remedy, code=error.code) from error
+            raise Refused(f"{where}: {error.message}", remedy=error.remedy, code=error.code) from error
         if result.fields_with_ttl and not self.target.field_ttl and self.policy is FieldTtl.REFUSE:
             raise Refused(
-                f"key {copy.key!r} in database {copy.database} is a hash with {result.fields_with_ttl} field TTLs; Valkey "
-                f"{self.target.display} has none, and --field-ttl is refuse",
+                f"{where} is a hash with {result.fields_with_ttl} field TTLs; Valkey {self.target.display} has none, and --field-ttl is refuse",
                 remedy="choose --field-ttl keep-field or drop-field, or a target of Valkey 9.0 or later, and start again",
                 code="VK-FIELD-TTL",
             )
@@ -328,22 +357,20 @@ class StreamTransform:
             self.lost_fields.add(copy.database, copy.key)
         return result
 
-    def _note(self, note: commands.LedgerNote | None, key: bytes | None, offset: int) -> None:
-        if note is not None:
-            self.ledger.record(
-                note.action,
-                note.what,
-                note.why,
-                policy=str(self.policy),
-                key=key,
-                database=self.database,
-                source_offset=offset,
-                count=note.count,
-            )
-
-    def _too_long(self, offset: int) -> Wanted:
+    @staticmethod
+    def _too_long(name: bytes, offset: int) -> Wanted:
         hold = Hold(
-            f"a command of more than {COMMAND_LIMIT} bytes at source offset {offset} has to be translated whole",
-            "start again with a full sync: the snapshot carries the value without this limit",
+            f"{name.decode('ascii', 'replace') or 'a command'} at source offset {offset} has more than {LARGEST_COMMAND >> 20} MB, needs to be "
+            "translated, and does not name its keys at its beginning",
+            "start again with a full sync: the snapshot carries its effect without this limit",
         )
-        return Wanted((), offset, b"", hold)
+        return Wanted((), offset, name, hold)
+
+
+def _put(out: bytearray, *words: bytes) -> None:
+    """Append a command, word by word: a large one is not put together elsewhere first."""
+    out += b"*%d\r\n" % len(words)
+    for word in words:
+        out += b"$%d\r\n" % len(word)
+        out += word
+        out += b"\r\n"

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from valkeep.errors import Refused
+from valkeep.wire.rdb import convert
 from valkeep.wire.rdb.opcodes import DIALECT_REDIS, DIALECT_VALKEY
 
-__all__ = ["FieldTtl", "TargetFormat"]
+__all__ = ["FieldTtl", "TargetFormat", "convert_mode"]
 
 
 class FieldTtl(StrEnum):
@@ -64,3 +65,10 @@ class TargetFormat:
     def field_ttl(self) -> bool:
         """Whether hash fields can have TTLs there (HASH_2, HPEXPIREAT, HSETEX)."""
         return self.version >= (9, 0)
+
+
+def convert_mode(target: TargetFormat, policy: FieldTtl) -> int:
+    """How hashes with field TTLs are rewritten for this target (a mode of ``wire.rdb.convert``)."""
+    if target.field_ttl:
+        return convert.TO_HASH_2
+    return convert.DROP_FIELD if policy is FieldTtl.DROP_FIELD else convert.KEEP_FIELD
