@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ import typer
 
 from valkeep.cli.migrate_preflight import endpoint
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
-from valkeep.errors import ExitCode, UsageError
+from valkeep.errors import ExitCode, Refused, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
@@ -63,24 +65,35 @@ async def _verify(source: Endpoint, target: Endpoint, field_ttl: FieldTtl, repai
         progress_console().print(f"barrier: {verifier.how}", markup=False, soft_wrap=True)
         result = await verifier.full()
         if result.hot_only and pause:
-            result = await _paused(verifier, source, pause)
+            result = await _paused(verifier, source, pause, result)
         if repair and result.verdict == "invalid":
-            result = await verifier.repair()
+            result = await _repaired(verifier, result)
         return result
 
 
-async def _paused(verifier: Verifier, source: Endpoint, pause: int) -> Comparison:
+async def _paused(verifier: Verifier, source: Endpoint, pause: int, result: Comparison) -> Comparison:
     """Hold the writers as briefly as it goes, and settle what is left."""
     from valkeep.client.connection import Connection
     from valkeep.client.server_info import server_info
 
-    async with await Connection.open(source) as connection:
-        await verifier.round()
-        await connection.call("CLIENT", "PAUSE", pause, "WRITE")
-        try:
-            return await verifier.final((await server_info(connection)).offset)
-        finally:
-            await connection.call("CLIENT", "UNPAUSE")
+    try:
+        async with await Connection.open(source.without_database()) as connection:
+            await verifier.round()
+            await connection.call("CLIENT", "PAUSE", pause, "WRITE")
+            try:
+                return await verifier.final((await server_info(connection)).offset)
+            finally:
+                await connection.call("CLIENT", "UNPAUSE")
+    except ValkeepError as error:
+        return result.because(f"the source's writers could not be held: {error.message}")
+
+
+async def _repaired(verifier: Verifier, result: Comparison) -> Comparison:
+    try:
+        return await verifier.repair()
+    except Refused as error:  # what was found is to be told all the same
+        how = "it was not repaired" if error.definite else "it was repaired in part"
+        return result.because(f"{how}: {error.message}; {error.remedy}")
 
 
 def _progress(event: Event) -> None:
@@ -88,6 +101,8 @@ def _progress(event: Event) -> None:
 
     if isinstance(event, Note):
         progress_console().print(f"{event.level}: {event.text}", markup=False, soft_wrap=True)
+        if "traceback" in event.fields and os.environ.get("VALKEEP_DEBUG"):
+            sys.stderr.write(event.fields["traceback"])
     elif isinstance(event, Progress) and event.at > 0 and progress_console().is_terminal:
         progress_console().print(f"{event.keys:,} keys, {event.bytes / 1e6:,.0f} MB", markup=False, end="\r")
 
@@ -105,10 +120,17 @@ def _show(result: Comparison, json: str | None) -> None:
     if result.repaired:
         out.print(f"repaired   {result.repaired}", markup=False)
     for one in result.examples:
-        out.print(f"  {one.what:10}db {one.database}  {one.key.decode('utf-8', 'backslashreplace')}  {one.detail}", markup=False)
+        out.print(f"  {one.what:10}db {one.database}  {_printable(one.key)}  {one.detail}", markup=False)
     for line in result.reasons:
         out.print(f"because    {line}", markup=False)
     for line in result.notes:
         out.print(f"note       {line}", markup=False)
     if result.verdict == "unknown" and result.unsettled:
         out.print("remedy     verify when fewer writes run, or with --pause 200 (holds the writers for at most that many ms)", markup=False)
+
+
+def _printable(key: bytes) -> str:
+    """A key's name without what a terminal would obey."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in key.decode("utf-8", "backslashreplace")
+    )

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.client.replication import HungUp
 from valkeep.errors import ConnectionLost, ExitCode, Refused, RemoteProtocolError, ServerError
+from valkeep.migrate.keyread import KeyRead, Seen
 from valkeep.migrate.verify import Comparison, Difference
+from valkeep.migrate.verify.crossing import VerifierBug, endpoint_from, endpoint_to, error_from, error_to
 from valkeep.migrate.verify.explain import explain
 from valkeep.migrate.verify.found import Found
-from valkeep.migrate.verify.judge import Seen, judge
-from valkeep.migrate.verify.lines import endpoint_from, endpoint_to, error_from, error_to
-from valkeep.migrate.verify.look import seen_before_7
+from valkeep.migrate.verify.judge import judge
+from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.side import libraries, partitions_for
 from valkeep.migrate.verify.written import Written
 from valkeep.wire import resp
@@ -252,7 +253,7 @@ def seen(kind: int, value: object, expiry: int = -1, *, valkey: bool = True, tol
 
 def test_one_value_in_two_dialects_is_equal() -> None:
     fields = {b"a": Field(b"1", NOW + 9), b"b": Field(b"2")}
-    assert judge(seen(KIND_HASH, fields, valkey=False), seen(KIND_HASH, fields), "exact", NOW) == "equal"
+    assert judge(seen(KIND_HASH, fields, valkey=False), seen(KIND_HASH, fields), Mode.EXACT, NOW) == "equal"
 
 
 @pytest.mark.parametrize(
@@ -272,33 +273,33 @@ def test_one_value_in_two_dialects_is_equal() -> None:
     ],
 )
 def test_planted_differences_are_told(source: Seen | None, target: Seen | None, what: str) -> None:
-    assert judge(source, target, "exact", NOW) == what
-    assert explain(source, target, "exact")
+    assert judge(source, target, Mode.EXACT, NOW) == what
+    assert explain(source, target, Mode.EXACT)
 
 
 def test_what_no_client_sees_is_no_difference() -> None:
-    assert judge(None, None, "exact", NOW) == "equal"
-    assert judge(seen(KIND_STRING, b"1", NOW), None, "exact", NOW) == "expired"
-    assert judge(None, seen(KIND_STRING, b"1", NOW - 1), "exact", NOW) == "expired"
-    assert judge(seen(KIND_STRING, b"1", NOW - 1), seen(KIND_STRING, b"2", NOW - 2), "exact", NOW) == "expired"
-    assert judge(seen(KIND_STRING, b"1", NOW + 10, tolerance=2), seen(KIND_STRING, b"1", NOW + 12), "exact", NOW) == "equal"
+    assert judge(None, None, Mode.EXACT, NOW) == "equal"
+    assert judge(seen(KIND_STRING, b"1", NOW), None, Mode.EXACT, NOW) == "expired"
+    assert judge(None, seen(KIND_STRING, b"1", NOW - 1), Mode.EXACT, NOW) == "expired"
+    assert judge(seen(KIND_STRING, b"1", NOW - 1), seen(KIND_STRING, b"2", NOW - 2), Mode.EXACT, NOW) == "expired"
+    assert judge(seen(KIND_STRING, b"1", NOW + 10, tolerance=2), seen(KIND_STRING, b"1", NOW + 12), Mode.EXACT, NOW) == "equal"
     expired, live = {b"a": Field(b"1", NOW - 1), b"b": Field(b"2")}, {b"b": Field(b"2")}
-    assert judge(seen(KIND_HASH, expired), seen(KIND_HASH, live), "exact", NOW) == "equal"
-    assert judge(seen(KIND_HASH, live), seen(KIND_HASH, expired), "exact", NOW) == "equal"
-    assert judge(None, seen(KIND_HASH, {b"a": Field(b"1", NOW - 1)}), "exact", NOW) == "equal"
-    assert judge(seen(KIND_HASH, expired), seen(KIND_HASH, {b"b": Field(b"3")}), "exact", NOW) == "different"
+    assert judge(seen(KIND_HASH, expired), seen(KIND_HASH, live), Mode.EXACT, NOW) == "equal"
+    assert judge(seen(KIND_HASH, live), seen(KIND_HASH, expired), Mode.EXACT, NOW) == "equal"
+    assert judge(None, seen(KIND_HASH, {b"a": Field(b"1", NOW - 1)}), Mode.EXACT, NOW) == "equal"
+    assert judge(seen(KIND_HASH, expired), seen(KIND_HASH, {b"b": Field(b"3")}), Mode.EXACT, NOW) == "different"
 
 
 def test_the_policy_decides_what_the_target_should_have() -> None:
     source = seen(KIND_HASH, {b"a": Field(b"1", NOW + 99), b"b": Field(b"2")}, valkey=False)
     kept, dropped = seen(KIND_HASH, {b"a": Field(b"1"), b"b": Field(b"2")}), seen(KIND_HASH, {b"b": Field(b"2")})
-    assert judge(source, kept, "keep-field", NOW) == "equal"
-    assert judge(source, dropped, "keep-field", NOW) == "different"
-    assert judge(source, dropped, "drop-field", NOW) == "equal"
-    assert judge(source, kept, "drop-field", NOW) == "different"
+    assert judge(source, kept, Mode.KEEP_FIELD, NOW) == "equal"
+    assert judge(source, dropped, Mode.KEEP_FIELD, NOW) == "different"
+    assert judge(source, dropped, Mode.DROP_FIELD, NOW) == "equal"
+    assert judge(source, kept, Mode.DROP_FIELD, NOW) == "different"
     only = seen(KIND_HASH, {b"a": Field(b"1", NOW + 99)}, valkey=False)
-    assert judge(only, None, "drop-field", NOW) == "equal"
-    assert judge(only, seen(KIND_HASH, {b"a": Field(b"1")}), "drop-field", NOW) == "extra"
+    assert judge(only, None, Mode.DROP_FIELD, NOW) == "equal"
+    assert judge(only, seen(KIND_HASH, {b"a": Field(b"1")}), Mode.DROP_FIELD, NOW) == "extra"
 
 
 # ----------------------------------------------------------------------------------------------------------------------- values
@@ -323,7 +324,7 @@ def test_errors_and_endpoints_cross_the_pipe_whole() -> None:
     lost = error_from(error_to(ConnectionLost("gone", remedy="look", definite=False)))
     assert lost.exit_code is ExitCode.UNCERTAIN
     assert isinstance(error_from(error_to(HungUp("gone", remedy="look"))), ConnectionLost)
-    assert "bug" in error_from(error_to(ZeroDivisionError("x"))).remedy
+    assert isinstance(error_from(error_to(HungUp("gone", remedy="look"))), ConnectionLost)
     endpoint = Endpoint("::1", 7, username="u", password=Secret("p w"), tls=TLS(verify="ca"))
     assert endpoint_from(endpoint_to(endpoint)) == endpoint
 
@@ -343,11 +344,37 @@ def test_partitions_grow_with_the_keys_and_stay_few() -> None:
     assert [partitions_for(keys) for keys in (0, 1_000_000, 1_000_001, 10**7, 10**12)] == [4, 4, 8, 64, 256]
 
 
+def test_a_bug_crosses_as_a_bug_with_its_traceback_and_a_full_disk_does_not() -> None:
+    try:
+        raise ZeroDivisionError("x")
+    except ZeroDivisionError as error:
+        bug = error_from(error_to(error))
+    assert isinstance(bug, VerifierBug)
+    assert "bug of Valkeep" in bug.message
+    assert "ZeroDivisionError: x" in bug.message
+    assert "test_verify.py" in bug.trace
+    assert bug.exit_code is ExitCode.UNKNOWN
+    full = error_from(error_to(OSError(28, "No space left on device")))
+    assert not isinstance(full, VerifierBug)
+    assert "--workdir" in full.remedy
+
+
 def test_an_expiry_before_7_is_made_of_time_and_pttl() -> None:
     payload = dump_payload(Record(0, b"k", -1, KIND_STRING, b"v"), DIALECT_REDIS, 9)
-    assert seen_before_7(payload, [[b"1900000000", b"5999"], 1000]) == Seen(payload, 1_900_000_001_005, 2)
-    assert seen_before_7(payload, [[b"1900000000", b"5999"], -1]) == Seen(payload, -1, 0)
-    assert seen_before_7(None, [[b"1900000000", b"5999"], -2]) is None
-    assert seen_before_7(payload, [[b"1900000000", b"5999"], -2]) is None  # it expired between the two
-    with pytest.raises(Refused, match="NOPERM"):
-        seen_before_7(payload, ServerError("NOPERM", "no"))
+    read = KeyRead.of((6, 2, 7))
+    assert [command[0] for command in read.commands(b"k")] == ["DUMP", "TIME", "PTTL"]
+    assert read.seen([payload, [b"1900000000", b"5999"], 1000]) == Seen(payload, 1_900_000_001_005, 2)
+    assert read.seen([payload, [b"1900000000", b"5999"], -1]) == Seen(payload, -1, 0)
+    assert read.seen([None, [b"1900000000", b"5999"], -2]) is None
+    assert read.seen([payload, [b"1900000000", b"5999"], -2]) is None  # it expired between the two
+    with pytest.raises(ServerError, match="NOPERM"):
+        read.seen([b"QUEUED", ServerError("NOPERM", "no"), ServerError("EXECABORT", "no")])
+
+
+def test_an_expiry_from_7_on_is_what_the_server_says() -> None:
+    payload = dump_payload(Record(0, b"k", -1, KIND_STRING, b"v"), DIALECT_REDIS, 10)
+    read = KeyRead.of((7, 0, 15))
+    assert [command[0] for command in read.commands(b"k")] == ["DUMP", "PEXPIRETIME"]
+    assert read.seen([payload, 1_900_000_001_005]) == Seen(payload, 1_900_000_001_005)
+    assert read.seen([payload, -1]) == Seen(payload, -1)
+    assert read.seen([payload, -2]) is None

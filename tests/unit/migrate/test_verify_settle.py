@@ -10,11 +10,12 @@ from typing import cast
 import pytest
 
 from valkeep.errors import ConnectionLost
+from valkeep.migrate.keyread import Seen
 from valkeep.migrate.verify import settle
 from valkeep.migrate.verify.follow import Follower
 from valkeep.migrate.verify.found import Found
-from valkeep.migrate.verify.judge import Seen
 from valkeep.migrate.verify.look import Eye, Looked
+from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.settle import Settler
 from valkeep.migrate.verify.written import Key, Written
 from valkeep.wire.rdb.encode import dump_payload
@@ -71,7 +72,7 @@ def test_a_link_that_blinks_makes_no_key_equal(tmp_path: Path, monkeypatch: pyte
             stream.written.spill()
     found = Found(tmp_path)
     eyes = cast("tuple[Eye, Eye]", (Server(b"source"), Server(b"target")))
-    settler = Settler(cast("Follower", stream), eyes, barrier, found, "exact", exact=True, hides_fields=False)
+    settler = Settler(cast("Follower", stream), eyes, barrier, found, Mode.EXACT, exact=True, hides_fields=False)
 
     async def story() -> None:
         nonlocal looks

@@ -74,7 +74,9 @@ pending entries, encodings.
 
 from __future__ import annotations
 
+from valkeep.migrate.verify.barrier import Barrier
+from valkeep.migrate.verify.repair import Recopy
 from valkeep.migrate.verify.result import Comparison, Difference
-from valkeep.migrate.verify.verifier import Barrier, Recopy, Verifier
+from valkeep.migrate.verify.verifier import Verifier
 
 __all__ = ["Barrier", "Comparison", "Difference", "Recopy", "Verifier"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Self
 
 from valkeep.client.connection import Connection
+from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import ServerInfo, parse_info, server_info
 from valkeep.errors import ConnectionLost, UsageError
 
-__all__ = ["Barrier", "StandaloneBarrier"]
+__all__ = ["Barrier", "Relation", "StandaloneBarrier"]
 
 Barrier = Callable[[int], Awaitable[None]]
 """``await barrier(offset)`` returns when the target has applied everything up to the source's ``offset``; it may raise."""
@@ -20,41 +23,65 @@ LONG_ENOUGH = 2.0  # … or this long under steady writes
 SHORT = 0.02  # and before each later look
 
 
-class StandaloneBarrier:
-    """``exact``: waiting proves that the target is there (offsets are of one history). ``how``: for people."""
+class Relation(StrEnum):
+    """How the target hangs off the source, as far as the barrier knows; ``how``: for people."""
 
-    def __init__(self, target: Connection, *, exact: bool, how: str, wait: str) -> None:
+    PIPELINE = "the pipeline's barrier"
+    NATIVE = "the target replicates under the source's id: offsets are compared"
+    FOREIGN = "the target replicates under another id (a gateway's): waiting for it proves nothing, so differences are looked at repeatedly"
+    APART = "the target is not linked to the source: it is compared as it stands"
+
+    @property
+    def exact(self) -> bool:
+        """Whether a difference behind the barrier is one."""
+        return self is not Relation.FOREIGN
+
+    @classmethod
+    def of(cls, source: ServerInfo, target: ServerInfo) -> Relation:
+        """Only a replica follows: a promoted target has the source's id as its second one, and goes its own way."""
+        if target.role != "replica":
+            return cls.APART
+        return cls.NATIVE if source.replid == target.replid and source.replid != "?" else cls.FOREIGN
+
+
+class StandaloneBarrier:
+    """``relation``: what it found; ``close`` it."""
+
+    def __init__(self, target: Connection, relation: Relation) -> None:
+        self.relation = relation
         self._target = target
-        self.exact = exact
-        self.how = how
-        self._wait = wait
         self._stood = False
 
     @classmethod
-    async def between(cls, source: Connection, target: Connection) -> StandaloneBarrier:
+    async def between(cls, source: Endpoint, target: Endpoint) -> Self:
         """Look at both servers and choose. ``UsageError`` when they are one server."""
-        one, other = await server_info(source), await server_info(target)
-        if one.run_id and one.run_id == other.run_id:
-            raise UsageError(
-                f"{source.endpoint.address} and {target.endpoint.address} are the same server",
-                remedy="give the migration's source and its target",
-            )
-        kind = _relation(one, other)
-        if kind == "native":
-            return cls(target, exact=True, how="the target replicates under the source's id: offsets are compared", wait=kind)
-        if kind == "foreign":
-            how = "the target replicates under another id (a gateway's): waiting for it proves nothing, so differences are looked at repeatedly"
-            return cls(target, exact=False, how=how, wait=kind)
-        return cls(target, exact=True, how="the target is not linked to the source: it is compared as it stands", wait=kind)
+        async with await Connection.open(source.without_database(), client_name="valkeep-verify") as connection:
+            one = await server_info(connection)
+        connection = await Connection.open(target.without_database(), client_name="valkeep-verify")
+        try:
+            other = await server_info(connection)
+            if one.run_id and one.run_id == other.run_id:
+                raise UsageError(
+                    f"{source.address} and {target.address} are the same server",
+                    remedy="give the migration's source and its target",
+                )
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(connection, Relation.of(one, other))
+
+    async def close(self) -> None:
+        await self._target.close()
 
     async def __call__(self, offset: int) -> None:
-        if self._wait == "native":
-            await self._reach(offset)
-        elif self._wait == "foreign" and not self._stood:
-            await self._stand_still()
-            self._stood = True
-        elif self._wait == "foreign":
-            await asyncio.sleep(SHORT)  # what still differs then is looked at again, for seconds
+        match self.relation:
+            case Relation.NATIVE:
+                await self._reach(offset)
+            case Relation.FOREIGN if self._stood:
+                await asyncio.sleep(SHORT)  # what still differs then is looked at again, for seconds
+            case Relation.FOREIGN:
+                await self._stand_still()
+                self._stood = True
 
     async def _applied(self) -> int:
         info = parse_info(await self._target.call("INFO", "replication"))
@@ -82,10 +109,3 @@ class StandaloneBarrier:
             now = await self._applied()
             if now != there:
                 there, since = now, loop.time()
-
-
-def _relation(source: ServerInfo, target: ServerInfo) -> str:
-    """native | foreign | apart. Only a replica follows: a promoted target has the source's id as its second one, and goes its own way."""
-    if target.role != "replica":
-        return "apart"
-    return "native" if source.replid == target.replid and source.replid != "?" else "foreign"

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from valkeep.errors import ValkeepError
-from valkeep.migrate.verify.judge import Seen
+from valkeep.migrate.keyread import Seen
+from valkeep.migrate.verify.mode import Mode
 from valkeep.wire.rdb.opcodes import KIND_HASH, KIND_LIST, KIND_NAMES, KIND_SET, KIND_STREAM, KIND_STRING, KIND_ZSET
 from valkeep.wire.rdb.record import Field, Group, Record, Stream, payload_record
 
-__all__ = ["explain"]
+__all__ = ["LARGE", "explain"]
 
-LARGE = 4 << 20  # bytes of a payload that is not taken apart for a detail
+LARGE = 4 << 20  # bytes of a value that is not taken apart for a detail
 
 
-def explain(source: Seen | None, target: Seen | None, mode: str) -> str:
+def explain(source: Seen | None, target: Seen | None, mode: Mode) -> str:
     """Compare two sightings by their logical values. "" when they agree (by now)."""
     if source is None or target is None:
         return "" if source is target else "only on the source" if target is None else "only on the target"
@@ -36,7 +37,7 @@ def _when(expire_ms: int) -> str:
     return "never" if expire_ms < 0 else f"{expire_ms} ms"
 
 
-def _values(one: Record, other: Record, mode: str) -> str:
+def _values(one: Record, other: Record, mode: Mode) -> str:
     if one.kind != other.kind:
         return f"a {KIND_NAMES[one.kind]} on the source, a {KIND_NAMES[other.kind]} on the target"
     return _BY_KIND.get(one.kind, _opaque)(one.value, other.value, mode)
@@ -47,18 +48,18 @@ def _short(value: bytes) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "…")
 
 
-def _opaque(one: Any, other: Any, _mode: str) -> str:
+def _opaque(one: Any, other: Any, _mode: Mode) -> str:
     return "" if one == other else "the value differs"
 
 
-def _string(one: bytes, other: bytes, _mode: str) -> str:
+def _string(one: bytes, other: bytes, _mode: Mode) -> str:
     if one == other:
         return ""
     at = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
     return f"{len(one)} bytes and {len(other)}, first difference at byte {at}"
 
 
-def _list(one: list[bytes], other: list[bytes], _mode: str) -> str:
+def _list(one: list[bytes], other: list[bytes], _mode: Mode) -> str:
     if one == other:
         return ""
     if len(one) != len(other):
@@ -67,7 +68,7 @@ def _list(one: list[bytes], other: list[bytes], _mode: str) -> str:
     return f"item {at} is {_short(one[at])} on the source, {_short(other[at])} on the target"
 
 
-def _set(one: set[bytes], other: set[bytes], _mode: str) -> str:
+def _set(one: set[bytes], other: set[bytes], _mode: Mode) -> str:
     missing, extra = one - other, other - one
     if not missing and not extra:
         return ""
@@ -75,7 +76,7 @@ def _set(one: set[bytes], other: set[bytes], _mode: str) -> str:
     return f"{len(missing)} members missing, {len(extra)} extra{example}"
 
 
-def _zset(one: dict[bytes, float], other: dict[bytes, float], _mode: str) -> str:
+def _zset(one: dict[bytes, float], other: dict[bytes, float], _mode: Mode) -> str:
     if one.keys() != other.keys():
         return _set(set(one), set(other), _mode)
     for member, score in one.items():
@@ -84,10 +85,10 @@ def _zset(one: dict[bytes, float], other: dict[bytes, float], _mode: str) -> str
     return ""
 
 
-def _hash(one: dict[bytes, Field], other: dict[bytes, Field], mode: str) -> str:
-    if mode == "drop-field":
+def _hash(one: dict[bytes, Field], other: dict[bytes, Field], mode: Mode) -> str:
+    if mode is Mode.DROP_FIELD:
         one = {name: field for name, field in one.items() if field.expire_ms < 0}
-    elif mode == "keep-field":
+    elif mode is Mode.KEEP_FIELD:
         one = {name: Field(field.value) for name, field in one.items()}
     if one.keys() != other.keys():
         missing, extra = one.keys() - other.keys(), other.keys() - one.keys()
@@ -101,7 +102,7 @@ def _hash(one: dict[bytes, Field], other: dict[bytes, Field], mode: str) -> str:
     return ""
 
 
-def _stream(one: Stream, other: Stream, _mode: str) -> str:
+def _stream(one: Stream, other: Stream, _mode: Mode) -> str:
     if one.entries != other.entries:
         return f"{len(one.entries)} entries on the source, {len(other.entries)} on the target, and not the same"
     for name, here, there in (
@@ -137,7 +138,7 @@ def _group(one: Group, other: Group) -> str:
     return ""
 
 
-_BY_KIND: dict[int, Callable[[Any, Any, str], str]] = {
+_BY_KIND: dict[int, Callable[[Any, Any, Mode], str]] = {
     KIND_STRING: _string,
     KIND_LIST: _list,
     KIND_SET: _set,

@@ -15,6 +15,8 @@ __all__ = ["KINDS", "Found", "NameFile", "read_names"]
 # One name in a file:  kind: 1 byte | database: 4 bytes LE | size: 4 bytes LE | key
 _HEAD = struct.Struct("<BII")
 
+KNOWN = 100_000  # differing keys that are told apart; beyond, one that is written on and looked at again may count twice
+
 KINDS = ("missing", "extra", "different", "expiry", "again")
 """What a name file says about a key; ``again``: not judged yet, to be looked at."""
 
@@ -47,7 +49,7 @@ def read_names(path: Path) -> Iterator[tuple[str, int, bytes]]:
 
 
 class Found:
-    """All final differences of a run. ``settle`` takes one back, after a repair."""
+    """All final differences of a run. A key that differs counts once, however often it is looked at."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -56,6 +58,7 @@ class Found:
         self.counts: Counter[str] = Counter()
         self.examples: list[Difference] = []
         self.functions = 0
+        self._known: set[tuple[int, bytes]] = set()
 
     def _next(self) -> NameFile:
         self._number += 1
@@ -65,15 +68,22 @@ class Found:
         return sum(self.counts.values()) + self.functions
 
     def add(self, kind: str, database: int, key: bytes, detail: str = "") -> None:
+        if (database, key) in self._known:
+            return
+        if len(self._known) < KNOWN:
+            self._known.add((database, key))
         self.counts[kind] += 1
         self._file.add(kind, database, key)
         if len(self.examples) < EXAMPLES:
             self.examples.append(Difference(database, key, kind, detail))
 
-    def function(self, library: str, detail: str) -> None:
-        self.functions += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(Difference(0, library.encode(), "function", detail))
+    def judge_functions(self, differing: dict[str, str]) -> None:
+        """Library → how it differs; in place of what was found of functions before."""
+        self.functions = len(differing)
+        self.examples = [one for one in self.examples if one.what != "function"]
+        for library, detail in differing.items():
+            if len(self.examples) < EXAMPLES:
+                self.examples.append(Difference(0, library.encode(), "function", detail))
 
     def take(self) -> Iterator[tuple[str, int, bytes]]:
         """All names, for a repair; the counts and examples start anew (functions stay)."""
@@ -81,6 +91,7 @@ class Found:
         path = self._file.path
         self._file = self._next()
         self.counts.clear()
+        self._known.clear()
         self.examples = [one for one in self.examples if one.what == "function"]
         yield from read_names(path)
         path.unlink()

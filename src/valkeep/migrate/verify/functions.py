@@ -8,7 +8,7 @@ from valkeep.client.connection import Connection
 from valkeep.errors import ServerError
 from valkeep.migrate.verify.side import libraries
 
-__all__ = ["libraries_of"]
+__all__ = ["functions_differ", "libraries_of"]
 
 
 async def libraries_of(connection: Connection) -> dict[str, str]:
@@ -24,3 +24,13 @@ async def libraries_of(connection: Connection) -> dict[str, str]:
         fields = dict(zip(library[::2], library[1::2], strict=True)) if isinstance(library, list) else library
         codes.append(fields[b"library_code"])
     return libraries(codes)
+
+
+def functions_differ(mine: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
+    """Library → how the target's (``theirs``) differs from the source's."""
+    differing = {}
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            detail = "not on the target" if name not in theirs else "not on the source" if name not in mine else "its code differs"
+            differing[name] = f"library of functions {name!r}: {detail}"
+    return differing

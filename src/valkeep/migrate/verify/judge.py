@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import secrets
 import sys
-from typing import NamedTuple
 
+from valkeep.migrate.keyread import Seen
+from valkeep.migrate.verify.mode import Mode
 from valkeep.wire.rdb.decode import decode_payload
 from valkeep.wire.rdb.handler import Handler
 from valkeep.wire.rows import ROW_SIZE
 from valkeep.wire.spiller import Spiller, policy
 
-__all__ = ["Seen", "is_hash", "judge", "value_digest"]
+__all__ = ["is_hash", "judge", "value_digest"]
 
 FOOTER = 10  # bytes of a payload: version, CRC64
 FIELD_TTL = range(22, 26)  # type numbers of hashes whose fields may expire; those below mean the same in every dialect
 _KEY = secrets.token_bytes(16)
-
-
-class Seen(NamedTuple):
-    """What a server answered: DUMP's payload, expiry in unix ms (-1 none), and by how many ms the expiry may be wrong."""
-
-    payload: bytes
-    expire_ms: int
-    tolerance: int = 0
 
 
 def is_hash(payload: bytes) -> bool:
@@ -57,7 +50,7 @@ class _Live(Handler):
         self.inner.end_key()
 
 
-def value_digest(payload: bytes, mode: str, deadline: int = 0) -> tuple[bytes, int]:
+def value_digest(payload: bytes, mode: Mode, deadline: int = 0) -> tuple[bytes, int]:
     """(digest of the value under the policy ``mode``, earliest expiry of a field or -1); b"" when nothing is left of it.
 
     ``deadline``: unix ms; fields that expired by then are left out (0: none are).
@@ -76,7 +69,7 @@ def value_digest(payload: bytes, mode: str, deadline: int = 0) -> tuple[bytes, i
     return bytes(row[16:32]), int.from_bytes(row[40:48], sys.byteorder, signed=True)
 
 
-def judge(source: Seen | None, target: Seen | None, mode: str, deadline: int) -> str:
+def judge(source: Seen | None, target: Seen | None, mode: Mode, deadline: int) -> str:
     """``equal | expired | missing | extra | different | expiry``. ``mode``: the policy for the source's fields that expire.
 
     ``deadline``: unix ms by whichever server's clock is later, read after both were asked.
@@ -90,7 +83,7 @@ def judge(source: Seen | None, target: Seen | None, mode: str, deadline: int) ->
             return "expired"
         one = source or target
         assert one is not None
-        side = mode if target is None else "exact"
+        side = mode if target is None else Mode.EXACT
         if value_digest(one.payload, side)[0] == b"" or value_digest(one.payload, side, deadline)[0] == b"":
             return "equal"  # the policy or time has left nothing of it
         return "missing" if target is None else "extra"
@@ -108,16 +101,16 @@ def judge(source: Seen | None, target: Seen | None, mode: str, deadline: int) ->
     return "equal" if close else "expiry"
 
 
-def _same_value(source: bytes, target: bytes, mode: str, deadline: int) -> bool | None:
+def _same_value(source: bytes, target: bytes, mode: Mode, deadline: int) -> bool | None:
     """None: under the policy the target should not have the key at all."""
     if source[0] < FIELD_TTL.start and source[:-FOOTER] == target[:-FOOTER]:
         return True  # the same bytes of a type that means the same in every version
     one, first_source = value_digest(source, mode)
-    other, first_target = value_digest(target, "exact")
+    other, first_target = value_digest(target, Mode.EXACT)
     if one == other:
         return True
     if 0 <= first_source <= deadline or 0 <= first_target <= deadline:
         live = value_digest(source, mode, deadline)[0]
-        if live == value_digest(target, "exact", deadline)[0]:
+        if live == value_digest(target, Mode.EXACT, deadline)[0]:
             return True
     return None if one == b"" else False

@@ -1,96 +1,26 @@
 """The words between the processes of a verification: one JSON object per line, over standard input and output.
 
-The one who starts a worker asks (``{"do": …}``) and the worker says (``{"say": …}``); `Worker` is the asking end, `Mouth` the saying one.
+The one who starts a worker asks (``{"do": …, "id": n}``) and the worker says (``{"say": …, "about": n}``); `Worker` is the asking end, `Mouth` the
+saying one. Every answer names the request that it is about: a request can be given up on, and its answer, when it comes, is nobody else's.
 Endpoints cross with their passwords, which is why they never stand in arguments or the environment: both are public on a machine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from typing import Any
 
-from valkeep.client.endpoint import TLS, Endpoint, Secret
-from valkeep.errors import ConnectionLost, ExitCode, Refused, RemoteProtocolError, ServerError, UsageError, ValkeepError
+from valkeep.errors import ConnectionLost
+from valkeep.migrate.verify.crossing import Line, error_from, error_to
 
-__all__ = ["Line", "Mouth", "Worker", "endpoint_from", "endpoint_to", "error_from", "error_to", "pack", "unpack"]
+__all__ = ["Mouth", "Worker"]
 
-Line = dict[str, Any]
 LIMIT = 64 << 20  # bytes of a line
-
-
-def pack(data: bytes) -> str:
-    """Bytes as text."""
-    return base64.b64encode(data).decode()
-
-
-def unpack(text: str) -> bytes:
-    return base64.b64decode(text)
-
-
-def endpoint_to(endpoint: Endpoint) -> Line:
-    return {
-        "host": endpoint.host,
-        "port": endpoint.port,
-        "username": endpoint.username,
-        "password": endpoint.password.reveal() if endpoint.password else None,
-        "tls": asdict(endpoint.tls) if endpoint.tls else None,
-    }
-
-
-def endpoint_from(line: Line) -> Endpoint:
-    return Endpoint(
-        host=line["host"],
-        port=line["port"],
-        username=line["username"],
-        password=Secret(line["password"]) if line["password"] else None,
-        tls=TLS(**line["tls"]) if line["tls"] else None,
-    )
-
-
-_KINDS: dict[str, type[ValkeepError]] = {
-    kind.__name__: kind for kind in (ValkeepError, UsageError, Refused, ConnectionLost, RemoteProtocolError)
-}
-
-
-def error_to(error: BaseException) -> Line:
-    """An error as a line; one that is not ours is a bug, and says so."""
-    if isinstance(error, ServerError):
-        return {
-            "say": "error",
-            "kind": "Refused",
-            "message": error.message,
-            "remedy": error.remedy,
-            "definite": True,
-            "exit": 4,
-            "code": "",
-        }
-    if isinstance(error, ValkeepError):
-        kind = next(one.__name__ for one in type(error).__mro__ if one.__name__ in _KINDS)
-        return {
-            "say": "error",
-            "kind": kind,
-            "message": error.message,
-            "remedy": error.remedy,
-            "definite": error.definite,
-            "exit": int(error.exit_code),
-            "code": error.code,
-        }
-    message = f"{type(error).__name__}: {error}"
-    return {"say": "error", "kind": "ValkeepError", "message": message, "remedy": "this is a bug of Valkeep: please report it",
-            "definite": True, "exit": int(ExitCode.UNKNOWN), "code": ""}  # fmt: skip
-
-
-def error_from(line: Line) -> ValkeepError:
-    error = _KINDS.get(line["kind"], ValkeepError)(line["message"], remedy=line["remedy"], definite=line["definite"], code=line["code"])
-    error.exit_code = ExitCode(line["exit"])
-    return error
 
 
 class Mouth:
@@ -106,15 +36,14 @@ class Mouth:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         return cls(reader)
 
-    def say(self, word: str, **more: Any) -> None:
-        """Lines are short and the other end always reads, so that a blocking write is fine."""
-        data = json.dumps({"say": word, **more}).encode() + b"\n"
+    def say(self, word: str, about: int = 0, **more: Any) -> None:
+        """``about``: the request's id; 0 for what answers none. Lines are short and the other end always reads: a blocking write is fine."""
+        data = json.dumps({"say": word, "about": about, **more}).encode() + b"\n"
         while data:
             data = data[os.write(1, data) :]
 
-    def fail(self, error: BaseException) -> None:
-        line = error_to(error)
-        self.say(line.pop("say"), **line)
+    def fail(self, error: BaseException, about: int) -> None:
+        self.say("error", about, error=error_to(error))
 
     async def asked(self) -> AsyncIterator[Line]:
         """Until the other end is gone; then the worker has no reason to live."""
@@ -144,6 +73,7 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
         self.process = process
         self.name = name
+        self._asked = 0
 
     @classmethod
     async def start(cls, name: str) -> Worker:
@@ -161,16 +91,19 @@ class Worker:
         )
         return cls(process, name)
 
-    def ask(self, word: str, **more: Any) -> None:
+    def ask(self, word: str, **more: Any) -> int:
+        """Returns the request's id, which its answers are ``about``."""
         assert self.process.stdin is not None
+        self._asked += 1
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.process.stdin.write(json.dumps({"do": word, **more}).encode() + b"\n")
+            self.process.stdin.write(json.dumps({"do": word, "id": self._asked, **more}).encode() + b"\n")
+        return self._asked
 
-    async def hear(self) -> Line:
-        """The next line. ``ConnectionLost`` when the process is gone; what it reported as an error is returned like any line."""
+    async def line(self) -> Line:
+        """The next line, whatever it is about. ``ConnectionLost`` when the process is gone."""
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
-        if not line:
+        if not line.endswith(b"\n"):  # nothing, or the half of what it said when it was killed
             status = await self.process.wait()
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             raise ConnectionLost(
@@ -179,6 +112,15 @@ class Worker:
             )
         heard: Line = json.loads(line)
         return heard
+
+    async def hear(self, about: int) -> Line:
+        """The next answer to this request; those to others, which nobody waits for any more, are passed over. An error is raised."""
+        while True:
+            heard = await self.line()
+            if heard["about"] == about:
+                if heard["say"] == "error":
+                    raise error_from(heard["error"])
+                return heard
 
     async def close(self) -> None:
         """Ask it to end by closing its input; kill it when it does not."""

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from valkeep.client.connection import Argument, Connection
-from valkeep.client.server_info import parse_info, server_info
-from valkeep.errors import Refused, ServerError
-from valkeep.migrate.verify.judge import Seen
+from valkeep.client.server_info import ServerInfo, parse_info
+from valkeep.errors import Refused, ServerError, ValkeepError
+from valkeep.migrate.keyread import KeyRead, Seen
 from valkeep.migrate.verify.written import Key
 
-__all__ = ["Eye", "Looked", "seen_before_7"]
+__all__ = ["Eye", "Looked", "cannot_select"]
 
 BUDGET = 16 << 20  # bytes of values in one read
 BATCH = 500  # keys in one read
 BLIND_BATCH = 16  # where their sizes can't be asked
 TIMEOUT = 60.0  # seconds: DUMP of a large value blocks the server for a while
-TOLERANCE = 2  # ms, of an expiry that is TIME + PTTL
+UNKNOWN = -1  # database: whatever the connection is in
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +34,19 @@ class Looked:
 
 
 class Eye:
-    """Looks at one server. ``exact_expiry``: it has PEXPIRETIME."""
+    """Looks at one server. Nobody else may SELECT on its connection: it remembers the database that the connection is in."""
 
-    def __init__(self, connection: Connection, exact_expiry: bool) -> None:
+    def __init__(self, connection: Connection, info: ServerInfo) -> None:
         self._connection = connection
-        self.exact_expiry = exact_expiry
+        self.read = KeyRead.of(info.redis_version)
         self._sizes = True
-        self._database = 0
-
-    @classmethod
-    async def open(cls, connection: Connection) -> Eye:
-        info = await server_info(connection)
-        return cls(connection, info.redis_version >= (7, 0))
+        self._database = UNKNOWN
 
     async def parts(self, keys: Sequence[Key]) -> list[list[Key]]:
         """The keys in parts that can be read at once."""
-        if not self._sizes:
+        sizes = await self._weights(keys)
+        if sizes is None:
             return [list(keys[at : at + BLIND_BATCH]) for at in range(0, len(keys), BLIND_BATCH)]
-        sizes: list[int] = []
-        for at in range(0, len(keys), 2000):
-            replies = await self._by_database(keys[at : at + 2000], _weigh)
-            for (reply,) in replies:
-                if isinstance(reply, ServerError):
-                    self._sizes = False
-                    return await self.parts(keys)
-                sizes.append(reply or 0)
         parts: list[list[Key]] = [[]]
         weight = 0
         for key, size in zip(keys, sizes, strict=True):
@@ -69,14 +57,17 @@ class Eye:
             weight += size
         return parts if parts[-1] else []
 
+    async def light(self, keys: Sequence[Key], limit: int) -> list[Key]:
+        """Those of the keys whose values weigh at most so many bytes (all, where that can't be asked)."""
+        sizes = await self._weights(keys)
+        return list(keys) if sizes is None else [key for key, size in zip(keys, sizes, strict=True) if size <= limit]
+
     async def look(self, keys: Sequence[Key]) -> Looked:
-        """Read all ``keys`` in one go. Raises ``Refused`` where DUMP is not permitted."""
-        if self.exact_expiry:
-            replies = await self._by_database(keys, _ask)
-            seen = [_seen(payload, expiry, 0) for payload, expiry in replies]
-        else:
-            replies = await self._by_database(keys, _ask_before_7)
-            seen = [seen_before_7(payload, executed) for payload, _, _, _, executed in replies]
+        """Read all ``keys`` in one go. Raises ``Refused`` where that is not permitted, ``ValkeepError`` where the server can't now."""
+        try:
+            seen = [self.read.seen(replies) for replies in await self._by_database(keys, self._ask)]
+        except ServerError as error:
+            raise self._unseen(error) from None
         return Looked(seen, await self.clock())
 
     async def select(self, database: int) -> None:
@@ -94,66 +85,74 @@ class Eye:
         """Its replication offset now."""
         return int(parse_info(await self._connection.call("INFO", "replication")).get("master_repl_offset", "0"))
 
+    def _unseen(self, error: ServerError) -> ValkeepError:
+        where = self._connection.endpoint.address
+        if error.kind in ("NOPERM", "NOAUTH") or "unknown command" in error.text:
+            return Refused(
+                f"{where} does not let us look at keys again: {error.message}",
+                remedy="permit DUMP and PEXPIRETIME (before 7.0: PTTL, TIME, MULTI) to this user",
+            )
+        return ValkeepError(f"{where} does not show its keys now: {error.message}", remedy=error.remedy)
+
+    def _ask(self, key: bytes) -> list[tuple[Argument, ...]]:
+        commands = self.read.commands(key)
+        return commands if self.read.exact else [("MULTI",), *commands, ("EXEC",)]
+
+    async def _weights(self, keys: Sequence[Key]) -> list[int] | None:
+        """Bytes of the keys' values, by MEMORY USAGE; None where it is forbidden or unknown."""
+        sizes: list[int] = []
+        for at in range(0, len(keys), 2000):
+            if not self._sizes:
+                break
+            for (reply,) in await self._by_database(keys[at : at + 2000], _weigh):
+                if isinstance(reply, ServerError):
+                    self._sizes = False
+                    break
+                sizes.append(reply or 0)
+        return sizes if self._sizes else None
+
     async def _by_database(self, keys: Sequence[Key], ask: Callable[[bytes], list[tuple[Argument, ...]]]) -> list[list[Any]]:
-        """The replies to ``ask(key)``, a list for each key, in their order, whatever databases they are in."""
+        """The replies to ``ask(key)``, a list for each key, in their order, whatever databases they are in; of a MULTI those that EXEC gives."""
         commands: list[tuple[Argument, ...]] = []
-        starts: list[int] = []
+        spans: list[tuple[int, int]] = []
         places = sorted(range(len(keys)), key=lambda place: keys[place][0])
-        width = 0
+        database, self._database = self._database, UNKNOWN  # until we know that every SELECT went well
         for place in places:
-            database, key = keys[place]
-            if database != self._database:
-                commands.append(("SELECT", database))
-                self._database = database
-            starts.append(len(commands))
+            wanted, key = keys[place]
+            if wanted != database:
+                commands.append(("SELECT", wanted))
+                database = wanted
             asked = ask(key)
-            width = len(asked)
+            spans.append((len(commands), len(commands) + len(asked)))
             commands.extend(asked)
-        try:
-            replies = await self._connection.pipeline(commands, TIMEOUT)
-        except BaseException:
-            self._database = -1
-            raise
+        replies = await self._connection.pipeline(commands, TIMEOUT)
         for command, reply in zip(commands, replies, strict=True):
             if command[0] == "SELECT" and isinstance(reply, ServerError):
-                raise Refused(
-                    f"{self._connection.endpoint.address} has no database {command[1]!r}: {reply.message}",
-                    remedy="give the target as many databases as the source has (databases)",
-                )
+                raise cannot_select(self._connection, command[1], reply)
+        self._database = database
         out: list[list[Any]] = [[]] * len(keys)
-        for place, start in zip(places, starts, strict=True):
-            out[place] = replies[start : start + width]
+        for place, (start, end) in zip(places, spans, strict=True):
+            out[place] = _executed(replies[start:end]) if commands[start][0] == "MULTI" else replies[start:end]
         return out
+
+
+def cannot_select(connection: Connection, database: Argument, reply: ServerError) -> ValkeepError:
+    """The error for a SELECT that the server refused."""
+    where = connection.endpoint.address
+    if reply.kind == "ERR" and "out of range" in reply.text:
+        return Refused(
+            f"{where} has no database {database!r}: {reply.message}",
+            remedy="give the target as many databases as the source has (databases)",
+        )
+    if reply.kind == "NOPERM":
+        return Refused(f"{where} does not let us SELECT database {database!r}: {reply.message}", remedy="permit SELECT to this user")
+    return ValkeepError(f"{where} does not SELECT database {database!r} now: {reply.message}", remedy=reply.remedy)
+
+
+def _executed(replies: list[Any]) -> list[Any]:
+    """What EXEC answered; else (it was refused) the replies before it, one of which says why."""
+    return replies[-1] if isinstance(replies[-1], list) else replies
 
 
 def _weigh(key: bytes) -> list[tuple[Argument, ...]]:
     return [("MEMORY", "USAGE", key, "SAMPLES", 5)]
-
-
-def _ask(key: bytes) -> list[tuple[Argument, ...]]:
-    return [("DUMP", key), ("PEXPIRETIME", key)]
-
-
-def _ask_before_7(key: bytes) -> list[tuple[Argument, ...]]:
-    return [("DUMP", key), ("MULTI",), ("TIME",), ("PTTL", key), ("EXEC",)]
-
-
-def _seen(payload: Any, expiry: Any, tolerance: int) -> Seen | None:
-    for reply in (payload, expiry):
-        if isinstance(reply, ServerError):
-            raise Refused(
-                f"keys can't be looked at again: {reply.message}",
-                remedy="permit DUMP and PEXPIRETIME (before 7.0: PTTL, TIME) to this user",
-            )
-    if payload is None or expiry == -2:
-        return None
-    return Seen(payload, expiry, tolerance if expiry >= 0 else 0)
-
-
-def seen_before_7(payload: Any, executed: Any) -> Seen | None:
-    """From the replies to DUMP and to ``MULTI; TIME; PTTL; EXEC``."""
-    if isinstance(executed, ServerError) or not isinstance(executed, list):
-        return _seen(payload, executed, 0)
-    (seconds, micros), left = executed
-    expiry = left if left < 0 else int(seconds) * 1000 + int(micros) // 1000 + left
-    return _seen(payload, expiry, TOLERANCE)

@@ -5,69 +5,83 @@ Where the target hangs off a gateway it is a replica and takes no writes; then `
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 from valkeep.client.connection import Argument, Connection
+from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import ServerInfo
-from valkeep.errors import Refused, ServerError
+from valkeep.errors import Refused, ServerError, ValkeepError
+from valkeep.migrate.keyread import Seen
 from valkeep.migrate.transform.target import TargetFormat
-from valkeep.migrate.verify.look import Eye
+from valkeep.migrate.verify.look import Eye, cannot_select
+from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.written import Key
 from valkeep.wire.rdb.convert import DROP_FIELD, KEEP_FIELD, TO_HASH_2, reencode_payload
 
-__all__ = ["Repair"]
+__all__ = ["Recopy", "Repair"]
 
-_MODES = {"keep-field": KEEP_FIELD, "drop-field": DROP_FIELD}
+Recopy = Callable[[int, bytes], Awaitable[None]]
+"""``await recopy(database, key)``: the gateway copies that key again; returns when the target has it, or the barrier covers it."""
+
+_MODES = {Mode.EXACT: TO_HASH_2, Mode.KEEP_FIELD: KEEP_FIELD, Mode.DROP_FIELD: DROP_FIELD}
 
 
 class Repair:
-    """``copy(keys)`` makes the target's keys those of the source, as they are now."""
+    """``copy(keys)`` makes the target's keys those of the source, as they are now. ``close`` it."""
 
-    def __init__(
-        self,
-        source: Connection,
-        target: Connection,
-        target_info: ServerInfo,
-        mode: str,
-        recopy: Callable[[int, bytes], Awaitable[None]] | None,
-    ) -> None:
+    def __init__(self, source: Eye, target: Endpoint, target_info: ServerInfo, mode: Mode, recopy: Recopy | None) -> None:
         self._source = source
         self._target = target
         self._recopy = recopy
-        self._mode = _MODES.get(mode, TO_HASH_2)
-        self._info = target_info
+        self._mode = _MODES[mode]
+        self._replica = target_info.role == "replica"
         self._format = TargetFormat(target_info.version) if target_info.kind == "valkey" else None
+        self._connection: Connection | None = None  # of our own: it goes from database to database
+        self._changed = False
 
-    async def copy(self, keys: list[Key]) -> None:
-        """Raises ``Refused`` when the target takes no writes and nobody copies for us."""
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def copy(self, keys: Sequence[Key]) -> None:
+        """Raises ``Refused`` when the target takes no writes and nobody copies for us; definite when it has not taken any."""
         if self._recopy is not None:
             for database, key in keys:
                 await self._recopy(database, key)
             return
-        if self._info.role == "replica":
+        if self._replica:
             raise Refused(
-                f"{self._target.endpoint.address} is a replica: repairs have to come through its primary",
+                f"{self._target.address} is a replica: repairs have to come through its primary",
                 remedy="repair through the gateway (valkeep migrate run), or after the cut-over",
             )
-        eye = await Eye.open(self._source)
-        for part in await eye.parts(keys):
-            await self._restore(part, (await eye.look(part)).seen)
+        for part in await self._source.parts(keys):
+            seen = dict(zip(part, (await self._source.look(part)).seen, strict=True))
+            for database in sorted({database for database, _ in part}):
+                await self._write(database, {key: one for (place, key), one in seen.items() if place == database})
 
-    async def _restore(self, keys: list[Key], seen: list[Any]) -> None:
+    async def _write(self, database: int, seen: dict[bytes, Seen | None]) -> None:
+        if self._connection is None:
+            self._connection = await Connection.open(self._target.without_database(), client_name="valkeep-repair")
+        try:
+            await self._connection.call("SELECT", database)  # by itself: what follows must not land in the database before
+        except ServerError as error:
+            raise self._failed(cannot_select(self._connection, database, error)) from None
         commands: list[tuple[Argument, ...]] = []
-        for (database, key), one in zip(keys, seen, strict=True):
-            commands.append(("SELECT", database))
+        for key, one in seen.items():
             payload = b"" if one is None else self._payload(one.payload)
-            if not payload:
+            if one is None or not payload:
                 commands.append(("DEL", key))
             else:
                 commands.append(("RESTORE", key, max(one.expire_ms, 0), payload, "REPLACE", "ABSTTL"))
-        for command, reply in zip(commands, await self._target.pipeline(commands, 60.0), strict=True):
+        replies = await self._connection.pipeline(commands, 60.0)
+        self._changed |= not all(isinstance(reply, ServerError) for reply in replies)
+        for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ServerError):
-                raise Refused(
-                    f"{self._target.endpoint.address} refused {command[0]!s} during the repair: {reply.message}", remedy=reply.remedy
-                )
+                text = f"{self._target.address} refused {command[0]!s} during the repair: {reply.message}"
+                raise self._failed(Refused(text, remedy=reply.remedy))
+
+    def _failed(self, error: ValkeepError) -> ValkeepError:
+        return error.saying(definite=not self._changed)
 
     def _payload(self, payload: bytes) -> bytes:
         if self._format is None:

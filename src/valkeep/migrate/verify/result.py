@@ -81,7 +81,7 @@ class Comparison:
     @property
     def hot_only(self) -> bool:
         """Nothing speaks against the target but keys that never held still: ``final`` under a pause can settle these."""
-        return self.verdict == "unknown" and not self.differences and self.unsettled > 0 and not self.reasons
+        return self.verdict == "unknown" and not self.differences and self.unsettled > 0
 
     @property
     def exit_code(self) -> ExitCode:

@@ -16,6 +16,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import server_info
 from valkeep.migrate.verify.functions import libraries_of
 from valkeep.migrate.verify.look import Eye
+from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.side import Snapshot, Spill
 
 __all__ = ["read_by_scan"]
@@ -24,15 +25,16 @@ COUNT = 1000  # keys that one SCAN walks over
 
 
 async def read_by_scan(
-    endpoint: Endpoint, directory: Path, side: str, key: bytes, partitions: int, mode: str, progress: Callable[[int, int], None]
+    endpoint: Endpoint, directory: Path, side: str, key: bytes, partitions: int, mode: Mode, progress: Callable[[int, int], None]
 ) -> Snapshot:
     """As `side.read_snapshot`. Raises ``Refused`` where SCAN or DUMP is not permitted either."""
     begun = told = time.monotonic()
     spill = Spill(directory, side, key, partitions, mode)
     try:
         async with await Connection.open(endpoint.without_database(), client_name="valkeep-verify") as connection:
-            eye = await Eye.open(connection)
-            for database in sorted((await server_info(connection)).keys):
+            info = await server_info(connection)
+            eye = Eye(connection, info)
+            for database in sorted(info.keys):
                 cursor: bytes = b"0"
                 while True:
                     await eye.select(database)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
+from valkeep.migrate.keyread import Seen
 from valkeep.migrate.verify.explain import explain
 from valkeep.migrate.verify.follow import Follower
 from valkeep.migrate.verify.found import Found
-from valkeep.migrate.verify.judge import Seen, is_hash, judge
+from valkeep.migrate.verify.judge import is_hash, judge
 from valkeep.migrate.verify.look import Eye, Looked
+from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.written import Key
 
 __all__ = ["Settler"]
@@ -19,12 +22,15 @@ ROUNDS = 60  # of looking again at keys that are written all the time
 IDLE_ROUNDS = 12  # without progress, after which the rest is hot
 ONE_BY_ONE = 64  # keys that are looked at singly when batches get nowhere: the shortest window there is
 BATCH = 20_000  # keys that are weighed at once; reads are smaller (`look.BATCH`)
+SLOW = 2_000  # keys a second that looking is given time for, on top of ``patience``
+DEBT = 2_000_000  # keys that can be looked at again; more are no job for commands
 DOUBTS = 4  # looks at a difference, where one look proves nothing …
 DOUBT_SECONDS = 2.0  # … over at least so long, until it counts
 
 
 class Settler:
-    """``debt``: keys that have to be looked at again. ``looked``, ``rounds``, ``expired``: counts.
+    """``debt``: keys that have to be looked at again. ``written``: keys that the source's writers touched, ``looked``, ``rounds``, ``expired``: counts.
+    ``late``: seconds after which the last look was ended, 0 when it came to its end.
 
     ``exact``: the barrier proves what it says. ``hides_fields``: hashes of this source may differ for a moment (see ``keep-field`` in the
     package's head).
@@ -36,7 +42,7 @@ class Settler:
         eyes: tuple[Eye, Eye],
         barrier: Callable[[int], Awaitable[None]],
         found: Found,
-        mode: str,
+        mode: Mode,
         *,
         exact: bool,
         hides_fields: bool,
@@ -49,10 +55,49 @@ class Settler:
         self._exact = exact
         self._hides_fields = hides_fields
         self.debt: dict[Key, None] = {}
+        self.late = 0.0
+        self.written = 0
         self.doubts: dict[Key, tuple[int, float]] = {}
         self.looked = 0
         self.rounds = 0
         self.expired = 0
+
+    async def settle(self, patience: float) -> None:
+        """Look at everything that is known to be written, then at what is left of it, until nothing moves – or time is up: then it is debt.
+
+        ``patience``: seconds, on top of those that so many keys take.
+        """
+        await self.bounded(patience, self._settle_all())
+
+    async def bounded(self, patience: float, work: Coroutine[Any, Any, None]) -> None:
+        """Some looking, ended when time is up: a slow link, a target that does not come along, keys that never hold still."""
+        seconds = patience + (len(self._follower.written) + len(self.debt)) / SLOW
+        self.late = 0.0
+        try:
+            async with asyncio.timeout(seconds) as bound:
+                await work
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            self.late = seconds
+
+    async def settle_in_pause(self, patience: float, batch: int) -> None:
+        """As ``settle``, while the source's writers are held: one look settles everything."""
+        await self.bounded(patience, self._settle_held(batch))
+
+    async def _settle_all(self) -> None:
+        await self.take_all()
+        await self.pay()
+
+    async def _settle_held(self, batch: int) -> None:
+        debt = list(self.debt)
+        await self.take_all(batch)
+        debt = [key for key in debt if key in self.debt]
+        for key in debt:
+            del self.debt[key]
+        await self.look_at_all(debt)
+        if not self.doubts:  # what is in doubt needs seconds, and writers are waiting
+            await self.pay()
 
     async def take_all(self, batch: int = BATCH) -> None:
         """Look once at everything that is known to be written."""
@@ -60,11 +105,19 @@ class Settler:
         parts = self._follower.written.take(batch)
         try:
             for keys in parts:
+                self.written += len(keys)
                 await self.look(keys)
         except BaseException:
             for keys in parts:  # taken, and not looked at
-                self.debt |= dict.fromkeys(keys)
+                self.owe(keys)
             raise
+
+    def owe(self, keys: Iterable[Key]) -> None:
+        """These have to be looked at again."""
+        self.debt |= dict.fromkeys(keys)
+        if len(self.debt) > DEBT:
+            self._follower.written.everything = f"more than {DEBT} keys would have to be looked at again, one by one"
+            self.debt.clear()  # nothing is valid any more, and memory is bounded
 
     async def pay(self) -> None:
         """Look at the debt, until there is none or nothing moves."""
@@ -88,7 +141,7 @@ class Settler:
                 await self.look(keys[at : at + size])
                 at += size
         except BaseException:
-            self.debt |= dict.fromkeys(keys[at + size :])
+            self.owe(keys[at + size :])
             raise
 
     async def look(self, keys: list[Key]) -> None:
@@ -100,13 +153,13 @@ class Settler:
                 for key in part:
                     del left[key]
         except BaseException:  # a link that blinked must not make them equal
-            self.debt |= left
+            self.owe(left)
             raise
 
     async def _settle(self, keys: list[Key]) -> None:
         written = self._follower.written
         before, spills = written.position, written.spills
-        here, there = await asyncio.gather(self._source.look(keys), self._look_at_target(before, keys))
+        here, there = await _both(self._source.look(keys), self._look_at_target(before, keys))
         await self._follower.tracked(await self._source.offset())
         deadline = max(here.now, there.now)
         self.looked += len(keys)
@@ -138,3 +191,16 @@ class Settler:
         times, since = self.doubts.get(key, (0, time.monotonic()))
         self.doubts[key] = (times + 1, since)
         return times + 1 >= DOUBTS and time.monotonic() - since >= DOUBT_SECONDS
+
+
+async def _both(one: Coroutine[Any, Any, Looked], other: Coroutine[Any, Any, Looked]) -> tuple[Looked, Looked]:
+    """Their results, at the same time. When one fails the other is ended first: it must not look on, unheard, while others use its connection."""
+    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    try:
+        here, there = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    return here, there

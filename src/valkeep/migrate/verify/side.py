@@ -11,6 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from valkeep.errors import ValkeepError
+from valkeep.migrate.verify.mode import Mode
 from valkeep.wire.rdb.decode import Decoder, decode_payload
 from valkeep.wire.spiller import Spiller, policy
 
@@ -57,7 +58,7 @@ class Snapshot:
 class Spill:
     """The partition files of one side, and the decoder that fills them."""
 
-    def __init__(self, directory: Path, side: str, key: bytes, partitions: int, mode: str) -> None:
+    def __init__(self, directory: Path, side: str, key: bytes, partitions: int, mode: Mode) -> None:
         self.spiller = Spiller(key, policy(mode), partitions)
         self.bytes = 0
         self._decoder = Decoder(self.spiller)
@@ -129,7 +130,7 @@ def libraries(codes: list[bytes]) -> dict[str, str]:
 
 
 async def read_snapshot(
-    chunks: AsyncIterator[bytes], directory: Path, side: str, key: bytes, partitions: int, mode: str, progress: _Progress
+    chunks: AsyncIterator[bytes], directory: Path, side: str, key: bytes, partitions: int, mode: Mode, progress: _Progress
 ) -> Snapshot:
     """Read all of it. ``progress(keys, bytes)`` some times a second. Raises what the link or the decoder raises."""
     begun = time.monotonic()

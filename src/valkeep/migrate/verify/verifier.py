@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,14 +16,15 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ConnectionLost, LocalProtocolError, Refused, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify.barrier import Barrier
-from valkeep.migrate.verify.lines import Line, Worker, endpoint_to, error_from, unpack
+from valkeep.migrate.verify.crossing import Line, VerifierBug, endpoint_to, error_from, error_to, unpack
+from valkeep.migrate.verify.lines import Worker
+from valkeep.migrate.verify.repair import Recopy
 from valkeep.migrate.verify.result import Comparison, Difference
 from valkeep.report.events import Emit, Note, Phase, Progress, VerdictEvent
 
-__all__ = ["Barrier", "Recopy", "Verifier"]
+__all__ = ["Verifier"]
 
-Recopy = Callable[[int, bytes], Awaitable[None]]
-"""``await recopy(database, key)``: the gateway copies that key again; returns when the target has it, or the barrier covers it."""
+PATIENCE = 30.0
 
 
 class Verifier:
@@ -31,11 +32,11 @@ class Verifier:
 
     ``policy``: what the migration did with fields that expire, where the target has none. ``barrier``: see `barrier.Barrier`; None: find out
     alone (`barrier.StandaloneBarrier`). ``workdir``: where temporary files go (None: the system's place). ``recopy``: who repairs when the
-    target takes no writes from us.
+    target takes no writes from us. ``patience``: seconds that looking at written keys may take, on top of what their number takes.
 
     Entering raises (wrong password, nobody there: definite), and so does ``full`` when a server does not let us look (``Refused``: no PSYNC, no
     DUMP). After that a link that breaks, or a worker that dies, is no exception but a
-    ``Comparison`` with verdict "unknown" and the reason: nobody may take it for valid.
+    ``Comparison`` with verdict "unknown" and the reason: nobody may take it for valid. So is a bug of the verifier; its traceback is in a `Note`.
     """
 
     def __init__(
@@ -47,16 +48,18 @@ class Verifier:
         emit: Emit | None = None,
         workdir: Path | None = None,
         recopy: Recopy | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self._source, self._target, self._policy = source, target, policy
         self._barrier, self._recopy = barrier, recopy
         self._emit: Emit = emit or (lambda _event: None)
         self._workdir = workdir
+        self._patience = patience
         self._worker: Worker | None = None
         self._folder = ""
         self._listener: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
-        self._results: asyncio.Queue[Line | ValkeepError] = asyncio.Queue()
+        self._pending: dict[int, asyncio.Future[Line]] = {}  # by request
         self._origin = time.monotonic()
         self._progress: dict[str, tuple[int, int]] = {}
         self.how = ""
@@ -75,8 +78,9 @@ class Verifier:
                 "open",
                 source=endpoint_to(self._source),
                 target=endpoint_to(self._target),
-                mode=str(self._policy),
+                policy=str(self._policy),
                 barrier=self._barrier is not None,
+                patience=self._patience,
             )
         except BaseException:
             await self._close()
@@ -94,6 +98,7 @@ class Verifier:
                 await self._listener
         for task in list(self._answers):
             task.cancel()
+            await asyncio.wait({task})
         if self._worker is not None:
             await self._worker.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
@@ -141,42 +146,59 @@ class Verifier:
     async def _request(self, word: str, **more: Any) -> Line:
         if self._worker is None:
             raise LocalProtocolError("the verifier was not entered", remedy="async with Verifier(...) as verifier")
-        while not self._results.empty():  # of a request whose caller was cancelled
-            self._results.get_nowait()
         if self._listener is not None and self._listener.done():
             raise ConnectionLost("the verification's process has ended", remedy="verify again")
-        self._worker.ask(word, **more)
-        result = await self._results.get()
-        if isinstance(result, ValkeepError):
-            raise result
-        answer: Line = result["comparison"]
-        return answer
+        number = self._worker.ask(word, **more)
+        future: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
+        self._pending[number] = future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._worker.ask("cancel", about=number)  # the next request is worked on when this one has ended
+            raise
+        except VerifierBug as bug:
+            self._emit(Note(self._now(), "error", f"{bug.message}; {bug.remedy}", {"traceback": bug.trace}))
+            raise
+        finally:
+            del self._pending[number]
 
     async def _listen(self, worker: Worker) -> None:
         try:
             while True:
-                line = await worker.hear()
-                said = line["say"]
-                if said == "result":
-                    self._results.put_nowait(line)
-                elif said == "error":
-                    self._results.put_nowait(error_from(line))
-                elif said in ("barrier", "recopy"):
-                    task = asyncio.create_task(self._answer(worker, line))
-                    self._answers.add(task)
-                    task.add_done_callback(self._answers.discard)
-                elif said == "progress":
-                    self._progress[line["side"]] = (line["keys"], line["bytes"])
-                    keys, size = (sum(one) for one in zip(*self._progress.values(), strict=True))
-                    self._emit(Progress(self._now(), "verify", keys=keys, bytes=size))
-                elif said == "phase":
-                    self._emit(Phase(self._now(), line["name"], done=line["done"]))
-                elif said == "note":
-                    self._emit(Note(self._now(), line["level"], line["text"]))
+                self._heard(worker, await worker.line())
         except ValkeepError as error:
-            self._results.put_nowait(error)
+            lost = error
+        except Exception as error:  # noqa: BLE001 - whoever waits has to know
+            lost = error_from(error_to(error))
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(lost.saying())
+
+    def _heard(self, worker: Worker, line: Line) -> None:
+        match line["say"]:
+            case "result" | "error":
+                future = self._pending.get(line["about"])
+                if future is None or future.done():  # its caller was cancelled
+                    return
+                if line["say"] == "result":
+                    future.set_result(line["result"])
+                else:
+                    future.set_exception(error_from(line["error"]))
+            case "barrier" | "recopy":
+                task = asyncio.create_task(self._answer(worker, line))
+                self._answers.add(task)
+                task.add_done_callback(self._answers.discard)
+            case "progress":
+                self._progress[line["side"]] = (line["keys"], line["bytes"])
+                keys, size = (sum(one) for one in zip(*self._progress.values(), strict=True))
+                self._emit(Progress(self._now(), "verify", keys=keys, bytes=size))
+            case "phase":
+                self._emit(Phase(self._now(), line["name"], done=line["done"]))
+            case "note":
+                self._emit(Note(self._now(), line["level"], line["text"]))
 
     async def _answer(self, worker: Worker, line: Line) -> None:
+        answer: Line | None = None
         try:
             if line["say"] == "barrier":
                 assert self._barrier is not None
@@ -184,9 +206,6 @@ class Verifier:
             else:
                 assert self._recopy is not None
                 await self._recopy(line["database"], unpack(line["key"]))
-        except ValkeepError as error:
-            worker.ask("answer", id=line["id"], ok=False, message=error.message, remedy=error.remedy)
         except Exception as error:  # noqa: BLE001 - the caller's function; the worker must not wait for ever
-            worker.ask("answer", id=line["id"], ok=False, message=f"{type(error).__name__}: {error}", remedy="see the barrier's own log")
-        else:
-            worker.ask("answer", id=line["id"], ok=True)
+            answer = error_to(error)
+        worker.ask("answer", about=line["id"], error=answer)

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from valkeep.errors import ExitCode, ValkeepError
-from valkeep.migrate.verify.lines import Line, Mouth, endpoint_from, pack, unpack
+from valkeep.errors import ExitCode, LocalProtocolError
+from valkeep.migrate.verify.crossing import Line, endpoint_from, error_from, pack, unpack
+from valkeep.migrate.verify.lines import Mouth
 from valkeep.migrate.verify.result import Comparison, Difference
 
 __all__: list[str] = []
@@ -26,50 +27,55 @@ async def _side(mouth: Mouth) -> None:
     from valkeep.client.replication_reader import ReplicationReader
     from valkeep.migrate.verify.compare import compare_partitions
     from valkeep.migrate.verify.memory import peak_memory
+    from valkeep.migrate.verify.mode import Mode
     from valkeep.migrate.verify.scan import read_by_scan
-    from valkeep.migrate.verify.side import PRESENT_AS, read_snapshot
+    from valkeep.migrate.verify.side import PRESENT_AS, Snapshot, read_snapshot
     from valkeep.wire.psync import ReplicationDenied
 
     asked: Line = {}
     link: ReplicationReader | None = None
+    about = 0
 
     def progress(keys: int, size: int) -> None:
-        mouth.say("progress", keys=keys, bytes=size)
+        mouth.say("progress", about, keys=keys, bytes=size)
+
+    def done(read: Snapshot) -> None:
+        mouth.say("done", about, keys=read.keys, bytes=read.bytes, functions=read.functions, memory=peak_memory())
 
     async for line in mouth.asked_or_gone():
+        about = line["id"]
         try:
             if line["do"] == "snapshot":
                 asked = line
                 try:
                     link = await ReplicationReader.open(endpoint_from(line["endpoint"]), present_as=PRESENT_AS)
                 except ReplicationDenied as error:
-                    mouth.say("denied", reason=error.message)
+                    mouth.say("denied", about, reason=error.message)
                 else:
-                    mouth.say("fork", replid=link.replid, offset=link.offset)
+                    mouth.say("fork", about, replid=link.replid, offset=link.offset)
             elif line["do"] == "drop" and link is not None:
                 await link.close()
             elif line["do"] == "go" and link is not None:
                 directory, key = Path(asked["directory"]), unpack(asked["key"])
-                done = await read_snapshot(link.snapshot(), directory, "target", key, asked["partitions"], asked["mode"], progress)
+                read = await read_snapshot(link.snapshot(), directory, "target", key, asked["partitions"], Mode.EXACT, progress)
                 await link.close()
-                mouth.say("done", keys=done.keys, bytes=done.bytes, functions=done.functions, memory=peak_memory())
+                done(read)
             elif line["do"] == "scan":
                 directory, key = Path(asked["directory"]), unpack(asked["key"])
                 server = endpoint_from(asked["endpoint"])
-                done = await read_by_scan(server, directory, "target", key, asked["partitions"], asked["mode"], progress)
-                mouth.say("done", keys=done.keys, bytes=done.bytes, functions=done.functions, memory=peak_memory())
+                done(await read_by_scan(server, directory, "target", key, asked["partitions"], Mode.EXACT, progress))
             elif line["do"] == "compare":
                 directory = Path(line["directory"])
                 counts = compare_partitions(
                     directory, line["partitions"], line["deadline"], final=line["final"], out=directory / line["out"]
                 )
-                mouth.say("compared", counts=counts)
+                mouth.say("compared", about, counts=counts)
         except Exception as error:  # noqa: BLE001 - told to the other end, which raises it
-            mouth.fail(error)
+            mouth.fail(error, about)
 
 
 class _Main:
-    """Takes requests one at a time, and meanwhile the answers to what it asked itself."""
+    """Works on one request after the other, and meanwhile hears the answers to what it asked itself, and what is given up on."""
 
     def __init__(self, mouth: Mouth, directory: Path) -> None:
         self.mouth = mouth
@@ -77,84 +83,91 @@ class _Main:
         self.session: Any = None
         self._answers: dict[int, asyncio.Future[None]] = {}
         self._number = 0
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: dict[int, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+        self._barrier_closes: Callable[[], Awaitable[None]] | None = None
 
     async def run(self) -> None:
         try:
             async for line in self.mouth.asked():
                 if line["do"] == "answer":
-                    future = self._answers.pop(line["id"], None)
-                    if future is not None and not future.done():
-                        if line["ok"]:
-                            future.set_result(None)
-                        else:
-                            future.set_exception(ValkeepError(line["message"], remedy=line["remedy"]))
-                    continue
-                task = asyncio.create_task(self._job(line))
-                self._jobs.add(task)
-                task.add_done_callback(self._jobs.discard)
+                    self._answered(line)
+                elif line["do"] == "cancel":
+                    if (job := self._jobs.get(line["about"])) is not None:
+                        job.cancel()
+                else:
+                    self._jobs[line["id"]] = asyncio.create_task(self._job(line))
         finally:
-            for task in list(self._jobs):
+            for task in list(self._jobs.values()):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
             if self.session is not None:
                 await self.session.close()
+            if self._barrier_closes is not None:
+                await self._barrier_closes()
+
+    def _answered(self, line: Line) -> None:
+        future = self._answers.pop(line["about"], None)
+        if future is not None and not future.done():  # nobody may be waiting any more
+            if line["error"] is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error_from(line["error"]))
 
     async def _job(self, line: Line) -> None:
         try:
-            result = await self._do(line)
-            self.mouth.say("result", comparison=result.to_json() if isinstance(result, Comparison) else result)
+            async with self._turn:
+                result = await self._do(line)
+            self.mouth.say("result", line["id"], result=result.to_json() if isinstance(result, Comparison) else result)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - told to the other end, which raises it
-            self.mouth.fail(error)
+            self.mouth.fail(error, line["id"])
+        finally:
+            del self._jobs[line["id"]]
 
     async def _do(self, line: Line) -> Any:
-        if line["do"] == "open":
-            return await self._open(line)
-        if line["do"] == "full":
-            return await self.session.full()
-        if line["do"] == "round":
-            return await self.session.round()
-        if line["do"] == "final":
-            return await self.session.final(line["offset"])
-        if line["do"] == "repair":
-            chosen = None if line["chosen"] is None else [Difference.from_json(one) for one in line["chosen"]]
-            return await self.session.repair(chosen, self._recopy if line["recopy"] else None)
-        raise ValkeepError(f"unknown request {line['do']!r}", remedy="this is a bug of Valkeep: please report it")
+        match line["do"]:
+            case "open":
+                return await self._open(line)
+            case "full":
+                return await self.session.full()
+            case "round":
+                return await self.session.round()
+            case "final":
+                return await self.session.final(line["offset"])
+            case "repair":
+                chosen = None if line["chosen"] is None else [Difference.from_json(one) for one in line["chosen"]]
+                return await self.session.repair(chosen, self._recopy if line["recopy"] else None)
+        raise LocalProtocolError(f"unknown request {line['do']!r}", remedy="this is a bug of Valkeep: please report it")
 
     async def _open(self, line: Line) -> Line:
-        from valkeep.client.connection import Connection
-        from valkeep.migrate.verify.barrier import StandaloneBarrier
-        from valkeep.migrate.verify.session import Session, Settings
+        from valkeep.migrate.transform.target import FieldTtl
+        from valkeep.migrate.verify.barrier import Relation, StandaloneBarrier
+        from valkeep.migrate.verify.session import Session, VerifySettings
 
         source, target = endpoint_from(line["source"]), endpoint_from(line["target"])
-        exact, how = True, "the pipeline's barrier"
+        relation = Relation.PIPELINE
         barrier: Callable[[int], Awaitable[None]] = self._barrier
         if not line["barrier"]:
-            one = await Connection.open(source, client_name="valkeep-verify")
-            try:
-                other = await Connection.open(target, client_name="valkeep-verify")
-                own = await StandaloneBarrier.between(one, other)
-            finally:
-                await one.close()
-            barrier, exact, how = own, own.exact, own.how
-        self.session = Session(Settings(source, target, line["mode"], exact, self.directory), barrier, self.mouth.say)
+            own = await StandaloneBarrier.between(source, target)
+            self._barrier_closes = own.close
+            barrier, relation = own, own.relation
+        settings = VerifySettings(source, target, FieldTtl(line["policy"]), relation, self.directory, line["patience"])
+        self.session = Session(settings, barrier, self.mouth.say)
         await self.session.open()
-        return {
-            "source": self.session.source_info.name,
-            "target": self.session.target_info.name,
-            "barrier": how,
-            "exact": exact,
-        }
+        return {"barrier": str(relation)}
 
     async def _ask(self, word: str, **more: Any) -> None:
         self._number += 1
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._answers[self._number] = future
-        self.mouth.say(word, id=self._number, **more)
-        await future
+        number = self._number
+        future = self._answers[number] = asyncio.get_running_loop().create_future()
+        self.mouth.say(word, id=number, **more)
+        try:
+            await future
+        finally:
+            self._answers.pop(number, None)
 
     async def _barrier(self, offset: int) -> None:
         await self._ask("barrier", offset=offset)

@@ -1,0 +1,64 @@
+"""One key as a server shows it to commands: DUMP, and the moment at which it expires.
+
+PEXPIRETIME came with 7.0. Before, the moment is TIME + PTTL, asked one behind the other: within MULTI nothing comes between them, and it is right to
+within `TOLERANCE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from valkeep.client.connection import Argument
+from valkeep.errors import ServerError
+
+__all__ = ["TOLERANCE", "KeyRead", "Seen"]
+
+TOLERANCE = 2  # ms, of an expiry that is TIME + PTTL
+
+
+class Seen(NamedTuple):
+    """What a server answered: DUMP's payload, expiry in unix ms (-1 none), and by how many ms the expiry may be wrong."""
+
+    payload: bytes
+    expire_ms: int
+    tolerance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRead:
+    """How to ask for a key, and what the answer says. ``exact``: the server has PEXPIRETIME."""
+
+    exact: bool
+
+    @classmethod
+    def of(cls, redis_version: tuple[int, ...]) -> KeyRead:
+        """By the Redis version that the server claims."""
+        return cls(redis_version >= (7, 0))
+
+    @property
+    def width(self) -> int:
+        """How many commands, and replies."""
+        return 2 if self.exact else 3
+
+    def commands(self, key: bytes) -> list[tuple[Argument, ...]]:
+        """To be sent one behind the other; where not ``exact``, within MULTI."""
+        if self.exact:
+            return [("DUMP", key), ("PEXPIRETIME", key)]
+        return [("DUMP", key), ("TIME",), ("PTTL", key)]
+
+    def seen(self, replies: Sequence[Any]) -> Seen | None:
+        """None: the server has no such key. Raises the first ``ServerError`` among the replies."""
+        for reply in replies:
+            if isinstance(reply, ServerError):
+                raise reply
+        payload, expiry = replies[0], int(replies[-1])
+        if payload is None or expiry == -2:  # it may have expired between the two
+            return None
+        if expiry < 0:
+            return Seen(payload, -1)
+        if self.exact:
+            return Seen(payload, expiry)
+        seconds, micros = replies[1]
+        return Seen(payload, int(seconds) * 1000 + int(micros) // 1000 + expiry, TOLERANCE)
