@@ -36,6 +36,7 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml
 	    echo "$(PYTHON) has no ensurepip, so it can make no virtual environment. Remedy: install the package python$$v-venv" \
 	         "(Debian, Ubuntu: apt-get install python3-venv; Fedora has it in python3-pip), then make again." >&2; exit 4; }
 	@test -x $(PY) && $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@echo "the locked dependencies go into $(VENV), which takes a minute or two, once …"
 	$(PY) -m pip install --quiet --require-hashes --requirement requirements/dev.lock
 	VALKEEP_COMPILE=never $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

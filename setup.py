@@ -162,6 +162,8 @@ class BuildWire(build_ext):
                 known = json.loads(HASHES.read_text())
             self._drop_stale(wanted, known)
         todo = [path for path, key in wanted.items() if not (self._in_place and known.get(str(path)) == key)]
+        if todo:
+            print(f"valkeep: compiling {len(todo)} modules, a minute or two, once …", flush=True)
         failed = self._build(todo)
         lost = {path.with_suffix(".pxd") for path in failed}
         for path in sorted(wanted):

@@ -60,5 +60,5 @@ def _fetch(spec: str) -> None:
     try:
         binaries.find(spec)
     except binaries.ServerMissing:
-        progress_console().print(f"fetching {spec} …")
+        progress_console().print(f"fetching {spec} into {binaries.cache_folder()}, once …", markup=False, soft_wrap=True)
         binaries.fetch(spec)

@@ -20,6 +20,11 @@ LABELS: Final = {
     "online": "target online",
     "drain-after-fence": "drain again",
     "verify-changed": "verify changes",
+    "verify-full": "compare every key",
+    "verify-snapshots": "compare two snapshots",
+    "verify-round": "compare what was written",
+    "verify-final": "compare what was written last",
+    "verify-repair": "copy differing keys again",
 }
 """Moments, for people; others are shown as they are."""
 
@@ -102,7 +107,7 @@ class Recording:
                     self.lines.append(Line(at, "warning", f"{event.action}: {event.what}: {event.why}"))
             case VerdictEvent(at=at, verdict=verdict, detail=detail):
                 self.verdict = self.verdict if "of" in detail else verdict
-                self.lines.append(Line(at, "info", f"{detail.get('of', 'verdict')}: {verdict}"))
+                self.lines.append(Line(at, "info", f"{label(detail.get('of', 'verdict'))}: {verdict}"))
             case _:
                 pass
 

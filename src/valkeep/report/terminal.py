@@ -28,6 +28,7 @@ __all__ = ["Dashboard", "show", "watch"]
 
 WINDOW: Final = 1.5  # seconds over which speeds are averaged
 EVERY: Final = 2.0  # seconds between progress lines when piped
+STALE: Final = 3.0  # seconds after which a lag is that of a link that is no more
 
 
 class Speed:
@@ -112,7 +113,7 @@ class Dashboard:
             rows.append(("held", f"{_bytes(self.held.bytes)} wait: nothing is sent from source offset {self.held.offset} on"))
             rows.append(("why", self.held.why))
             rows.append(("remedy", self.held.remedy))
-        elif self.lag is not None:
+        elif self.lag is not None and self.now - self.lag.at < STALE:
             in_ms = f", {self.lag.milliseconds:.1f} ms" if self.lag.milliseconds is not None else ""
             rows.append(("lag", f"{_bytes(self.lag.bytes)}{in_ms}"))
         if self.rate is not None and self.rate.acked:
@@ -160,7 +161,7 @@ class _Plain:
             case Note():
                 self._line(event.at, f"{'' if event.level == 'info' else event.level + ': '}{event.text}")
             case VerdictEvent():
-                self._line(event.at, f"{event.detail.get('of', 'verdict')}: {event.verdict}")
+                self._line(event.at, f"{label(event.detail.get('of', 'verdict'))}: {event.verdict}")
             case Progress() | Lag() | Rate() | Held():
                 if event.at - self._last >= EVERY and (rows := [row for row in board.rows() if row[0] not in ("why", "remedy")]):
                     self._last = event.at  # why it is held, a note has said
@@ -195,7 +196,7 @@ class _Live:
         before = len(self._board.finished)
         self._board.emit(event)
         for name, seconds in self._board.finished[before:]:
-            self._console.print(Text.assemble((f"  ✓ {label(name):<18}", "green"), (f"{seconds:6.2f} s", "dim")))
+            self._console.print(Text.assemble((f"  ✓ {label(name):<27}", "green"), (f"{seconds:6.2f} s", "dim")))
         if isinstance(event, Note):
             style = {"warning": "yellow", "error": "bold red"}.get(event.level, "dim")
             self._console.print(Text(f"    {event.text}", style=style))

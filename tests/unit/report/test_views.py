@@ -88,6 +88,13 @@ def test_while_the_stream_is_held_the_dashboard_shows_how_much_waits_and_the_rem
     assert dict(board.rows()) == {"lag": "0 bytes, 0.4 ms"}
 
 
+def test_the_lag_of_a_link_that_is_no_more_is_not_shown() -> None:
+    board = Dashboard()
+    board.emit(Lag(1.0, "127.0.0.1:1", 4096, 0.4))
+    board.emit(Rate(5.0, 10, 1.0, "target"))
+    assert "lag" not in dict(board.rows())
+
+
 def test_what_was_held_has_a_chart() -> None:
     recording = Recording([Held(1.0, 5, 100, "why", "remedy"), Held(2.0, 5, 200, "why", "remedy"), Held(3.0, 9, 0, "", "")])
     (chart,) = recording.charts_of_lag()
