@@ -18,14 +18,13 @@ What it does not do: talk to anybody. The gateway feeds it and hands out what it
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valkeep.errors import RemoteProtocolError
-from valkeep.migrate.spool import Spool
+from valkeep.migrate.spool import AsideFile, Spool
 from valkeep.migrate.transform.snapshot import SnapshotTransform
 from valkeep.migrate.transform.stream import Copy, StreamTransform, Wanted
 from valkeep.wire.resp import encode
@@ -76,7 +75,7 @@ class Channel:
         self._spool_limit = spool_limit
         self._source = (source_version, valkey)
         self._on_wanted = on_wanted
-        self._aside = _AsideFile(directory / f"aside-{replid[:8]}")
+        self._aside = AsideFile(directory / f"aside-{replid[:8]}")
         self._reader = SnapshotTransform(target, policy, ledger.record, self.snapshot.append, self._aside, source_offset=source_offset)
         self._translator: StreamTransform | None = None
         self._buffer = bytearray()
@@ -307,39 +306,3 @@ class Channel:
             self._marks_own[:half] = self._marks_own[1:half:2]
         self._marks_source.append(self.source_offset)
         self._marks_own.append(self.stream.end)
-
-
-class _AsideFile:
-    """A file that exists only while a hash waits for its count."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-        self._size = 0
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._fd < 0:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._fd, view, self._size)
-            self._size += written
-            view = view[written:]
-
-    def chunks(self) -> Iterator[bytes]:
-        position = 0
-        while position < self._size:
-            piece = os.pread(self._fd, 1 << 20, position)
-            position += len(piece)
-            yield piece
-
-    def clear(self) -> None:
-        self._size = 0
-        if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._path.unlink(missing_ok=True)

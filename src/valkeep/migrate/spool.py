@@ -11,6 +11,8 @@ target has acknowledged can be given back to the disk::
       |.. segment ..|.. segment ..|.. segment |
       812           67109676      ...
 
+Every failure of the disk is a ``ValkeepError`` that names the folder: who writes here, or reads, never sees an ``OSError``.
+
 What it does not do: it is not durable across a crash of the machine (nothing is fsynced: after a crash the migration starts again
 from a full sync), and it is not shared between processes.
 """
@@ -30,7 +32,7 @@ from pathlib import Path
 
 from valkeep.errors import LocalProtocolError, ValkeepError
 
-__all__ = ["Spool", "SpoolFull", "spool_folder", "sweep"]
+__all__ = ["AsideFile", "Spool", "SpoolFull", "spool_folder", "sweep"]
 
 SEGMENT_BYTES = 64 << 20
 FOLDER = "valkeep-spool-"
@@ -71,7 +73,7 @@ class Spool:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._failed(error) from error
+            raise _failed(directory, error) from error
         self._open_segment()
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
@@ -94,7 +96,7 @@ class Spool:
             try:
                 written = os.pwrite(segment.fd, part, segment.end - segment.start)
             except OSError as error:
-                raise self._failed(error) from error
+                raise _failed(self.directory, error, f" ({self.end - self.start} bytes of {self.name} are there)") from error
             segment.end += written
             self.end += written
             view = view[written:]
@@ -110,7 +112,7 @@ class Spool:
         for segment in reversed(self._segments):
             if segment.start <= offset < segment.end:
                 size = min(limit, segment.end - offset)
-                return os.pread(segment.fd, size, offset - segment.start)
+                return _read(self.directory, segment.fd, size, offset - segment.start)
         return b""
 
     def seal(self) -> None:
@@ -141,25 +143,79 @@ class Spool:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise self._failed(error) from error
+            raise _failed(self.directory, error) from error
         self._segments.append(_Segment(self.end, self.end, path, fd))
 
-    @staticmethod
-    def _remove(segment: _Segment) -> None:
+    def _remove(self, segment: _Segment) -> None:
         os.close(segment.fd)
-        segment.path.unlink(missing_ok=True)
+        try:
+            segment.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _failed(self.directory, error) from error
 
-    def _failed(self, error: OSError) -> ValkeepError:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            return SpoolFull(
-                f"no space left for the spool in {self.directory} ({self.end - self.start} bytes of {self.name} are there)",
-                remedy="free space there or choose another folder with --spool DIR; the source was not touched and goes on serving",
-            )
-        return ValkeepError(
-            f"the spool in {self.directory} cannot be written: {error.strerror}",
-            remedy="check the folder's permissions and disk, or choose another one with --spool DIR",
-            code="VK-SPOOL-WRITE",
+
+class AsideFile:
+    """A file in the spool's folder that exists only while it holds something: a large hash that waits for its count."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        try:
+            if self._fd < 0:
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            while view:
+                written = os.pwrite(self._fd, view, self._size)
+                self._size += written
+                view = view[written:]
+        except OSError as error:
+            raise _failed(self._path.parent, error) from error
+
+    def chunks(self) -> Iterator[bytes]:
+        """All of it, in pieces."""
+        position = 0
+        while position < self._size:
+            piece = _read(self._path.parent, self._fd, min(1 << 20, self._size - position), position)
+            position += len(piece)
+            yield piece
+
+    def clear(self) -> None:
+        self._size = 0
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._path.unlink(missing_ok=True)
+
+
+def _read(directory: Path, fd: int, size: int, at: int) -> bytes:
+    """Some of the ``size`` bytes that were written at ``at``, and at least one: a file that was cut short is no end of the data."""
+    try:
+        piece = os.pread(fd, size, at)
+    except OSError as error:
+        raise _failed(directory, error) from error
+    if not piece:
+        raise _failed(directory, OSError(errno.EIO, "a file in it was cut short"))
+    return piece
+
+
+def _failed(directory: Path, error: OSError, kept: str = "") -> ValkeepError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return SpoolFull(
+            f"no space left for the spool in {directory}{kept}",
+            remedy="free space there or choose another folder with --spool DIR; the source was not touched and goes on serving",
         )
+    return ValkeepError(
+        f"the spool in {directory} cannot be used: {error.strerror}",
+        remedy="check the folder's permissions and disk, or choose another one with --spool DIR",
+        code="VK-SPOOL-WRITE",
+    )
 
 
 @contextlib.contextmanager

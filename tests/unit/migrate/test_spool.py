@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import LocalProtocolError, ValkeepError
-from valkeep.migrate.spool import Spool, SpoolFull
+from valkeep.migrate.spool import AsideFile, Spool, SpoolFull
 
 
 def everything(spool: Spool, piece: int) -> bytes:
@@ -111,6 +111,50 @@ def test_another_error_of_the_disk_is_no_full_disk(tmp_path: Path, monkeypatch: 
         spool.append(b"x")
     assert error.value.code == "VK-SPOOL-WRITE"
     spool.close()
+
+
+def test_a_spool_that_cannot_be_read_says_so_and_is_not_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, "s")
+    spool.append(b"0123456789")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+        with pytest.raises(ValkeepError, match="I/O error") as error:
+            spool.read(0, 10)
+    assert error.value.code == "VK-SPOOL-WRITE"
+    (file,) = tmp_path.iterdir()
+    os.truncate(file, 4)
+    assert spool.read(0, 10) == b"0123"
+    with pytest.raises(ValkeepError, match=f"{tmp_path} .*cut short"):
+        spool.read(4, 10)
+    spool.close()
+
+
+def test_what_lies_aside_comes_back_and_leaves_no_file(tmp_path: Path) -> None:
+    aside = AsideFile(tmp_path / "aside")
+    assert list(tmp_path.iterdir()) == []
+    aside.write(b"01234")
+    aside.write(b"56789")
+    assert b"".join(aside.chunks()) == b"0123456789"
+    aside.clear()
+    assert list(aside.chunks()) == []
+    aside.write(b"new")
+    assert b"".join(aside.chunks()) == b"new"
+    aside.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "VK-SPOOL-FULL"), (errno.EIO, "VK-SPOOL-WRITE")])
+def test_a_disk_that_fails_what_lies_aside_is_the_spools_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    aside = AsideFile(tmp_path / "aside")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+        with pytest.raises(ValkeepError, match=str(tmp_path)) as error:
+            aside.write(b"x")
+    assert error.value.code == code
+    assert "--spool" in error.value.remedy
+    aside.close()
 
 
 def test_a_folder_that_cannot_be_is_an_error_with_a_remedy(tmp_path: Path) -> None:
