@@ -88,7 +88,7 @@ class Chunks:
         except BaseException as error:
             self.failed = True
             if isinstance(error, RemoteProtocolError) and error is not self.error:
-                raise RemoteProtocolError(f"{self.place()}: {error.message}", remedy=error.remedy) from None  # say where
+                raise error.saying(f"{self.place()}: {error.message}") from None  # say where
             raise
         self.sum(self.mark)
         if finished:
