@@ -20,6 +20,7 @@ from tests.support import nodes
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ValkeepError
+from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.preflight import Finding, PreflightOptions, PreflightReport, Verdict, preflight
 from valkeep.migrate.preflight.facts import Permission
 from valkeep.migrate.transform.target import FieldTtl
@@ -88,7 +89,8 @@ def test_a_healthy_pair_is_go_and_its_facts_are_those_that_the_servers_tell(
     assert census is not None
     assert census.complete
     assert census.kinds == {"string": 50, "list": 1, "set": 1}
-    assert report.cutover == "pause-and-fence"
+    assert report.cutover is FenceMode.PAUSE
+    assert report.to_json()["cutover"] == "pause-and-fence"
 
 
 def test_the_pair_that_failed_for_the_user_is_explained(server: Server) -> None:
@@ -265,7 +267,7 @@ def test_a_sentinel_that_watches_the_target_is_no_go(server: Server, client: Cli
     assert "VK-TARGET-SENTINEL" in report.blockers
     assert "sentinel-" in found(report, "VK-TARGET-SENTINEL")[0].evidence["target"]
     assert "VK-TARGET-SENTINEL" not in look(there, here).blockers
-    assert severities(look(there, here), "VK-SOURCE-SENTINEL") == ["info"]
+    assert severities(look(there, here), "VK-SOURCE-SENTINEL") == ["warning"]
 
 
 def test_a_sentinels_address_is_no_source(server: Server, sentinel: Callable[[Process], Process]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from valkeep.errors import ExitCode
-from valkeep.migrate.cutover import CutoverResult, FenceMode
+from valkeep.migrate.cutover import CutoverResult
+from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.outcome import RunResult
 from valkeep.migrate.preflight.codes import CODES
 from valkeep.migrate.verify import Comparison

@@ -63,10 +63,15 @@ def run(
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write preflight, ledger, verification and timeline there.", show_default=False)
     ] = None,
-    lease: Annotated[int, typer.Option(metavar="MS", min=200, max=60_000, help="Time-out of the write pause at the cut-over.")] = 5000,
+    lease: Annotated[
+        int, typer.Option(metavar="MS", min=200, max=60_000, help="How long writers are held or refused at most, until the promotion.")
+    ] = 5000,
     fence: Annotated[
         str, typer.Option(metavar="pause|direct|external", help="How writers are kept out; default: what the source permits.")
     ] = "",
+    keep_fence: Annotated[
+        bool, typer.Option("--keep-fence", help="Write the fence into the source's configuration file, so that a restart does not end it.")
+    ] = False,
     hold: Annotated[
         float,
         typer.Option(metavar="SECONDS", min=0, help="When something cannot be sent: how long to wait for a person before the move ends."),
@@ -93,7 +98,7 @@ def run(
     Exit code 0: moved and proven. 1: differences. 3: could not be judged. 4: nothing changed. 5: see the remedy.
     """
     from valkeep.migrate import pipeline
-    from valkeep.migrate.cutover import FenceMode
+    from valkeep.migrate.fence import FenceMode
     from valkeep.report.terminal import watch
 
     if cutover not in ("auto", "manual"):
@@ -117,6 +122,7 @@ def run(
         lease_ms=lease,
         hold_seconds=hold,
         fence=_one_of(FenceMode, fence, "--fence") if fence else None,
+        keep_fence=keep_fence,
         gateway_tls=_gateway_tls(gateway_cert, gateway_key),
         source_primary=endpoint(source_primary, source_password_file, source_password_env) if source_primary else None,
     )
@@ -281,7 +287,7 @@ async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: 
 
     from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
-    from valkeep.migrate import cutover as protocol
+    from valkeep.migrate import abort as undo
     from valkeep.migrate.control import Lock, ask, remove_socket
     from valkeep.migrate.spool import sweep
     from valkeep.migrate.state import StateFile, default_directory
@@ -306,7 +312,7 @@ async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: 
                 except ConnectionLost:
                     return None
 
-            return await protocol.abort(await reach(source), await reach(target), file, force=force)
+            return await undo.abort(await reach(source), await reach(target), file, force=force)
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:

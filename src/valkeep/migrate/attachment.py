@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, ValkeepError
 from valkeep.migrate import attach
-from valkeep.migrate.cutover import restore_target
+from valkeep.migrate.abort import restore_target
 from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.report.events import Phase
 

@@ -4,7 +4,7 @@
     2  drain    the source's offset M is read; the target has acknowledged what M means in our offsets
     3  verify   what was written since the full verification is compared again, key by key
     4  fence    one MULTI: min-replicas-to-write 255, then UNPAUSE: the held writers get errors, and so does everyone after them
-    5  drain    once more: everything acknowledged before the fence is on the target
+    5  drain    once more, until a last look at the source finds nothing that the target lacks, and nothing that speaks against 6
     6  promote  REPLICAOF NO ONE
 
 **Why a pause is not enough.** Writers held by CLIENT PAUSE get +OK *on the source* as soon as the pause times out, at whatever point we are.
@@ -14,61 +14,51 @@ one side acknowledges writes, and when the target starts to, it has everything t
 **If we are killed** before 4: the lease ends, the source goes on, the target is still a replica. Between 4 and 6: the source refuses writes, the
 target is not promoted: nobody acknowledges anything until a person decides (``valkeep migrate abort`` restores the source). After 6: done.
 
-Sources without CLIENT PAUSE WRITE (before 6.2) are fenced at once (1 and 4 together: writers get errors while the rest is drained and verified).
-Where CONFIG is denied nothing can be fenced by us: the writers must be stopped by their owner (``external``), and we check that no write comes
-any more before we promote.
+**The last look** (``lookout``) is what makes 6 right: the same process as at the beginning, still a primary, still fenced, no replica of it gone.
+
+Sources without CLIENT PAUSE WRITE (before 6.2) are fenced at once (1 and 4 together: writers get errors while the rest is drained and verified, for
+at most the lease). Transactions that were opened before are waited for, and then nothing may write for a moment: a fence that old does not hold all.
+Where CONFIG is denied nothing can be fenced by us: the writers must be stopped by their owner (``external``), and we check that no client writes any
+more before we promote.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
-from valkeep.errors import ExitCode, Refused, ServerError, ValkeepError
+from valkeep.errors import Refused, ServerError, ValkeepError
+from valkeep.migrate import fence, promotion
+from valkeep.migrate.abort import Paused, call_off, to_the_end
+from valkeep.migrate.fence import Aborted, FenceMode
+from valkeep.migrate.lookout import Look, Lookout, Standing
 from valkeep.report.events import Emit, Note, Phase
 
 if TYPE_CHECKING:
-    from valkeep.migrate.state import MigrationState, StateFile
+    from valkeep.client.connection import Connection
+    from valkeep.migrate.state import StateFile
 
-__all__ = ["Aborted", "Cutover", "CutoverResult", "FenceMode", "abort", "fence_before", "fence_mode", "restore_target"]
+__all__ = ["Aborted", "Cutover", "CutoverResult"]
 
-FENCE = "255"
-FENCED_BY = ("min-replicas-to-write", "min-replicas-max-lag")
-_OLD_NAMES = {"min-replicas-to-write": "min-slaves-to-write", "min-replicas-max-lag": "min-slaves-max-lag"}
-QUIET_SECONDS = 2.0
-PATIENCE_SECONDS = 60.0  # for the comparison where no lease runs out
-RESTORES = 3
-
-
-class FenceMode(StrEnum):
-    """How the source is kept from writing. See the module's head."""
-
-    PAUSE = "pause"  # pause, then fence
-    DIRECT = "direct"  # fence at once
-    EXTERNAL = "external"  # the writers were stopped by their owner
-
-
-class Aborted(ValkeepError):
-    """The cut-over was called off; the source goes on writing."""
-
-    exit_code = ExitCode.JUDGED_BAD
+SILENCE_SECONDS = 2.0  # without a write, where we cannot fence
+SETTLING_SECONDS = 0.5  # the same behind a fence of an old server, and at most a quarter of the lease
+PATIENCE_SECONDS = 60.0  # for the comparison where nobody waits for us: the writers were stopped by their owner
 
 
 @dataclass(frozen=True, slots=True)
 class CutoverResult:
     """``timeline``: (step, seconds on the job's clock) in order. ``write_pause_ms``: from the pause (or fence) until the target was promoted: how long a
-    writer that turns to the target at once could not write."""
+    writer that turns to the target at once could not write. ``source_nodes``: who on the source's side could take writes after it."""
 
     timeline: tuple[tuple[str, float], ...]
     write_pause_ms: float
     fence: FenceMode
     checked_keys: int
+    source_nodes: tuple[Standing, ...]
 
     def to_json(self, started: float) -> dict[str, Any]:
         """``cutover.json``, schema 1; times in seconds since ``started`` (on the job's clock)."""
@@ -77,25 +67,28 @@ class CutoverResult:
             "fence": self.fence.value,
             "write_pause_ms": round(self.write_pause_ms, 1),
             "checked_keys": self.checked_keys,
+            "source_nodes": [node.to_json() for node in self.source_nodes],
             "timeline": [{"step": step, "at": round(at - started, 6)} for step, at in self.timeline],
         }
 
 
 class Cutover:
-    """One cut-over. ``drained(offset)`` returns when the target has acknowledged everything up to that source offset; ``verify(offset)`` compares what was
-    written since the full verification and returns (keys compared, differences); ``writes_seen()`` counts writes in the source's stream so far;
-    ``promoting()`` is called before the target is told."""
+    """One cut-over. ``lease_ms``: how long writers are held or refused at most: once until the fence, and once from there to the promotion.
+    ``keep_fence``: write it into the source's configuration file, too. ``drained(offset)`` returns when the target has acknowledged everything up to that
+    source offset; ``verify(offset)`` compares what was written since the full verification and returns (keys compared, differences);
+    ``promoting()`` is called before the target is told. ``gateway_port``: of our own replica, as the source knows it."""
 
     def __init__(
         self,
         source: Connection,
         target: Connection,
         *,
-        fence: FenceMode,
+        mode: FenceMode,
         lease_ms: int,
+        keep_fence: bool,
+        gateway_port: int,
         drained: Callable[[int], Awaitable[None]],
         verify: Callable[[int], Awaitable[tuple[int, int]]],
-        writes_seen: Callable[[], int],
         promoting: Callable[[], None],
         state: StateFile,
         emit: Emit,
@@ -103,44 +96,43 @@ class Cutover:
     ) -> None:
         self._source = source
         self._target = target
-        self._fence = fence
+        self._mode = mode
         self._lease = lease_ms / 1000
+        self._keep_fence = keep_fence
         self._drained = drained
         self._verify = verify
-        self._writes_seen = writes_seen
         self._promoting = promoting
         self._state = state
         self._emit = emit
         self._clock = clock
+        self._lookout = Lookout(source, gateway_port)
         self._timeline: list[tuple[str, float]] = []
+        self._before: dict[str, str] = {}  # the fence's parameters, to be put back
         self._id = 0  # of our connection at the source; 0: unknown
-        self._quiet_at = 0  # writes seen when the writers were expected to have stopped
+        self._first: Look | None = None
+        self._silent: Look | None = None  # the source when the writers were found to have stopped
+        self._until = 0.0  # on the clock: when writers must not be kept any longer
         self._run_id = ""  # of the target's process: what was drained into it is lost with it, perhaps
-        self._opened: Connection | None = None  # by ourselves, to call it off when the one we were given broke
 
     async def run(self) -> CutoverResult:
         """Drive the protocol. Raises ``Aborted`` (or what went wrong) when it was called off and the source is writable again; a ``ValkeepError`` with
         ``definite=False`` when the source may be left fenced or the target promoted."""
-        before = {} if self._fence is FenceMode.EXTERNAL else await fence_before(self._source)
-        if any(value == FENCE for name, value in before.items() if name.endswith("-to-write")):
-            raise Refused(
-                f"the source is fenced already (min-replicas-to-write {FENCE}): a cut-over before this one was neither completed nor aborted",
-                remedy="run `valkeep migrate abort` for it, or set min-replicas-to-write on the source to what it shall be, then start again",
-                code="VK-CUTOVER-FENCED",
-            )
-        with suppress(ServerError):
-            self._id = await self._source.call("CLIENT", "ID")
-        self._run_id = (await server_info(self._target)).run_id
-        self._state.step("cutting", fence_before=before, fence_at=self._source.endpoint.display, target_run=self._run_id)
+        try:
+            return await self._run()
+        finally:
+            await self._lookout.leave()
+
+    async def _run(self) -> CutoverResult:
+        first = await self._begin()
         started = self._clock()
         try:
-            checked = await self._silence_writers(started, before)
+            checked = await self._silence_writers()
             self._mark("drain-after-fence")
-            await self._drain(2 * self._lease)
-            if self._fence is FenceMode.EXTERNAL:
-                self._expect_no_write_since()
+            await self._drain_all()
         except BaseException as error:
-            await _to_the_end(self._call_off(before, error))
+            self._mark("call-off")
+            paused = None if self._mode is FenceMode.EXTERNAL else Paused(self._source, self._id, first.run_id, self._before)
+            await to_the_end(call_off(paused, self._state, error))
             if isinstance(error, ValkeepError) and not error.definite:  # it is certain now: the source writes, the target was not promoted
                 raise ValkeepError(
                     f"the cut-over was called off, and the source goes on writing: {error.message}",
@@ -148,42 +140,60 @@ class Cutover:
                     code="VK-CUTOVER-BROKEN",
                 ) from error
             raise
-        promoted = await self._beyond_return()
-        return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._fence, checked)
+        promoted = await promotion.beyond_return(self._promote(), self._emit, self._clock)
+        kept = await self._keep() if self._keep_fence and self._before else False
+        nodes = await self._lookout.remaining(first, self._before, kept=kept)
+        return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._mode, checked, nodes)
 
-    async def _beyond_return(self) -> float:
-        """Step 6, which nothing interrupts: the target has everything, the source refuses, and half a promotion helps nobody. Ctrl-C counts after it."""
-        work = asyncio.ensure_future(self._promote())
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            while not work.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({work})
-            work.result()
-            text = "stopped after the point of no return: the cut-over is complete, the target is the primary and the source refuses writes"
+    async def _begin(self) -> Look:
+        """Before anything is changed: are we the only ones, is this where the writers are, what will the fence replace?"""
+        if not await self._lookout.enter():
+            text = (
+                "this user may not see the source's clients (CLIENT LIST): neither a second cut-over nor open transactions would be noticed"
+            )
             self._emit(Note(self._clock(), "warning", text))
-            raise
+        before = {} if self._mode is FenceMode.EXTERNAL else await fence.settings(self._source)
+        if fence.is_up(before):
+            raise _fenced_already()
+        first = self._first = await self._lookout.look(before)
+        if (objection := self._lookout.objection(first, first, fenced=False)) is not None:
+            raise objection
+        await self._lookout.learn(list(first.calls))  # now, and not in the pause
+        with suppress(ServerError):
+            self._id = await self._source.call("CLIENT", "ID")
+        self._run_id = (await server_info(self._target)).run_id
+        self._state.step("cutting", fence_before=before, fence_at=self._source.endpoint.display, target_run=self._run_id)
+        self._before = before
+        return first
 
-    async def _silence_writers(self, started: float, before: dict[str, str]) -> int:
+    # -- steps 1 to 5 -----------------------------------------------------------------------------------------------------------------
+
+    async def _silence_writers(self) -> int:
         """Steps 1 to 4: returns the number of keys compared. From here on the source acknowledges no write."""
-        if self._fence is FenceMode.EXTERNAL:
-            await self._expect_silence()
+        if self._mode is FenceMode.EXTERNAL:
+            self._mark("wait-for-silence")
+            earlier = await self._look()
+            await asyncio.sleep(SILENCE_SECONDS)
+            self._silent = await self._look()
+            self._expect_silence(await self._lookout.wrote(earlier, self._silent))
             return await self._drain_and_verify(PATIENCE_SECONDS)
-        if self._fence is FenceMode.DIRECT:
-            await self._raise_fence(before)
-            return await self._drain_and_verify(PATIENCE_SECONDS)
+        if self._mode is FenceMode.DIRECT:
+            await self._raise_fence()
+            await self._transactions_over()
+            return await self._drain_and_verify(self._until - self._clock())
         self._mark("pause")
+        began = self._clock()
         await self._source.call("CLIENT", "PAUSE", int(self._lease * 1000), "WRITE")
-        checked = await self._drain_and_verify(self._lease * 0.8 - (self._clock() - started))
-        await self._raise_fence(before)
+        checked = await self._drain_and_verify(self._lease * 0.8 - (self._clock() - began))
+        await self._raise_fence()
         return checked
 
     async def _drain_and_verify(self, seconds: float) -> int:
         """Steps 2 and 3, in at most ``seconds``: a pause must not end while we still look."""
         until = self._clock() + seconds
         self._mark("drain")
-        offset = await self._drain(self._lease * 0.5)
+        offset = (await self._look()).offset
+        await self._drain(offset, self._lease * 0.5)
         self._mark("verify-changed")
         try:
             async with asyncio.timeout(until - self._clock()):
@@ -202,99 +212,103 @@ class Cutover:
             )
         return checked
 
-    async def _expect_silence(self) -> None:
-        self._mark("wait-for-silence")
-        self._quiet_at = self._writes_seen()
-        await asyncio.sleep(QUIET_SECONDS)
-        self._expect_no_write_since()
+    async def _raise_fence(self) -> None:
+        self._mark("fence")
+        expected, pausing = self._before, self._mode is FenceMode.PAUSE
+        found = await fence.raise_up(self._source, expected, unpause=pausing)
+        self._until = self._clock() + self._lease
+        if fence.is_up(found):  # somebody was faster, whom the lookout could not see: it is theirs, and not ours to lift
+            self._before = {}
+            raise _fenced_already()
+        if found != expected:
+            self._before = found
+            self._state.step("cutting", fence_before=found)
 
-    def _expect_no_write_since(self) -> None:
-        more = self._writes_seen() - self._quiet_at
-        if more:
+    async def _transactions_over(self) -> None:
+        """Return when no transaction is open that was before the fence: its queued writes would pass it (before Redis 6.0)."""
+        open_ = await self._lookout.transactions()
+        while open_:
+            if self._clock() > self._until:
+                raise Aborted(
+                    f"{len(open_)} clients have had a transaction open since before the fence ({', '.join(sorted(open_)[:5])}), which would pass it; "
+                    "the source goes on writing",
+                    remedy="see CLIENT LIST (multi=) on the source: end those clients, or give a longer --lease",
+                    code="VK-CUTOVER-TRANSACTION",
+                )
+            await asyncio.sleep(0.01)
+            open_ &= await self._lookout.transactions()
+
+    async def _drain_all(self) -> None:
+        """Step 5: returns when nothing was written, for as long as we can see, that the target does not have."""
+        settling = {FenceMode.PAUSE: 0.0, FenceMode.DIRECT: min(SETTLING_SECONDS, self._lease / 4), FenceMode.EXTERNAL: 0.0}[self._mode]
+        look = await self._look(fenced=True)
+        if self._silent is not None:
+            self._expect_silence(await self._lookout.wrote(self._silent, look))
+        while True:
+            await self._drain(look.offset, self._lease)
+            await asyncio.sleep(settling)
+            last = await self._look(fenced=True)
+            wrote = await self._lookout.wrote(look, last)
+            if not wrote:
+                return
+            if self._mode is FenceMode.EXTERNAL:
+                self._expect_silence(wrote)
+            elif self._clock() > self._until:
+                raise Aborted(
+                    f"writes pass the fence of the source ({', '.join(wrote)}); the source goes on writing",
+                    remedy="stop the writers that use EVAL and EVALSHA (before Redis 7.0 scripts pass it), then try again",
+                    code="VK-CUTOVER-PASSED",
+                )
+            look = last
+
+    async def _look(self, *, fenced: bool = False) -> Look:
+        """The source now; raises ``Aborted`` when it is not any more what it was at the beginning."""
+        assert self._first is not None  # ``_begin`` was there
+        look = await self._lookout.look(self._before)
+        objection = self._lookout.objection(self._first, look, fenced=fenced and bool(self._before))
+        if objection is not None:
+            raise objection
+        return look
+
+    def _expect_silence(self, wrote: tuple[str, ...]) -> None:
+        if wrote:
             raise Aborted(
-                f"the source still gets writes ({more} commands since the cut-over began), and this user may not fence it",
+                f"the source still gets writes ({', '.join(wrote)} since the cut-over began), and this user may not fence it",
                 remedy="stop the writers (or permit CONFIG SET to this user: ACL SETUSER … +config), then try again",
                 code="VK-CUTOVER-WRITERS",
             )
 
-    async def _raise_fence(self, before: dict[str, str]) -> None:
-        self._mark("fence")
-        commands: list[tuple[str, ...]] = []
-        for name, old in before.items():
-            # A max-lag of 0 would switch the fence off.
-            value = (old if old != "0" else "10") if name.endswith("max-lag") else FENCE
-            commands.append(("CONFIG", "SET", name, value))
-        if self._fence is FenceMode.PAUSE:
-            commands.append(("CLIENT", "UNPAUSE"))
-        try:
-            failed = [reply for reply in await self._source.execute(commands) if isinstance(reply, ServerError)]
-        except ServerError as refused:
-            failed = [refused]
-        if failed:
-            raise Aborted(
-                f"the source could not be fenced: {failed[0].message}",
-                remedy="permit CONFIG SET to this user, or stop the writers yourself and use --fence external",
-                code="VK-CUTOVER-FENCE",
-            )
-
-    async def _drain(self, seconds: float) -> int:
-        """Wait until the target has everything that the source acknowledged up to now; returns the source's offset."""
-        info = await server_info(self._source)
+    async def _drain(self, offset: int, seconds: float) -> None:
+        """Return when the target has acknowledged everything up to this source offset."""
         try:
             async with asyncio.timeout(seconds):
-                await self._drained(info.offset)
+                await self._drained(offset)
         except TimeoutError:
             raise Aborted(
-                f"the target did not acknowledge source offset {info.offset} within {seconds:.1f} s",
+                f"the target did not acknowledge source offset {offset} within {seconds:.1f} s",
                 remedy="wait until the target's lag is smaller, or give a longer --lease",
                 code="VK-CUTOVER-LAG",
             ) from None
-        return info.offset
+
+    # -- step 6 -----------------------------------------------------------------------------------------------------------------------
 
     async def _promote(self) -> float:
         self._mark("promote")
         self._promoting()
-        try:
-            await self._target.call("REPLICAOF", "NO", "ONE")
-            role = (await self._target.call("ROLE"))[0]
-        except ValkeepError as error:
-            raise _promotion_uncertain(error.message, self._run_id) from error
-        if role != b"master":
-            raise _promotion_uncertain(f"its role is still {role.decode('ascii', 'replace')}", self._run_id)
-        promoted = self._clock()
-        try:
-            self._state.step("promoted")
-        except ValkeepError as error:  # `abort` finds the target a primary all the same
-            self._emit(Note(promoted, "warning", f"the target is promoted, and the cut-over complete; but {error.message}"))
+        promoted = await promotion.promote(self._target, self._run_id, self._state, self._emit, self._clock)
         self._mark("promoted")
         return promoted
 
-    async def _call_off(self, before: dict[str, str], cause: BaseException) -> None:
-        """Make the source writable again: nothing was promoted, so nothing can be lost by that."""
-        self._mark("call-off")
-        commands: list[tuple[str, ...]] = [("CONFIG", "SET", name, old) for name, old in before.items()]
-        if self._fence is FenceMode.PAUSE:
-            commands.append(("CLIENT", "UNPAUSE"))
+    async def _keep(self) -> bool:
+        """Make the fence survive a restart of the source; whether that worked."""
         try:
-            if self._source.closed:
-                self._source = await Connection.open(self._source.endpoint, client_name="valkeep-migrate")
-                self._opened = self._source
-                # what was sent on the broken connection must not take effect after this
-                await self._source.pipeline([("CLIENT", "KILL", "ID", self._id)] if self._id else [])
-            failed = [reply for reply in await self._source.pipeline(commands) if isinstance(reply, ServerError)]
-            if failed and await fence_before(self._source) != before:
-                raise failed[0]
+            self._state.step("promoted", fence_kept=True)
+            await fence.persist(self._source)
         except ValkeepError as error:
-            raise ValkeepError(
-                f"the cut-over was called off ({cause}), but the source could not be made writable again: {error.message}",
-                remedy="run `valkeep migrate abort` as soon as the source answers; the target was not promoted",
-                definite=False,
-                code="VK-CUTOVER-UNFENCE",
-            ) from error
-        finally:
-            if self._opened is not None:
-                await self._opened.close()
-        self._state.step("attached", fence_before={})
+            text = f"the fence could not be written into the source's configuration file, and ends with a restart of the source: {error.message}"
+            self._emit(Note(self._clock(), "warning", text))
+            return False
+        return True
 
     def _mark(self, name: str) -> None:
         now = self._clock()
@@ -302,145 +316,9 @@ class Cutover:
         self._emit(Phase(now, f"cutover:{name}"))
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do this although we are cancelled, also more than once: half done, it would leave the source fenced."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    task.result()
-
-
-def _promotion_uncertain(why: str, run_id: str) -> ValkeepError:
-    return ValkeepError(
-        f"the target may or may not have been promoted ({why}); the source is fenced, so no write is lost either way",
-        remedy=f"ask the target for its ROLE and run_id (INFO server): if it is a primary with run_id {run_id}, move the writers there; with another "
-        "run_id it was restarted and may hold less than the source: do not use it; if it is no primary, `valkeep migrate abort` makes the source "
-        "writable again",
-        definite=False,
-        code="VK-CUTOVER-PROMOTE",
+def _fenced_already() -> Refused:
+    return Refused(
+        f"the source is fenced already (min-replicas-to-write {fence.UP}): a cut-over before this one was neither completed nor aborted",
+        remedy="run `valkeep migrate abort` for it, or set min-replicas-to-write on the source to what it shall be, then start again",
+        code="VK-CUTOVER-FENCED",
     )
-
-
-async def fence_before(source: Connection) -> dict[str, str]:
-    """The parameters that the fence sets, by the name this server knows, with their present values. Raises ``Refused`` where CONFIG is denied."""
-    found: dict[str, str] = {}
-    for name in FENCED_BY:
-        for known in (name, _OLD_NAMES[name]):
-            try:
-                reply = await source.call("CONFIG", "GET", known)
-            except ServerError as error:
-                raise Refused(
-                    f"the source may not be fenced by this user: {error.message}",
-                    remedy="permit CONFIG GET and SET to this user, or stop the writers yourself and use --fence external",
-                    code="VK-CUTOVER-FENCE",
-                ) from error
-            if reply:
-                found[known] = reply[1].decode()
-                break
-        else:  # without either of them there is no fence, and UNPAUSE alone would let the writers go on
-            raise Refused(
-                f"the source has no parameter {name} (or {_OLD_NAMES[name]}), so it cannot be fenced",
-                remedy="is a proxy in between, or is it no Redis? Stop the writers yourself and use --fence external",
-                code="VK-CUTOVER-FENCE",
-            )
-    return found
-
-
-async def fence_mode(source: Connection) -> FenceMode:
-    """The safest variant that this server permits, where preflight could not ask it: the primary of a source that is a replica."""
-    try:
-        await fence_before(source)
-    except Refused:
-        return FenceMode.EXTERNAL
-    info = await server_info(source)
-    return FenceMode.PAUSE if info.kind == "valkey" or info.version >= (6, 2) else FenceMode.DIRECT
-
-
-async def abort(source: Connection | None, target: Connection | None, state: StateFile, *, force: bool = False) -> list[str]:
-    """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences.
-
-    None stands for a server that does not answer: what can be done without it is done. Raises ``Refused`` when the target was promoted already (making the
-    source writable then would let two primaries diverge) or when nobody can tell; ``force`` does it all the same.
-    """
-    found = state.current or state.read()
-    if found is None:
-        raise Refused(
-            f"no migration is recorded in {state.directory}",
-            remedy="give the --source and --target of the migration, or its --state folder",
-        )
-    if found.step == "aborted":
-        return ["nothing is left to undo: this migration was aborted before"]
-    role = (await target.call("ROLE"))[0] if target is not None else b""
-    promoted = found.step == "promoted" or (found.step == "cutting" and role == b"master")
-    if target is not None and promoted and found.step == "cutting" and found.target_run and not force:
-        run_id = (await server_info(target)).run_id
-        if run_id != found.target_run:  # a replica that is started again is a primary, with what its last snapshot had
-            raise Refused(
-                f"the target {found.target} is a primary, but not the process that took the source's writes: it was restarted since (run_id {run_id}), may "
-                "hold less than the source, and nobody knows whether it had been promoted before",
-                remedy="do not move writers there; when no client wrote to it since the cut-over began, `--force` makes the source writable again",
-                code="VK-ABORT-UNKNOWN",
-            )
-    if promoted and not force:
-        raise Refused(
-            f"the target {found.target} is a primary already: the cut-over is complete, and it has every write that the source acknowledged",
-            remedy="move the writers to the target; `--force` makes the source writable too, and the two then diverge",
-            code="VK-ABORT-PROMOTED",
-        )
-    if target is None and found.step == "cutting" and not force:
-        raise Refused(
-            f"the target {found.target} does not answer, so nobody knows whether it was promoted",
-            remedy="make it answer and try again; if it is lost, or surely no primary, `--force` makes the source writable",
-            code="VK-ABORT-UNKNOWN",
-        )
-    done: list[str] = []
-    if found.fence_before:
-        await _unfence(source, found)
-        if not promoted:  # before it is detached: a detached target is a primary, too, and must not be taken for a promoted one
-            state.step("attached", fence_before={})
-        done.append("the source accepts writes again (" + ", ".join(f"{name} {old}" for name, old in found.fence_before.items()) + ")")
-    else:
-        done.append("the source was never fenced and accepts writes")
-    if target is None:
-        done.append("the target does not answer: when it does, abort again, or detach it with REPLICAOF NO ONE")
-        return done
-    if not promoted:
-        done += await restore_target(target, found)
-    state.step("aborted")
-    return done
-
-
-async def _unfence(source: Connection | None, found: MigrationState) -> None:
-    settings = "; ".join(f"CONFIG SET {name} {old}" for name, old in found.fence_before.items())
-    if source is None:
-        raise ValkeepError(
-            f"the source {found.fence_at or found.source} does not answer, so it could not be made writable",
-            remedy=f"abort again when it answers (a restart of it ends the fence, too: {settings})",
-            definite=False,
-            code="VK-CUTOVER-UNFENCE",
-        )
-    commands = [*(("CONFIG", "SET", name, old) for name, old in found.fence_before.items()), ("CLIENT", "UNPAUSE")]
-    refused: list[ServerError] = []
-    for _ in range(RESTORES):  # a fence that a killed Valkeep had sent may only arrive between two of our commands
-        replies = await source.pipeline(commands)
-        refused = [reply for reply in replies[:-1] if isinstance(reply, ServerError)]
-        if refused or await fence_before(source) == found.fence_before:
-            break
-    if refused:
-        raise ValkeepError(
-            f"the source could not be made writable: {refused[0].message}",
-            remedy=f"{settings} on the source, by a user who may",
-            definite=False,
-            code="VK-CUTOVER-UNFENCE",
-        )
-
-
-async def restore_target(target: Connection, found: MigrationState) -> list[str]:
-    """Detach the target from the gateway. There is nothing else to put back: no setting of it was changed (see ``attach``)."""
-    done: list[str] = []
-    role = await target.call("ROLE")
-    if role[0] != b"master" and (not found.gateway or found.gateway == f"{role[1].decode()}:{role[2]}"):
-        await target.call("REPLICAOF", "NO", "ONE")
-        done.append("the target is detached; it keeps what was copied so far")
-    return done

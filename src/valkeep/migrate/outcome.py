@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from valkeep import __version__
 from valkeep.errors import ExitCode, ValkeepError
-from valkeep.migrate.cutover import FenceMode
+from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.state import default_directory
 from valkeep.migrate.transform.target import FieldTtl
 
@@ -26,8 +26,9 @@ class RunOptions:
     """``cutover``: "auto" or "manual". ``wipe_target``: a target with keys is allowed. ``accept``: acknowledged preflight conditions ("all": every one).
     ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT).
     ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for.
-    ``fence``: None for the safest variant that the source permits. ``started_at``, ``host``: for the report (UTC, ISO 8601;
-    a machine's name). ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
+    ``fence``: None for the safest mode that the source permits; ``keep_fence``: into its configuration file, too.
+    ``started_at``, ``host``: for the report (UTC, ISO 8601; a machine's name).
+    ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
 
     source: Endpoint
     target: Endpoint
@@ -45,6 +46,7 @@ class RunOptions:
     lease_ms: int = 5000
     hold_seconds: float = 300.0
     fence: FenceMode | None = None
+    keep_fence: bool = False
     gateway_tls: ssl.SSLContext | None = field(default=None, compare=False)
     source_primary: Endpoint | None = None
     started_at: str = ""

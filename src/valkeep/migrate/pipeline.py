@@ -25,13 +25,14 @@ from valkeep.errors import ExitCode, Refused
 from valkeep.migrate import attach
 from valkeep.migrate.attachment import Attachment
 from valkeep.migrate.control import Control, Lock
-from valkeep.migrate.cutover import Aborted, Cutover, CutoverResult, FenceMode, fence_mode
+from valkeep.migrate.cutover import Cutover, CutoverResult
+from valkeep.migrate.fence import Aborted, FenceMode, decide
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import RunOptions, RunResult
-from valkeep.migrate.preflight import CutoverVariant, PreflightOptions, PreflightReport, preflight
+from valkeep.migrate.preflight import PreflightOptions, PreflightReport, gather, preflight
 from valkeep.migrate.proof import Proof
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import StateFile
@@ -46,13 +47,10 @@ __all__ = ["Ready", "RunOptions", "RunResult", "run"]
 ALL = "all"
 ATTEMPTS = 3
 RETRY_SECONDS = 2.0
-PASSING = frozenset({"VK-CUTOVER-LEASE", "VK-CUTOVER-LAG", "VK-CUTOVER-WRITERS"})  # reasons to call a cut-over off that may pass
+PASSING = frozenset(  # reasons to call a cut-over off that may pass
+    {"VK-CUTOVER-LEASE", "VK-CUTOVER-LAG", "VK-CUTOVER-WRITERS", "VK-CUTOVER-PASSED", "VK-CUTOVER-TRANSACTION"}
+)
 ROUND_SECONDS = 5.0  # while a person has not decided yet
-_FENCES = {
-    CutoverVariant.PAUSE_AND_FENCE: FenceMode.PAUSE,
-    CutoverVariant.FENCE_ONLY: FenceMode.DIRECT,
-    CutoverVariant.STOP_WRITERS: FenceMode.EXTERNAL,
-}
 
 
 async def run(options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready | None = None) -> RunResult:
@@ -102,9 +100,8 @@ class _Migration:
                 proof = Proof(verifier, journal)
                 stack.push_async_callback(proof.close)
                 await gateway.beside(proof.full())
-                elsewhere = fence_at.endpoint.address != options.source.address
-                fence = options.fence or (await fence_mode(fence_at) if elsewhere else _FENCES[report.cutover])
-                cut = await self._cut_when_it_may(gateway, fence_at, target, proof, fence)
+                mode = options.fence or await self._fence_mode(fence_at, report)
+                cut = await self._cut_when_it_may(gateway, fence_at, target, proof, mode)
             errors = (await server_info(target)).number("unexpected_error_replies") - found.error_replies
         result = self._result(report, gateway, attachment, found.info, proof, ledger, cut, errors)
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
@@ -169,7 +166,7 @@ class _Migration:
             go.cancel()
 
     async def _cut_when_it_may(
-        self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, fence: FenceMode
+        self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, mode: FenceMode
     ) -> CutoverResult:
         """Cut over, again when it was called off for a reason that may pass: at once a few times, or whenever a person says so."""
         attempts = 0
@@ -178,7 +175,7 @@ class _Migration:
             if manual:
                 await self._wait_for_go(gateway, proof)
             try:
-                return await self._cut(gateway, fence_at, target, proof, fence)
+                return await self._cut(gateway, fence_at, target, proof, mode)
             except Aborted as error:
                 attempts += 1
                 if error.code not in PASSING or (not manual and attempts >= ATTEMPTS):
@@ -188,7 +185,7 @@ class _Migration:
                 if not manual:
                     await gateway.beside(asyncio.sleep(RETRY_SECONDS * attempts))
 
-    async def _cut(self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, fence: FenceMode) -> CutoverResult:
+    async def _cut(self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, mode: FenceMode) -> CutoverResult:
         journal = self.journal
         await gateway.beside(proof.settle())
         if gateway.held:
@@ -206,11 +203,12 @@ class _Migration:
         cutover = Cutover(
             fence_at,
             target,
-            fence=fence,
+            mode=mode,
             lease_ms=self.options.lease_ms,
+            keep_fence=self.options.keep_fence,
+            gateway_port=gateway.address[1],
             drained=drained,
             verify=proof.last,
-            writes_seen=lambda: sum(channel.writes for channel in gateway.channels),
             promoting=gateway.expect_departure,
             state=self.state,
             emit=journal.emit,
@@ -223,11 +221,8 @@ class _Migration:
         journal.timeline += cut.timeline
         journal.write_if_possible("cutover.json", cut.to_json(journal.started))
         self.handover.answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
-        if fence is not FenceMode.EXTERNAL:
-            text = (
-                "the source refuses writes from now on (min-replicas-to-write 255): that is the fence, leave it until the source is retired"
-            )
-            journal.say("info", text)
+        for node in cut.source_nodes:
+            journal.say("info" if node.takes_writes is False else "warning", f"on the source's side, {node.node}: {node.why}")
         return cut
 
     def _result(
@@ -284,6 +279,12 @@ class _Migration:
         )
         self.journal.say("info", f"the source is a replica; its writers are held and fenced at its primary {primary.address}")
         return await self._open(primary)
+
+    async def _fence_mode(self, fence_at: Connection, report: PreflightReport) -> FenceMode:
+        """By what preflight found, or what it would find at the primary of a source that is a replica."""
+        if fence_at.endpoint.address == self.options.source.address:
+            return report.cutover
+        return decide(await gather(fence_at.endpoint, rate_seconds=0, sample_keys=0))
 
     async def _gateway_options(self, found: attach.TargetFound, spool: Path) -> GatewayOptions:
         options = self.options

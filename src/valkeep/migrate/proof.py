@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from valkeep.migrate.cutover import Aborted
+from valkeep.migrate.fence import Aborted
 from valkeep.migrate.outcome import NotEqual
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ FILE = "migration.json"
 class MigrationState:
     """``step``: attaching → attached → cutting → promoted | aborted. ``source``, ``target``: URLs without secrets.
     ``fence_before``: the values of the two parameters that the fence sets; ``fence_at``: where (the source, or its
-    primary); ``target_run``: the run_id of the target that is promoted, since "cutting"; ``pid``: of the Valkeep that wrote it."""
+    primary); ``target_run``: the run_id of the target that is promoted, since "cutting"; ``pid``: of the Valkeep that wrote it;
+    ``fence_kept``: the fence was written into the source's configuration file, or was going to be."""
 
     step: str
     source: str
@@ -39,6 +40,7 @@ class MigrationState:
     fence_before: dict[str, str] = field(default_factory=dict)
     fence_at: str = ""
     target_run: str = ""
+    fence_kept: bool = False
     schema: int = SCHEMA
 
 

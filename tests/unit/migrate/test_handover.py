@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import Refused
-from valkeep.migrate.cutover import _to_the_end
+from valkeep.migrate.abort import to_the_end
 from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.state import MigrationState, StateFile
 
@@ -59,7 +59,7 @@ def test_calling_off_comes_to_its_end_however_often_it_is_cancelled() -> None:
             await go.wait()
             done.set()
 
-        task = asyncio.create_task(_to_the_end(call_off()))
+        task = asyncio.create_task(to_the_end(call_off()))
         for _ in range(3):
             await asyncio.sleep(0)
             task.cancel()

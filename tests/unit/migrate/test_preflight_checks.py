@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from valkeep.migrate import fence
+from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.preflight.checks import CHECKS, Case, judge
-from valkeep.migrate.preflight.checks.readiness import CutoverVariant, cutover_variant
 from valkeep.migrate.preflight.codes import CODES
 from valkeep.migrate.preflight.facts import Census, Clock, Permission, Rate, ServerFacts
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict, verdict_of
@@ -150,7 +151,8 @@ PLANTED: list[Row] = [
     ("VK-REPL-TIMEOUT", W, {"config": {"repl-timeout": "5"}}, {}, {}),
     ("VK-DISKLESS", I, {"config": {"repl-diskless-sync": "yes", "repl-diskless-sync-delay": "5"}}, {}, {}),
     ("VK-SOURCE-PERSISTENCE", I, {}, {}, {}),
-    ("VK-SOURCE-SENTINEL", I, {"sentinels": ("sentinel-1f-cmd",), "hello": 1}, {}, {}),
+    ("VK-SOURCE-SENTINEL", W, {"sentinels": ("sentinel-1f-cmd",), "hello": 1}, {}, {}),
+    ("VK-SOURCE-REPLICAS", I, {"info": {"slave0": "ip=10.0.0.2,port=6379,state=online,offset=7,lag=0"}}, {}, {}),
     ("VK-TARGET-VERSION", B, {}, {"kind": "redis", "version": (7, 2, 4), "product": "Redis 7.2.4"}, {}),
     ("VK-TARGET-VERSION", W, {}, {"version": (9, 2, 0), "product": "Valkey 9.2.0"}, {}),
     ("VK-TARGET-REPLICA", B, {}, {"role": "replica"}, {}),
@@ -203,6 +205,7 @@ PLANTED: list[Row] = [
     ("VK-COMPARE-COMMANDS", W, {}, {"commands": {"PSYNC": Permission.MISSING}}, {}),
     ("VK-NOT-CARRIED", I, {"acl_users": ("default", "app")}, {}, {}),
     ("VK-UNCHECKED-SOURCE", W, {"unasked": {"CONFIG GET": "NOPERM no"}, "config": None}, {}, {}),
+    ("VK-UNCHECKED-SOURCE", W, {"unasked": {"CLIENT LIST": "NOPERM", "PUBSUB NUMSUB": "NOPERM"}, "sentinels": None, "hello": None}, {}, {}),
     ("VK-UNCHECKED-SOURCE", I, {"unasked": {"ACL USERS": "NOPERM no"}}, {}, {}),
     ("VK-UNCHECKED-TARGET", W, {}, {"unasked": {"CLIENT LIST": "NOPERM", "PUBSUB NUMSUB": "NOPERM"}, "sentinels": None, "hello": None}, {}),
     ("VK-UNCHECKED-TARGET", I, {}, {"unasked": {"CLIENT LIST": "NOPERM"}, "sentinels": None}, {}),
@@ -324,18 +327,18 @@ def test_data_is_what_is_left_without_buffers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "variant"),
+    ("changes", "mode"),
     [
-        ({}, CutoverVariant.PAUSE_AND_FENCE),
-        ({"version": (6, 0, 16)}, CutoverVariant.FENCE_ONLY),
-        ({"commands": {"CLIENT UNPAUSE": Permission.MISSING}}, CutoverVariant.FENCE_ONLY),
-        ({"commands": {"CONFIG SET": Permission.UNKNOWN}}, CutoverVariant.STOP_WRITERS),
-        ({"role": "replica"}, CutoverVariant.STOP_WRITERS),
-        ({"kind": "valkey", "version": (8, 0, 1)}, CutoverVariant.PAUSE_AND_FENCE),
+        ({}, FenceMode.PAUSE),
+        ({"version": (6, 0, 16)}, FenceMode.DIRECT),
+        ({"commands": {"CLIENT UNPAUSE": Permission.MISSING}}, FenceMode.DIRECT),
+        ({"commands": {"CONFIG SET": Permission.UNKNOWN}}, FenceMode.EXTERNAL),
+        ({"role": "replica"}, FenceMode.EXTERNAL),
+        ({"kind": "valkey", "version": (8, 0, 1)}, FenceMode.PAUSE),
     ],
 )
-def test_the_cut_over_variant_follows_from_version_and_permissions(changes: dict[str, Any], variant: CutoverVariant) -> None:
-    assert cutover_variant(change(SOURCE, changes)) is variant
+def test_how_the_source_is_fenced_follows_from_version_and_permissions(changes: dict[str, Any], mode: FenceMode) -> None:
+    assert fence.decide(change(SOURCE, changes)) is mode
 
 
 def test_clock_skew_within_the_uncertainty_of_slow_links_is_not_reported() -> None:

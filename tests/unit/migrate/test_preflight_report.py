@@ -12,8 +12,8 @@ import pytest
 from tests.unit.migrate.test_preflight_checks import SOURCE, TARGET, change
 from valkeep.cli.migrate_preflight import _ask, acknowledged
 from valkeep.errors import ExitCode, UsageError
+from valkeep.migrate import fence
 from valkeep.migrate.preflight.checks import Case, judge
-from valkeep.migrate.preflight.checks.readiness import cutover_variant
 from valkeep.migrate.preflight.codes import CODES, markdown
 from valkeep.migrate.preflight.facts import Permission, ServerFacts, human
 from valkeep.migrate.preflight.finding import Verdict
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 
 def report(source: ServerFacts = SOURCE, target: ServerFacts | None = TARGET) -> PreflightReport:
     options = PreflightOptions()
-    return PreflightReport(judge(Case(source, target, options)), source, target, options, cutover_variant(source), 1.0)
+    return PreflightReport(judge(Case(source, target, options)), source, target, options, fence.decide(source), 1.0)
 
 
 GO = report()

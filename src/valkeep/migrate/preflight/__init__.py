@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ValkeepError
+from valkeep.migrate import fence
 from valkeep.migrate.preflight.checks import Case, judge
-from valkeep.migrate.preflight.checks.readiness import CutoverVariant, cutover_variant
 from valkeep.migrate.preflight.codes import CODES
 from valkeep.migrate.preflight.facts import Census, Permission, ServerFacts, human
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict
@@ -25,13 +25,13 @@ from valkeep.report.events import Emit, Note, Phase, VerdictEvent
 __all__ = [
     "CODES",
     "Census",
-    "CutoverVariant",
     "Finding",
     "PreflightOptions",
     "PreflightReport",
     "ServerFacts",
     "Severity",
     "Verdict",
+    "gather",
     "preflight",
 ]
 
@@ -81,7 +81,7 @@ async def preflight(source: Endpoint, target: Endpoint | None, options: Prefligh
             name, why = explain(error)
             here = replace(here, unasked={**here.unasked, name: why})
     findings = judge(Case(here, there, options))
-    report = PreflightReport(findings, here, there, options, cutover_variant(here), at())
+    report = PreflightReport(findings, here, there, options, fence.decide(here), at())
     emit(Phase(at(), "preflight", done=True))
     emit(
         VerdictEvent(

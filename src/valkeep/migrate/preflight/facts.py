@@ -124,6 +124,10 @@ class ServerFacts:
     def may(self, command: str) -> Permission:
         return self.commands.get(command, Permission.UNKNOWN)
 
+    def allows(self, command: str) -> bool:
+        """Surely."""
+        return self.may(command) is Permission.OK
+
     @property
     def is_valkey(self) -> bool:
         return self.kind == "valkey"

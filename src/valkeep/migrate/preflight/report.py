@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from valkeep.errors import ExitCode
-from valkeep.migrate.preflight.checks.readiness import CutoverVariant
+from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.preflight.facts import ServerFacts
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict, verdict_of
 from valkeep.migrate.preflight.options import PreflightOptions
@@ -17,13 +17,13 @@ __all__ = ["PreflightReport"]
 
 @dataclass(frozen=True, slots=True)
 class PreflightReport:
-    """``findings``: in the order of the checks. ``cutover``: the variant that the source permits. ``elapsed_seconds``: of the whole preflight."""
+    """``findings``: in the order of the checks. ``cutover``: how the source permits to be fenced. ``elapsed_seconds``: of the whole preflight."""
 
     findings: tuple[Finding, ...]
     source: ServerFacts
     target: ServerFacts | None
     options: PreflightOptions
-    cutover: CutoverVariant
+    cutover: FenceMode
     elapsed_seconds: float = 0.0
 
     @property
@@ -59,7 +59,7 @@ class PreflightReport:
             "conditions": list(self.conditions),
             "acknowledged": sorted(set(self.conditions) & accepted),
             "to_acknowledge": list(self.open(accepted)),
-            "cutover": str(self.cutover),
+            "cutover": self.cutover.variant,
             "field_ttl": str(self.options.field_ttl),
             "wipe_target": self.options.wipe_target,
             "elapsed_seconds": round(self.elapsed_seconds, 3),

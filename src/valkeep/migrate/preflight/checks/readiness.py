@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
 
+from valkeep.migrate import fence
+from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.preflight.checks.case import Case, Check, Findings, blocker, info, ok, warning
 from valkeep.migrate.preflight.checks.source import needed
-from valkeep.migrate.preflight.facts import Permission, ServerFacts
 from valkeep.migrate.preflight.formats import has_field_ttl, native, rdb_version, signature
 from valkeep.migrate.transform.target import FieldTtl
 
-__all__ = ["CHECKS", "CutoverVariant", "cutover_variant"]
-
-
-class CutoverVariant(StrEnum):
-    """How writers are kept out while the last bytes cross."""
-
-    PAUSE_AND_FENCE = "pause-and-fence"  # CLIENT PAUSE WRITE, drain, then min-replicas-to-write as a fence
-    FENCE_ONLY = "fence-only"  # no PAUSE WRITE (before 6.2, or denied): the fence at once, writers get errors
-    STOP_WRITERS = "stop-writers"  # no CONFIG SET: nothing can keep a writer out but its owner
-
-
-def cutover_variant(source: ServerFacts) -> CutoverVariant:
-    """The safest variant that this user may run on the source. What is not known counts as permitted only if it can be tried safely: it can't."""
-    fence = source.may("CONFIG SET") is Permission.OK and source.may("CONFIG GET") is Permission.OK and source.role != "replica"
-    pause = all(source.may(name) is Permission.OK for name in ("CLIENT PAUSE", "CLIENT UNPAUSE")) and (
-        source.is_valkey or source.version >= (6, 2)
-    )
-    if not fence:
-        return CutoverVariant.STOP_WRITERS
-    return CutoverVariant.PAUSE_AND_FENCE if pause else CutoverVariant.FENCE_ONLY
+__all__ = ["CHECKS"]
 
 
 def rdb_pair(case: Case) -> Findings:
@@ -197,12 +178,12 @@ def cutover(case: Case) -> Findings:
     if source.role == "replica":
         yield info("VK-CUTOVER", "how writers are kept out is found out at the source's primary when the time comes", source=source.product)
         return
-    variant = cutover_variant(source)
+    mode = fence.decide(source)
     names = ("CLIENT PAUSE", "CLIENT UNPAUSE", "CONFIG GET", "CONFIG SET")
     state = ", ".join(f"{name} {source.may(name)}" for name in names)
-    evidence = {"source": f"{source.product}, {source.role}; {state}", "variant": str(variant)}
+    evidence = {"source": f"{source.product}, {source.role}; {state}", "variant": mode.variant}
     leaky = not source.is_valkey and source.version < (7, 0) and source.info.get("number_of_cached_scripts") != "0"
-    if variant is not CutoverVariant.STOP_WRITERS and leaky:  # redis #9993
+    if mode is not FenceMode.EXTERNAL and leaky:  # redis #9993
         yield warning(
             "VK-CUTOVER",
             "the fence does not hold scripts: before Redis 7.0, EVAL writes in spite of min-replicas-to-write, also after the cut-over",
@@ -211,11 +192,11 @@ def cutover(case: Case) -> Findings:
             **evidence,
         )
         return
-    if variant is CutoverVariant.PAUSE_AND_FENCE:
+    if mode is FenceMode.PAUSE:
         yield ok("VK-CUTOVER", "writers can be held and fenced at the cut-over", **evidence)
         return
     _, remedy = needed(source, names)
-    if variant is CutoverVariant.FENCE_ONLY:
+    if mode is FenceMode.DIRECT:
         yield info(
             "VK-CUTOVER",
             "writers can be fenced but not held at the cut-over: they see errors (NOREPLICAS) for a moment instead of a pause",
@@ -325,7 +306,7 @@ def unchecked(case: Case) -> Findings:
             name
             for name in missed
             if name in ("CONFIG GET", "SCAN", "TYPE", "TIME", "PSYNC", "MULTI")
-            or (name in ("CLIENT LIST", "PUBSUB NUMSUB") and side == "target" and facts.sentinels is None and facts.hello is None)
+            or (name in ("CLIENT LIST", "PUBSUB NUMSUB") and facts.sentinels is None and facts.hello is None)
         }
         code = f"VK-UNCHECKED-{side.upper()}"
         evidence = {name: f"{_MEANS[name]} ({why})" for name, why in missed.items()}

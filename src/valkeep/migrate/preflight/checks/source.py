@@ -264,11 +264,27 @@ def persistence_of(facts: ServerFacts) -> tuple[bool | None, str]:
 def sentinel(case: Case) -> Findings:
     source = case.source
     if source.sentinels or source.hello:
-        yield info(
+        yield warning(
             "VK-SOURCE-SENTINEL",
-            "Sentinels watch the source: a failover in the middle of the move changes the replication id",
-            "avoid failovers during the move; after it, point the Sentinels at the target (SENTINEL REMOVE, SENTINEL MONITOR)",
+            "Sentinels watch the source: a failover makes a replica of it a primary that no fence keeps from writing, also after the cut-over",
+            "SENTINEL REMOVE on each of them before the cut-over (and SENTINEL MONITOR the target after it), or acknowledge that nobody writes "
+            "where they point to",
             source=f"{source.hello or 0} subscribers of __sentinel__:hello; {', '.join(source.sentinels or ()) or 'no named connections'}",
+        )
+
+
+def replicas(case: Case) -> Findings:
+    """Read-only as long as they are replicas, and not fenced when they are not."""
+    source = case.source
+    rows = [
+        value for name, value in sorted(source.info.items()) if name.startswith("slave") and name[5:].isdigit() and "port=0," not in value
+    ]
+    if rows:
+        yield info(
+            "VK-SOURCE-REPLICAS",
+            "the source has replicas: they are read-only, and not fenced should somebody promote one",
+            "promote none of them until they are retired; the cut-over is called off when one leaves the source in the middle of it",
+            source="; ".join(rows),
         )
 
 
@@ -288,4 +304,5 @@ CHECKS: Final = (
     Check("replication settings", "source", timing),
     Check("source's persistence", "source", persistence),
     Check("Sentinels of the source", "source", sentinel),
+    Check("replicas of the source", "source", replicas),
 )

@@ -1,0 +1,178 @@
+"""The way back: a cut-over that is called off (``call_off``), and what ``valkeep migrate abort`` undoes from the state file (``abort``), also after a
+kill -9, and when it must not.
+
+The rule that decides: a source is made writable only when no promoted target can have taken its place. Who cannot be asked may have been promoted; a
+target that was restarted since is a primary that may hold less than the source. ``--force`` is a person's word that they know better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from valkeep.client.connection import Connection
+from valkeep.client.server_info import server_info
+from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
+from valkeep.migrate import fence
+
+if TYPE_CHECKING:
+    from valkeep.migrate.state import MigrationState, StateFile
+
+__all__ = ["Paused", "abort", "call_off", "restore_target", "to_the_end"]
+
+RETURN_SECONDS = 10.0  # for a source to come back, to be put in order
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A source that may be paused or fenced. ``client``: id of the connection that did it (0: unknown); ``run_id``: of its process then; ``before``: what
+    the fence replaced."""
+
+    source: Connection
+    client: int
+    run_id: str
+    before: Mapping[str, str]
+
+
+async def call_off(paused: Paused | None, state: StateFile, cause: BaseException) -> None:
+    """Make the source writable again: nothing was promoted, so nothing can be lost by that. None: nothing was done to it."""
+    opened: Connection | None = None
+    try:
+        if paused is not None:
+            source = paused.source
+            if source.closed:
+                source = opened = await _reopened(source)
+            if opened is None or await _is_same_process(opened, paused):
+                await fence.lift(source, paused.before)
+    except ValkeepError as error:
+        raise ValkeepError(
+            f"the cut-over was called off ({cause}), but the source could not be made writable again: {error.message}",
+            remedy="run `valkeep migrate abort` as soon as the source answers; the target was not promoted",
+            definite=False,
+            code="VK-CUTOVER-UNFENCE",
+        ) from error
+    finally:
+        if opened is not None:
+            await opened.close()
+    state.step("attached", fence_before={})
+
+
+async def _reopened(source: Connection) -> Connection:
+    """A new connection to a source whose last one broke; it may be starting again just now."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + RETURN_SECONDS
+    while True:
+        try:
+            return await Connection.open(source.endpoint, client_name="valkeep-migrate")
+        except ConnectionLost:
+            if loop.time() > until:
+                raise
+        await asyncio.sleep(0.1)
+
+
+async def _is_same_process(source: Connection, paused: Paused) -> bool:
+    """Whether this is the process that we paused or fenced. If so, what was sent on the connection that broke takes no effect after this."""
+    if (await server_info(source)).run_id != paused.run_id:
+        return False  # its settings are those of its configuration file, and its clients are others
+    await source.pipeline([("CLIENT", "KILL", "ID", paused.client)] if paused.client else [])
+    return True
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do this although we are cancelled, also more than once: half done, it would leave the source fenced."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()
+
+
+async def abort(source: Connection | None, target: Connection | None, state: StateFile, *, force: bool = False) -> list[str]:
+    """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences.
+
+    None stands for a server that does not answer: what can be done without it is done. Raises ``Refused`` when the target was promoted already (making the
+    source writable then would let two primaries diverge) or when nobody can tell; ``force`` does it all the same.
+    """
+    found = state.current or state.read()
+    if found is None:
+        raise Refused(
+            f"no migration is recorded in {state.directory}",
+            remedy="give the --source and --target of the migration, or its --state folder",
+        )
+    if found.step == "aborted":
+        return ["nothing is left to undo: this migration was aborted before"]
+    role = (await target.call("ROLE"))[0] if target is not None else b""
+    promoted = found.step == "promoted" or (found.step == "cutting" and role == b"master")
+    if target is not None and promoted and found.step == "cutting" and found.target_run and not force:
+        run_id = (await server_info(target)).run_id
+        if run_id != found.target_run:  # a replica that is started again is a primary, with what its last snapshot had
+            raise Refused(
+                f"the target {found.target} is a primary, but not the process that took the source's writes: it was restarted since (run_id {run_id}), may "
+                "hold less than the source, and nobody knows whether it had been promoted before",
+                remedy="do not move writers there; when no client wrote to it since the cut-over began, `--force` makes the source writable again",
+                code="VK-ABORT-UNKNOWN",
+            )
+    if promoted and not force:
+        raise Refused(
+            f"the target {found.target} is a primary already: the cut-over is complete, and it has every write that the source acknowledged",
+            remedy="move the writers to the target; `--force` makes the source writable too, and the two then diverge",
+            code="VK-ABORT-PROMOTED",
+        )
+    if target is None and found.step == "cutting" and not force:
+        raise Refused(
+            f"the target {found.target} does not answer, so nobody knows whether it was promoted",
+            remedy="make it answer and try again; if it is lost, or surely no primary, `--force` makes the source writable",
+            code="VK-ABORT-UNKNOWN",
+        )
+    done: list[str] = []
+    if found.fence_before:
+        await _unfence(source, found)
+        if not promoted:  # before it is detached: a detached target is a primary, too, and must not be taken for a promoted one
+            state.step("attached", fence_before={})
+        done.append("the source accepts writes again (" + ", ".join(f"{name} {old}" for name, old in found.fence_before.items()) + ")")
+        if found.fence_kept:
+            done.append("its configuration file says so, too")
+    else:
+        done.append("the source was never fenced and accepts writes")
+    if target is None:
+        done.append("the target does not answer: when it does, abort again, or detach it with REPLICAOF NO ONE")
+        return done
+    if not promoted:
+        done += await restore_target(target, found)
+    state.step("aborted")
+    return done
+
+
+async def _unfence(source: Connection | None, found: MigrationState) -> None:
+    settings = fence.as_commands(found.fence_before)
+    if source is None:
+        raise ValkeepError(
+            f"the source {found.fence_at or found.source} does not answer, so it could not be made writable",
+            remedy=f"abort again when it answers (a restart of it ends the fence, too, unless --keep-fence was given: {settings})",
+            definite=False,
+            code="VK-CUTOVER-UNFENCE",
+        )
+    try:
+        await fence.lift(source, found.fence_before)
+        if found.fence_kept:
+            await fence.persist(source)
+    except (ServerError, Refused) as error:
+        raise ValkeepError(
+            f"the source could not be made writable: {error.message}",
+            remedy=f"{settings} on the source, by a user who may" + ("; then CONFIG REWRITE" if found.fence_kept else ""),
+            definite=False,
+            code="VK-CUTOVER-UNFENCE",
+        ) from error
+
+
+async def restore_target(target: Connection, found: MigrationState) -> list[str]:
+    """Detach the target from the gateway. There is nothing else to put back: no setting of it was changed (see ``attach``)."""
+    done: list[str] = []
+    role = await target.call("ROLE")
+    if role[0] != b"master" and (not found.gateway or found.gateway == f"{role[1].decode()}:{role[2]}"):
+        await target.call("REPLICAOF", "NO", "ONE")
+        done.append("the target is detached; it keeps what was copied so far")
+    return done

@@ -1,0 +1,111 @@
+"""The fence: what it replaces, what it finds there, and that it is lifted for sure; servers answer what they are told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import pytest
+
+from valkeep.client.connection import Connection
+from valkeep.errors import Refused, ServerError
+from valkeep.migrate import fence
+
+DENIED = ServerError("NOPERM", "this user has no permissions to run the 'config|set' command")
+OLD = {"min-replicas-to-write": "1", "min-replicas-max-lag": "0"}
+
+
+class Configured:
+    """A server with these parameters. ``denied``: CONFIG SET is; ``between``: run once, before a transaction."""
+
+    def __init__(self, settings: dict[str, str], *, denied: bool = False) -> None:
+        self.settings = dict(settings)
+        self.denied = denied
+        self.stubborn = 0  # how many CONFIG SETs have no effect: a fence comes in between
+        self.unpaused = 0
+
+    async def call(self, *command: str) -> Any:
+        (reply,) = await self.pipeline([command])
+        if isinstance(reply, ServerError):
+            raise reply
+        return reply
+
+    async def pipeline(self, commands: Iterable[Sequence[str]]) -> list[Any]:
+        return [self._run(*command) for command in commands]
+
+    async def execute(self, commands: Iterable[Sequence[str]]) -> list[Any]:
+        return await self.pipeline(commands)
+
+    def _run(self, *command: str) -> Any:
+        match command:
+            case ("CONFIG", "GET", name):
+                return [name.encode(), self.settings[name].encode()] if name in self.settings else []
+            case ("CONFIG", "SET", name, value):
+                if self.denied:
+                    return DENIED
+                if self.stubborn:
+                    self.stubborn -= 1
+                else:
+                    self.settings[name] = value
+                return b"OK"
+            case ("CLIENT", "UNPAUSE"):
+                self.unpaused += 1
+                return b"OK"
+        raise AssertionError(command)
+
+
+def connection(server: Configured) -> Connection:
+    return cast("Connection", server)
+
+
+def test_the_fence_is_known_by_both_of_its_names() -> None:
+    for settings in (OLD, {"min-slaves-to-write": "1", "min-slaves-max-lag": "0"}):
+        assert asyncio.run(fence.settings(connection(Configured(settings)))) == settings
+
+
+@pytest.mark.parametrize("settings", [{}, {"min-replicas-to-write": "0"}, {"min-replicas-max-lag": "10"}])
+def test_a_server_without_a_part_of_the_fence_is_not_taken_for_fenced(settings: dict[str, str]) -> None:
+    with pytest.raises(Refused) as refused:
+        asyncio.run(fence.settings(connection(Configured(settings))))
+    assert refused.value.code == "VK-CUTOVER-FENCE"
+
+
+def test_a_fence_is_raised_with_a_lag_that_does_not_switch_it_off_and_lifted_to_what_was_there() -> None:
+    server = Configured(OLD)
+    assert asyncio.run(fence.raise_up(connection(server), OLD, unpause=True)) == OLD
+    assert server.settings == {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
+    assert fence.is_up(server.settings)
+    assert server.unpaused == 1
+    asyncio.run(fence.lift(connection(server), OLD))
+    assert server.settings == OLD
+
+
+def test_what_is_put_back_is_what_was_replaced_and_not_what_was_seen_before() -> None:
+    """Somebody else fenced the source after we had looked: it is theirs, and must not be lifted by us."""
+    server = Configured({**OLD, "min-replicas-to-write": "255"})
+    assert fence.is_up(asyncio.run(fence.raise_up(connection(server), OLD, unpause=False)))
+
+
+def test_a_fence_that_cannot_be_raised_is_said() -> None:
+    with pytest.raises(fence.Aborted, match="could not be fenced") as aborted:
+        asyncio.run(fence.raise_up(connection(Configured(OLD, denied=True)), OLD, unpause=False))
+    assert aborted.value.code == "VK-CUTOVER-FENCE"
+
+
+def test_a_fence_that_arrives_while_it_is_lifted_is_lifted_again() -> None:
+    server = Configured({"min-replicas-to-write": "255", "min-replicas-max-lag": "10"})
+    server.stubborn = 3
+    asyncio.run(fence.lift(connection(server), OLD))
+    assert server.settings == OLD
+
+
+def test_a_fence_that_cannot_be_lifted_is_said() -> None:
+    up = {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
+    with pytest.raises(ServerError, match="no permissions"):
+        asyncio.run(fence.lift(connection(Configured(up, denied=True)), OLD))
+    fought_over = Configured(up)
+    fought_over.stubborn = 99
+    with pytest.raises(Refused, match="somebody else") as refused:
+        asyncio.run(fence.lift(connection(fought_over), OLD))
+    assert "CONFIG SET min-replicas-to-write 1" in refused.value.remedy

@@ -1,0 +1,104 @@
+"""The lookout: each reason not to promote is planted, and what writes is told from what the source does by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from valkeep.client.connection import Connection
+from valkeep.errors import Refused, ServerError
+from valkeep.migrate.lookout import CUTTING, Look, Lookout
+
+UP = {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
+DOWN = {**UP, "min-replicas-to-write": "0"}
+FIRST = Look("1" * 40, "master", ":", 100, {"set": 5, "get": 7}, frozenset({"10.0.0.2:6379"}), DOWN, scripts_pass=False)
+FLAGS = {"set": [b"write", b"denyoom"], "get": [b"readonly"], "del": [b"write"]}
+
+
+class Source:
+    """Answers COMMAND INFO, and what it is given in ``answers`` (by the first word)."""
+
+    endpoint = SimpleNamespace(address="10.0.0.1:6379")
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.asked: list[Sequence[str]] = []
+
+    async def call(self, *command: str) -> Any:
+        self.asked.append(command)
+        assert command[:2] == ("COMMAND", "INFO")
+        return [[name, 1, FLAGS[name]] if name in FLAGS else None for name in command[2:]]
+
+    async def pipeline(self, commands: Iterable[Sequence[str]]) -> list[Any]:
+        return [self.answers["_".join(command[:2])] for command in commands]
+
+
+def lookout(**answers: Any) -> Lookout:
+    return Lookout(cast("Connection", Source(**answers)), 7000)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"run_id": "2" * 40}, "VK-CUTOVER-RESTARTED"),
+        ({"role": "slave", "primary": "10.0.0.2:6379"}, "VK-CUTOVER-ROLE"),
+        ({"replicas": frozenset()}, "VK-CUTOVER-REPLICA"),
+        ({"settings": DOWN}, "VK-CUTOVER-FENCE-LOST"),
+        ({}, ""),
+        ({"replicas": frozenset({"10.0.0.2:6379", "10.0.0.3:6379"}), "offset": 900}, ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_source_that_is_not_what_it_was_is_not_given_up(change: dict[str, Any], code: str) -> None:
+    found = lookout().objection(FIRST, replace(replace(FIRST, settings=UP), **change), fenced=True)
+    assert (found.code if found is not None else "") == code
+
+
+def test_a_source_that_was_not_fenced_yet_need_not_be() -> None:
+    assert lookout().objection(FIRST, FIRST, fenced=False) is None
+
+
+def test_the_loss_of_our_own_link_is_not_taken_for_a_promoted_replica() -> None:
+    look = lookout(CLIENT_SETNAME=b"OK", CLIENT_LIST=b"id=3 addr=10.0.0.9:41000 name=%b multi=-1\n" % CUTTING.encode())
+    assert asyncio.run(look.enter())
+    found = look.objection(replace(FIRST, replicas=frozenset({"10.0.0.9:7000"})), replace(FIRST, replicas=frozenset()), fenced=False)
+    assert found is not None
+    assert found.code == "VK-SOURCE-LOST"
+
+
+@pytest.mark.parametrize(
+    ("offset", "calls", "wrote"),
+    [
+        (100, {"set": 6}, ()),  # the offset did not move: refused, or without effect
+        (170, {}, ()),  # a PING, or the DEL of a key that expired
+        (170, {"get": 99}, ()),
+        (170, {"set": 6, "del": 1, "get": 99}, ("DEL", "SET")),
+        (170, {"vset": 1}, ("VSET",)),  # who knows
+        (170, {"set": 1}, ("any command (the statistics were reset: CONFIG RESETSTAT)",)),
+    ],
+)
+def test_clients_writes_are_told_from_expiry(offset: int, calls: dict[str, int], wrote: tuple[str, ...]) -> None:
+    later = replace(FIRST, offset=offset, calls={**FIRST.calls, **calls})
+    assert asyncio.run(lookout().wrote(FIRST, later)) == wrote
+
+
+def test_a_second_cut_over_of_one_source_is_refused_whoever_looks() -> None:
+    rows = b"id=3 addr=10.0.0.9:41000 name=valkeep-cutover multi=-1\nid=4 addr=10.0.0.8:41000 name=valkeep-cutover multi=-1\n"
+    with pytest.raises(Refused) as refused:
+        asyncio.run(lookout(CLIENT_SETNAME=b"OK", CLIENT_LIST=rows).enter())
+    assert refused.value.code == "VK-CUTOVER-CONCURRENT"
+    assert "10.0.0.8:41000" in refused.value.message
+
+
+def test_who_may_not_look_says_so() -> None:
+    assert not asyncio.run(lookout(CLIENT_SETNAME=b"OK", CLIENT_LIST=ServerError("NOPERM", "no")).enter())
+
+
+def test_open_transactions_are_those_with_something_queued() -> None:
+    rows = b"id=3 addr=a:1 multi=2\nid=4 addr=b:1 multi=0\nid=5 addr=c:1 multi=-1\n"
+    assert asyncio.run(lookout(CLIENT_LIST=rows).transactions()) == {"a:1"}
