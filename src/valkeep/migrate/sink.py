@@ -25,7 +25,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from valkeep.errors import ValkeepError
+from valkeep.errors import RemoteProtocolError, ValkeepError
 from valkeep.wire import psync
 
 if TYPE_CHECKING:
@@ -151,9 +151,7 @@ class TargetLink(asyncio.Protocol):
             case psync.PsyncRequest():
                 self._serve(event)
             case psync.Ack(offset):
-                self.acknowledged = max(self.acknowledged, offset)
-                self._heard.set()
-                self._on_acknowledged(self)
+                self._take_ack(offset)
             case psync.Command(args):
                 self._conversation.reply(
                     psync.error_reply(f"ERR unknown command {args[0][:40].decode('ascii', 'backslashreplace')}: this is a gateway")
@@ -163,6 +161,20 @@ class TargetLink(asyncio.Protocol):
             case psync.Failed(error):
                 self._flush()
                 self._end(error.message)
+
+    def _take_ack(self, offset: int) -> None:
+        """Raises ``RemoteProtocolError`` for one of more than was sent: whoever waits for the target would believe it."""
+        if self.channel is None:
+            return  # it has not asked for anything yet, so it speaks of another stream
+        most = max(self.sent, self.channel.begins)  # the snapshot is acknowledged with its own offset, before any of the stream
+        if offset > most:
+            raise RemoteProtocolError(
+                f"the target {self.peer} acknowledged offset {offset}, and it was sent no more than {most}",
+                remedy="let it connect again; is it a Valkey server, and does it replicate from this gateway only?",
+            )
+        self.acknowledged = max(self.acknowledged, offset)
+        self._heard.set()
+        self._on_acknowledged(self)
 
     def _serve(self, request: psync.PsyncRequest) -> None:
         replica = request.replica
