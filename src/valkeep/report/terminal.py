@@ -28,6 +28,7 @@ __all__ = ["Dashboard", "show", "watch"]
 
 WINDOW: Final = 1.5  # seconds over which speeds are averaged
 EVERY: Final = 2.0  # seconds between progress lines when piped
+WORD: Final = 24  # letters of the longest word that tables keep whole
 STALE: Final = 3.0  # seconds after which a lag is that of a link that is no more
 
 
@@ -262,7 +263,8 @@ def show(story: Story, console: Console, *, tables: bool = False) -> None:
             title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE, caption=table.note or None, caption_justify="left"
         )
         for place, column in enumerate(table.columns):
-            grid.add_column(Text(column), justify="right" if place in table.numeric else "left")
+            short = all(" " not in row[place] and len(row[place]) <= WORD for row in table.rows)  # a code is not cut in two
+            grid.add_column(Text(column), justify="right" if place in table.numeric else "left", no_wrap=short, overflow="fold")
         for row in table.rows:
             grid.add_row(*[Text(cell) for cell in row])
         console.print(grid)

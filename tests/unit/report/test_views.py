@@ -173,3 +173,15 @@ def test_a_story_is_shown_with_its_reasons_and_the_next_command() -> None:
     show(story, Console(file=out, width=100), tables=True)
     for wanted in ("Redis → Valkey", "invalid", "Lost", "Two are lost.", "✗ set: lost", "valkeep next", "field-ttl"):
         assert wanted in out.getvalue()
+
+
+def test_a_code_in_a_narrow_table_is_neither_cut_nor_broken() -> None:
+    out = io.StringIO()
+    rows = (("VK-SOURCE-PERSISTENCE", "info", "how the source keeps its data, " * 3, "a long remedy " * 5),)
+    show(
+        Story("t", "s", "valid", "x", (), (), (Table("T", ("code", "severity", "finding", "remedy"), rows),), (), (), ""),
+        Console(file=out, width=80),
+        tables=True,
+    )
+    assert "VK-SOURCE-PERSISTENCE " in out.getvalue()
+    assert "…" not in out.getvalue()
