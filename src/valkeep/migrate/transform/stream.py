@@ -346,7 +346,7 @@ class StreamTransform:
             mode = convert_mode(self.target, self.policy)
             result = reencode_payload(payload, self.target.dialect, self.target.rdb_version, mode)
         except Refused as error:
-            raise Refused(f"{where}: {error.message}", remedy=error.remedy, code=error.code) from error
+            raise error.saying(f"{where}: {error.message}") from error
         if result.fields_with_ttl and not self.target.field_ttl and self.policy is FieldTtl.REFUSE:
             raise Refused(
                 f"{where} is a hash with {result.fields_with_ttl} field TTLs; Valkey {self.target.display} has none, and --field-ttl is refuse",
