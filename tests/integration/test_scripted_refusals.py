@@ -17,6 +17,7 @@ from tests.support.scripted_session import ScriptedSession, read
 from valkeep.errors import Refused, RemoteProtocolError, ValkeepError
 from valkeep.migrate import copier
 from valkeep.migrate.channel import GETACK
+from valkeep.migrate.transform import stream
 from valkeep.report.events import Held, Note
 from valkeep.runtime.node import Process
 
@@ -238,6 +239,50 @@ def test_a_value_longer_than_what_is_looked_at_whole_streams_through(target: Tar
     with ScriptedSession(target(spec), spec, "keep-field", ScriptedPrimary(EMPTY, info={"redis_version": version})) as session:
         session.play(command("SET", "huge", bytes(size)) + command("SET after 1"))
         session.check([("STRLEN huge", size), ("GET after", b"1")])
+        session.ask("FLUSHALL")
+
+
+def large_hash(fields: int) -> bytes:
+    """What DUMP of a Redis gives for a hash of so many fields with TTLs."""
+    pairs = b"".join(b"\x01" + text(b"%06d" % number) + text(b"v") for number in range(fields))
+    return payload(b"\x18" + T.to_bytes(8, "little") + b"\x80" + fields.to_bytes(4, "big") + pairs)
+
+
+@pytest.mark.parametrize("spec", on("valkey-8.1", "valkey-9.1"))
+def test_a_command_that_is_too_large_to_be_translated_arrives_by_a_copy_of_its_key(target: Targets, spec: str) -> None:
+    size, fields = (stream.LARGE_COMMAND >> 20) + 1 << 20, stream.MANY_WORDS // 2 + 1
+    value, head = bytes(size), b"\x80" + size.to_bytes(4, "big")
+    with ScriptedSession(target(spec), spec, "keep-field", ScriptedPrimary(EMPTY)) as session:
+        session.primary.values = {
+            (0, b"big\n:1"): Value(payload(b"\x00" + head + value), T),
+            (0, b"big:2"): Value(payload(b"\x00" + head + value)),
+            (0, b"big:3"): Value(large_hash(fields)),
+        }
+        pairs = [word for number in range(fields) for word in (b"%06d" % number, b"v")]
+        session.play(
+            command("SET before 1")
+            + command("SET", b"big\n:1", value, "IFEQ", "old", "PXAT", T)
+            + command("MULTI")
+            + command("restore", "big:2", 0, payload(b"\x00" + head + value), "REPLACE")
+            + command("INCR before")
+            + command("EXEC")
+            + command("HSETEX", "big:3", "PXAT", T, "FIELDS", fields, *pairs)
+            + command("INCR before")
+        )
+        session.check(
+            [
+                ("GET before", b"3"),
+                (("STRLEN", b"big\n:1"), size),
+                (("PEXPIRETIME", b"big\n:1"), T),
+                ("STRLEN big:2", size),
+                ("HLEN big:3", fields),
+                ("HGET big:3 000007", b"v"),
+                ("DBSIZE", 4),
+            ]
+        )
+        if session.format.field_ttl:
+            session.check([("HPEXPIRETIME big:3 FIELDS 1 000007", [T])])
+        assert {key for action, _, key, *_ in session.recorded if action == "recopied"} >= {b"big\n:1", b"big:2"}
         session.ask("FLUSHALL")
 
 

@@ -18,7 +18,8 @@ as one. Commands on other keys are not delayed.
 **Large commands.** What passes streams through, whatever its size. What needs a look is collected whole, up to ``LARGE_COMMAND`` bytes and
 ``MANY_WORDS`` arguments; of a larger one only the head is kept. Nearly all of them write the one key that the head names: that key is copied again, and the
 rest of the command goes by unseen, because the copy contains it. Where the head does not name all keys (MSETEX), it is collected up to
-``LARGEST_COMMAND``, and beyond that the stream is held. Memory for it: about three times the command, or the copied value.
+``LARGEST_COMMAND``, and beyond that the stream is held. Memory: four times a command that is translated, so that 16 MB stay well below what the gateway
+may use; three times a value that is copied, which nothing can bound, because DUMP and RESTORE know no pieces.
 
 **Why it may stop.** A command that was passed over silently is lost for ever, and the target would not tell: a Valkey replica drops
 what it does not know and keeps the link up. So unknown means Hold, at that offset, with the remedy.
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Copy", "Place", "StreamTransform", "Wanted"]
 
-LARGE_COMMAND = 32 << 20
+LARGE_COMMAND = 16 << 20
 """Bytes up to which a command that has to be looked at is collected whole."""
 MANY_WORDS = 1 << 18
 """Arguments up to which it is: each is an object of its own."""

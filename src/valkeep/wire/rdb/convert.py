@@ -66,6 +66,7 @@ class Reencoded:
     empty: bool = False
 
 
+_HEAD_BYTES = 1 << 16
 _OLDEST_FOR = {14: 7, 7: 8, 5: 8, 15: 9, 16: 10, 17: 10, 18: 10, 19: 10, 20: 11, 21: 11}  # type -> first RDB version that has it
 
 
@@ -89,12 +90,7 @@ def reencode_payload(payload: bytes, target_dialect: int, target_version: int, m
             f"a DUMP payload of {name_of(dialect, kind)} (RDB {version}) can't be loaded by a target of RDB {target_version}",
             remedy="leave the key out, or write it with the target's own commands",
         )
-    step = Scanner(bytes(256), dialect, version, True)
-    step.where = "DUMP payload, byte"
-    step.offset = -1
-    data = b"%c\0%b" % (kind, body[1:])  # as a record with an empty key
-    if step.scan(data, 0, len(data)) != len(data) or step.inside or step.keys != 1:
-        raise RemoteProtocolError("a DUMP payload does not hold exactly one value", remedy="take it again, and check the way it came")
+    _check_one_value(body, dialect, version)
     if not field_ttl:
         return Reencoded(sealed(body, target_version))
     with_field_ttl = target_dialect == DIALECT_VALKEY or target_version >= 12
@@ -104,8 +100,22 @@ def reencode_payload(payload: bytes, target_dialect: int, target_version: int, m
         mode = TO_HASH_2 if target_dialect == DIALECT_VALKEY else TO_REDIS_EX
     converter = RecordConverter(dialect, mode)
     out = bytearray()
+    data = b"".join((body[:1], b"\0", body[1:]))  # as a record with an empty key
     converter.convert(data, 0, len(data), out)
     if converter.empty:
         return Reencoded(b"", converter.fields_with_ttl, converter.fields_dropped, True)
     del out[1]  # the empty key
     return Reencoded(sealed(out, target_version), converter.fields_with_ttl, converter.fields_dropped)
+
+
+def _check_one_value(body: memoryview, dialect: int, version: int) -> None:
+    """The body holds one whole value. It is walked over as a record with an empty key, in place: values can be large."""
+    step = Scanner(bytes(256), dialect, version, True)
+    step.where = "DUMP payload, byte"
+    step.offset = -1
+    head = b"".join((body[:1], b"\0", body[1:_HEAD_BYTES]))
+    at = max(step.scan(head, 0, len(head)) - 1, 0)  # in the body, which has no key
+    if len(body) > _HEAD_BYTES:
+        at = step.scan(body, at, len(body))
+    if at != len(body) or step.inside or step.keys != 1:
+        raise RemoteProtocolError("a DUMP payload does not hold exactly one value", remedy="take it again, and check the way it came")

@@ -758,7 +758,8 @@ def decode_payload(payload: bytes, handler: Handler, key: bytes = b"", max_blob:
 
     Its checksum must be right, zero is not accepted: see dump.py.
     """
-    body, header = opened(payload)
+    view, header = opened(payload)
+    body = bytes(view)
     opcodes.check_version(header)
     Decoder(handler, max_blob).decode_value(body, key, header.dialect, header.version)
     return header.version

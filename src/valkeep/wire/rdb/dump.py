@@ -23,25 +23,24 @@ __all__ = ["opened", "sealed"]
 SEAL: Final = 10  # bytes
 
 
-def opened(payload: bytes) -> tuple[bytes, Header]:
-    """The body, and whose version it is. Raises RemoteProtocolError where the checksum does not fit; a checksum of zero is not accepted."""
+def opened(payload: bytes) -> tuple[memoryview, Header]:
+    """The body, as a view of the payload, and whose version it is. Raises RemoteProtocolError where the checksum does not fit; a checksum of zero is not accepted."""
     end = len(payload) - SEAL
     if end < 0:
         raise RemoteProtocolError(f"a payload of {len(payload)} bytes is too short to be one", remedy="take the payload again with DUMP")
     stored = int.from_bytes(payload[end + 2 :], "little")
-    computed = crc64(memoryview(payload)[: end + 2])
+    view = memoryview(payload)
+    computed = crc64(view[: end + 2])
     if stored != computed:
         raise RemoteProtocolError(
             f"the payload's checksum says {stored:016x}, its bytes make {computed:016x}",
             remedy="take the payload again with DUMP, and check the way it came",
         )
     version = int.from_bytes(payload[end : end + 2], "little")
-    return payload[:end], Header(DIALECT_VALKEY if version >= 80 else DIALECT_REDIS, version)
+    return view[:end], Header(DIALECT_VALKEY if version >= 80 else DIALECT_REDIS, version)
 
 
-def sealed(body: bytes | bytearray, version: int) -> bytes:
+def sealed(body: bytes | bytearray | memoryview, version: int) -> bytes:
     """The body as a payload of this RDB version."""
-    whole = bytearray(body)
-    whole += version.to_bytes(2, "little")
-    whole += crc64(whole).to_bytes(8, "little")
-    return bytes(whole)
+    mark = version.to_bytes(2, "little")
+    return b"".join((body, mark, crc64(mark, crc64(body)).to_bytes(8, "little")))
