@@ -135,15 +135,22 @@ class _Teller:
 
     def _sentence(self) -> str:
         if self.run:
-            mismatches = self.run.get("mismatches", 0)
             errors = self.run.get("unexpected_error_replies", 0)
-            same = "Every key was compared and is equal." if not mismatches else f"{mismatches:,} keys differ."
             dropped = "The target refused no command." if not errors else f"The target refused {errors:,} commands."
-            return f"{same} {dropped} Writers waited {self.run.get('write_pause_ms', 0):.0f} ms at the cut-over."
+            return f"{self._compared()} {dropped} Writers waited {self.run.get('write_pause_ms', 0):.0f} ms at the cut-over."
         if self.preflight and not self.preflight.get("may_start", True):
             return "Preflight did not let the migration start; nothing was changed."
         last = self.recording.steps[-1][0] if self.recording.steps else "preflight"
         return f"The migration did not end: the last step recorded is “{label(last)}”."
+
+    def _compared(self) -> str:
+        if mismatches := self.run.get("mismatches", 0):
+            return f"{mismatches:,} keys differ."
+        if self.run.get("verdict") == "unknown":
+            return "Whether every key is equal could not be judged."
+        if any(row["action"] == "degraded" for row in self.run.get("ledger", ())):
+            return "Every key was compared and is equal, except for what the policy left out: the ledger has it."
+        return "Every key was compared and is equal."
 
     def _blockers(self) -> list[tuple[str, str]]:
         wanted = set(self.preflight.get("blockers", ())) | set(self.preflight.get("to_acknowledge", ()))

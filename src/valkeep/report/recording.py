@@ -133,6 +133,6 @@ class Recording:
             for one, two in pairwise(listed):
                 if two.at > one.at and two.keys >= one.keys:
                     points.append((two.at, (two.keys - one.keys) / (two.at - one.at)))
-            if any(value for _, value in points):
+            if len(points) > 1 and any(value for _, value in points):  # one point draws no line
                 series.append(Series(phase, "target" if len(series) % 2 == 0 else "replica", thin(points, 0.05)))
         return Chart("Keys", "per second", tuple(series), area=True, height=110) if series else None

@@ -116,6 +116,27 @@ def test_differences_are_told(tmp_path: Path) -> None:
     assert story.tiles[0].tone == "bad"
 
 
+@pytest.mark.parametrize(
+    ("changed", "said", "unsaid"),
+    [
+        ({"ledger": [{"action": "converted", "what": "field-ttl", "policy": "", "count": 3}]}, "and is equal.", "except"),
+        (
+            {"ledger": [{"action": "degraded", "what": "field-ttl", "policy": "keep-field", "count": 3}]},
+            "except for what the policy left out",
+            "equal.",
+        ),
+        ({"verdict": "unknown", "ledger": []}, "could not be judged", "is equal."),
+    ],
+)
+def test_equal_is_said_of_what_was_compared_and_not_of_what_the_policy_left_out(
+    tmp_path: Path, changed: dict[str, object], said: str, unsaid: str
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(RUN | changed))
+    sentence = tell(tmp_path).sentence
+    assert said in sentence
+    assert unsaid not in sentence
+
+
 def test_a_story_in_the_folder_is_shown_as_it_is(tmp_path: Path) -> None:
     story = Story("A rehearsal", "sub", "valid", "All there.")
     (tmp_path / "story.json").write_text(json.dumps(to_json(story)))

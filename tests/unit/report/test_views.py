@@ -135,11 +135,13 @@ def test_watch_gives_all_parts_of_a_job_one_clock(tmp_path: Path) -> None:
 
 def test_a_recording_makes_spans_charts_and_lines() -> None:
     recording = Recording([*EVENTS, Lag(2.9, "127.0.0.1:1", 10, 1.0)])
+    assert recording.chart_of_keys() is None  # one point draws no line
+    recording.emit(Progress(2.5, "snapshot", keys=4000, bytes=400_000, total_keys=5000))
     assert recording.steps == [("preflight", 0.0), ("snapshot", 1.0)]
     assert [chart.unit for chart in recording.charts_of_lag()] == ["ms", "bytes"]
     chart = recording.chart_of_keys()
     assert chart is not None
-    assert chart.series[0].points == ((2.0, 4000.0),)
+    assert chart.series[0].points == ((2.0, 4000.0), (2.5, 2000.0))
     assert [line.level for line in recording.lines].count("warning") == 2
     assert recording.verdict == "valid"
 
