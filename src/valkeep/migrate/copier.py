@@ -1,6 +1,6 @@
 """Keys that are copied again: read from the source at a known offset, handed to the channel that waits for them.
 
-The offset is what makes it exact: ``MULTI; DUMP k; PEXPIRETIME k; TIME; INFO replication; EXEC`` runs as one on the source, so the value is that of
+The offset is what makes it exact: ``MULTI; DUMP k; PEXPIRETIME k; INFO replication; EXEC`` runs as one on the source, so the value is that of
 offset O, whatever is written before and after; the channel absorbs what the stream says about the key up to O.
 
 What cannot be copied either (a module's value, a denied DUMP) is told as a hold, once, with its remedy, and tried again: the person may delete the
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, Refused, ServerError
+from valkeep.migrate.keyread import KeyRead
 from valkeep.migrate.transform.notes import LedgerNote
 from valkeep.migrate.transform.outcomes import Hold
 from valkeep.migrate.transform.stream import Copy, Place, Wanted
@@ -120,31 +121,24 @@ class Copier:
         connection = self._connection
         if connection is None or connection.closed:
             connection = self._connection = await Connection.open(self._source, client_name="valkeep-copy")
+        read = KeyRead.of(self.source_version)
         copies: list[Copy] = []
-        exact = self.source_version >= (7, 0)
         for database in sorted({place[0] for place in places}):
             keys = [key for at, key in places if at == database]
-            commands: list[tuple[str | bytes, ...]] = []
-            for key in keys:
-                commands += [("DUMP", key), ("PEXPIRETIME" if exact else "PTTL", key)]
-            commands += [("TIME",), ("INFO", "replication")]
-            await connection.call("SELECT", database)
+            commands = [command for key in keys for command in read.commands(key)]
             try:
-                replies = await connection.execute(commands, timeout=COPY_TIMEOUT)
-            except ServerError as error:  # refused while it was queued: EXEC ran nothing
-                replies = [error]
-            failed = next((reply for reply in replies if isinstance(reply, ServerError)), None)
-            if failed is not None:
+                await connection.call("SELECT", database)
+                *replies, info = await connection.execute([*commands, ("INFO", "replication")], timeout=COPY_TIMEOUT)
+                seen = [read.seen(replies[at : at + read.width]) for at in range(0, len(replies), read.width)]
+                if isinstance(info, ServerError):
+                    raise info
+            except ServerError as error:
                 raise Refused(
-                    f"the source does not let us copy a key again: {failed.message}",
-                    remedy="permit DUMP, PEXPIRETIME, PTTL, TIME, INFO and MULTI to this user",
+                    f"the source does not let us copy a key again: {error.message}",
+                    remedy="permit SELECT, DUMP, PEXPIRETIME, PTTL, TIME, INFO and MULTI to this user",
                     code="VK-COPY-DENIED",
-                )
-            offset = int(parse_info(replies[-1]).get("master_repl_offset", "0"))
-            now = int(replies[-2][0]) * 1000 + int(replies[-2][1]) // 1000
-            for index, key in enumerate(keys):
-                payload, expire = replies[2 * index], int(replies[2 * index + 1])
-                if not exact and expire >= 0:
-                    expire += now
-                copies.append(Copy(database, key, offset, payload, expire if expire >= 0 else -1))
+                ) from None
+            offset = int(parse_info(info).get("master_repl_offset", "0"))
+            for key, one in zip(keys, seen, strict=True):
+                copies.append(Copy(database, key, offset, one.payload, one.expire_ms) if one else Copy(database, key, offset, None))
         return copies

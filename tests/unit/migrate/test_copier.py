@@ -12,6 +12,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.errors import Refused, ServerError
 from valkeep.migrate.copier import Copier
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.transform.stream import Copy
 from valkeep.migrate.transform.target import FieldTtl
 
 
@@ -25,6 +26,32 @@ class Denying:
 
     async def execute(self, *_: object, **__: object) -> list[Any]:
         raise ServerError("NOPERM", "User poor has no permissions to run the 'dump' command")
+
+
+class Old:
+    """A Redis 6 in the middle of 2030, whose key has 1,000 ms to live; the second key is gone."""
+
+    closed = False
+
+    async def call(self, *_: object) -> bytes:
+        return b"OK"
+
+    async def execute(self, commands: list[tuple[Any, ...]], **_: object) -> list[Any]:
+        answers: dict[Any, list[Any]] = {"DUMP": [b"payload", None], "PTTL": [1000, -2], "TIME": [[b"1900000000", b"5999"]] * 2}
+        return [answers[name].pop(0) if name in answers else b"master_repl_offset:77\r\n" for name, *_ in commands]
+
+
+def test_a_copy_from_a_redis_before_7_has_an_absolute_expiry() -> None:
+    async def story() -> None:
+        copier = Copier(Endpoint.parse("redis://h"), FieldTtl.REFUSE, Ledger(None), lambda _: None, lambda: 0.0, lambda: None, None)
+        copier.source_version = (6, 2)
+        copier._connection = cast("Connection", Old())
+        assert await copier._fetch([(3, b"k"), (3, b"gone")]) == [
+            Copy(3, b"k", 77, b"payload", 1_900_000_001_005),
+            Copy(3, b"gone", 77, None),
+        ]
+
+    asyncio.run(story())
 
 
 def test_a_copy_that_is_denied_is_a_refusal_that_can_be_remedied_and_not_the_end() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from valkeep.errors import ConnectionLost
+from valkeep.client.connection import Connection
+from valkeep.client.endpoint import Endpoint
+from valkeep.client.server_info import ServerInfo
+from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.keyread import Seen
 from valkeep.migrate.verify import settle
 from valkeep.migrate.verify.follow import Follower
@@ -89,3 +93,164 @@ def test_a_link_that_blinks_makes_no_key_equal(tmp_path: Path, monkeypatch: pyte
 
     asyncio.run(story())
     found.close()
+
+
+def settler_of(folder: Path, barrier: Callable[[int], Awaitable[None]]) -> tuple[Settler, Stream, Found]:
+    stream, found = Stream(folder), Found(folder)
+    eyes = cast("tuple[Eye, Eye]", (Server(b"same"), Server(b"same")))
+    return Settler(cast("Follower", stream), eyes, barrier, found, Mode.EXACT, exact=True, hides_fields=False), stream, found
+
+
+def test_looking_ends_when_time_is_up_and_owes_the_rest(tmp_path: Path) -> None:
+    looks = 0
+
+    async def barrier(offset: int) -> None:
+        nonlocal looks
+        del offset
+        looks += 1
+        if looks == 3:
+            await asyncio.Event().wait()
+
+    settler, stream, found = settler_of(tmp_path, barrier)
+    for number in range(11):
+        stream.written.note(0, b"%d" % number, 50)
+
+    async def story() -> None:
+        await settler.settle(0.05)
+        assert settler.late > 0
+        assert (settler.looked, len(settler.debt)) == (4, 7)
+        await settler.settle(5.0)
+        assert settler.late == 0
+        assert (settler.looked, settler.debt) == (11, {})
+
+    asyncio.run(story())
+    found.close()
+
+
+def test_a_time_out_that_is_not_its_own_is_an_error(tmp_path: Path) -> None:
+    async def barrier(offset: int) -> None:
+        raise TimeoutError(f"waiting for {offset}")
+
+    settler, stream, found = settler_of(tmp_path, barrier)
+    stream.written.note(0, b"k", 50)
+    with pytest.raises(TimeoutError, match="waiting"):
+        asyncio.run(settler.settle(5.0))
+    assert len(settler.debt) == 1
+    found.close()
+
+
+def test_more_debt_than_can_be_looked_at_is_never_valid_and_needs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "DEBT", 10)
+
+    async def barrier(offset: int) -> None:
+        raise ConnectionLost(f"not {offset}", remedy="wait")
+
+    settler, stream, found = settler_of(tmp_path, barrier)
+    for number in range(25):
+        stream.written.note(0, b"%d" % number, 50)
+    with pytest.raises(ConnectionLost):
+        asyncio.run(settler.take_all(5))
+    assert len(settler.debt) <= 10
+    assert "more than 10 keys" in stream.written.everything
+    found.close()
+
+
+def test_when_one_look_fails_the_other_is_over_before_anybody_hears_of_it(tmp_path: Path) -> None:
+    still = True
+
+    async def barrier(offset: int) -> None:
+        nonlocal still
+        del offset
+        try:
+            await asyncio.Event().wait()
+        finally:
+            still = False
+
+    settler, stream, found = settler_of(tmp_path, barrier)
+    stream.written.note(0, b"k", 50)
+
+    async def refuse(keys: Sequence[Key]) -> Looked:
+        del keys
+        await asyncio.sleep(0)
+        raise Refused("no DUMP", remedy="permit it")
+
+    settler._source.look = refuse  # type: ignore[method-assign]
+
+    async def story() -> None:
+        with pytest.raises(Refused):
+            await settler.take_all()
+        assert not still
+
+    asyncio.run(story())
+    found.close()
+
+
+def test_a_key_that_differs_counts_once_however_often_it_is_looked_at(tmp_path: Path) -> None:
+    found = Found(tmp_path)
+    for _ in range(3):
+        found.add("different", 0, b"k")
+        found.add("different", 1, b"k")
+    found.judge_functions({"lib": "not on the target"})
+    found.judge_functions({"lib": "not on the target"})
+    assert (found.counts["different"], found.functions, len(found)) == (2, 1, 3)
+    assert len(list(found.take())) == 2
+    found.judge_functions({})
+    assert (len(found), found.examples) == (0, [])
+    found.close()
+
+
+# --------------------------------------------------------------------------------------------------------------------------- eyes
+
+
+class Answering:
+    """A connection that answers ``DUMP`` and ``SELECT`` as the test says; ``sent``: every command."""
+
+    endpoint = Endpoint.parse("redis://h:1")
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.sent: list[tuple[Any, ...]] = []
+
+    async def pipeline(self, commands: list[tuple[Any, ...]], _timeout: float) -> list[Any]:
+        self.sent += commands
+        return [self.answers.get(command[0], -1 if command[0] == "PEXPIRETIME" else b"OK") for command in commands]
+
+    async def call(self, *_: object) -> list[bytes]:
+        return [b"1900000000", b"0"]
+
+
+def eye_on(connection: Answering) -> Eye:
+    info = cast("ServerInfo", SimpleNamespace(redis_version=(7, 2)))
+    return Eye(cast("Connection", connection), info)
+
+
+@pytest.mark.parametrize("kind", ["LOADING", "MASTERDOWN", "BUSY", "MOVED"])
+def test_a_server_that_cannot_show_its_keys_now_is_no_refusal(kind: str) -> None:
+    with pytest.raises(ValkeepError) as error:
+        asyncio.run(eye_on(Answering(DUMP=ServerError(kind, "not now", remedy="wait for it"))).look([(0, b"k")]))
+    assert not isinstance(error.value, Refused)
+    assert (error.value.remedy, kind in error.value.message) == ("wait for it", True)
+
+
+@pytest.mark.parametrize("text", ["NOPERM this user has no permissions to run the 'dump' command", "ERR unknown command 'DUMP'"])
+def test_a_server_that_denies_dump_is_a_refusal_with_what_to_permit(text: str) -> None:
+    kind, _, rest = text.partition(" ")
+    with pytest.raises(Refused) as error:
+        asyncio.run(eye_on(Answering(DUMP=ServerError(kind, rest))).look([(0, b"k")]))
+    assert "permit DUMP" in error.value.remedy
+
+
+def test_a_database_that_was_not_selected_is_not_taken_for_the_current_one() -> None:
+    connection = Answering(SELECT=ServerError("ERR", "DB index is out of range"))
+    eye = eye_on(connection)
+
+    async def story() -> None:
+        for _ in range(2):
+            with pytest.raises(Refused, match="no database 9"):
+                await eye.look([(9, b"k")])
+        del connection.answers["SELECT"]
+        await eye.look([(9, b"k")])
+        await eye.look([(9, b"k")])
+
+    asyncio.run(story())
+    assert [command[0] for command in connection.sent].count("SELECT") == 3

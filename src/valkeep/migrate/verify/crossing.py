@@ -7,6 +7,7 @@ traceback, and is told as what it is; but the disk and the memory run out withou
 from __future__ import annotations
 
 import base64
+import errno
 import traceback
 from dataclasses import asdict
 from typing import Any
@@ -62,6 +63,8 @@ _KINDS: dict[str, type[ValkeepError]] = {
     kind.__name__: kind for kind in (ValkeepError, UsageError, Refused, ConnectionLost, RemoteProtocolError)
 }
 
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.ENOENT, errno.EMFILE, errno.ENFILE}
+
 
 def error_to(error: BaseException) -> Line:
     """Never raises; what is not ours is a bug, see the module's head."""
@@ -83,7 +86,7 @@ def _ours(error: BaseException) -> ValkeepError:
         return Refused(error.message, remedy=error.remedy)
     if isinstance(error, ValkeepError):
         return error
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno in _DISK:
         return ValkeepError(
             f"the verification can't work with its temporary files: {error.strerror or error}",
             remedy="give a folder with more room (--workdir, or TMPDIR): 56 bytes and the name for each key and side",

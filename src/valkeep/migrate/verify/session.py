@@ -361,7 +361,7 @@ class Session:
             reasons.append(f"{unsettled} keys are written faster than they can be compared{late}: they settle when writers pause")
         if written.functions:
             reasons.append("the source's libraries of functions change faster than they can be compared")
-        if verdict == "invalid" and self._settings.relation is Relation.APART and settler.written:
+        if verdict != "valid" and self._settings.relation is Relation.APART and settler.written:
             reasons.append(
                 f"the target is not linked to the source, on which {settler.written} keys were written meanwhile: whatever is repaired, such a "
                 "target falls behind; stop the writers or link it (valkeep migrate run), then verify again"

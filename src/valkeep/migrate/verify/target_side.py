@@ -5,6 +5,7 @@ One request at a time. A request that was given up on leaves it in the middle of
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,8 @@ class TargetSide:
 
     async def renew(self) -> None:
         """A new process in place of this one."""
-        self._worker.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            self._worker.process.kill()
         await self._worker.close()
         self._worker = await Worker.start("side")
 
