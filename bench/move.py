@@ -44,7 +44,7 @@ SERVERS = ("redis-8.0", "valkey-8.1", "valkey-9.1")
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-move ARGS=…", description="Measures the move side by side with native replication.")
     parser.add_argument("--only", action="append", choices=sorted(MEASURES), help="this measurement (repeatable); default: all")
-    parser.add_argument("--pairs", type=int, help="interleaved pairs of each ratio (full-sync: 21, convert: 7)")
+    parser.add_argument("--pairs", type=int, help="interleaved pairs of each ratio (full-sync: 21 of 9.1 and 7 of 8.1, convert: 7)")
     parser.add_argument(
         "--keys", type=int, default=2_000_000, help="keys of the full syncs; half of them where Redis 8.0 is the source (2,000,000)"
     )
