@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
+from tests.support.scripted_primary import ScriptedPrimary, command, until
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import TLS, Endpoint, Secret
+from valkeep.client.replication_reader import ReplicationReader
 from valkeep.client.server_info import server_info
 from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ServerError, UsageError, ValkeepError
 
@@ -297,5 +299,34 @@ def test_tls_is_verified_and_each_failure_has_its_remedy(certificates: Path) -> 
             good = Endpoint(plain.host, plain.port, tls=TLS(verify="none", cert=cert, key=key))
             await (await Connection.open(good)).close()
             await refusal(Endpoint(plain.host, plain.port, tls=TLS(verify="none")))
+
+    run(story())
+
+
+@pytest.mark.parametrize("framing", ["mark", "length"])
+def test_a_slow_reader_of_a_replication_link_over_tls_gets_every_byte(certificates: Path, framing: str) -> None:
+    cert, key = str(certificates / "cert.pem"), str(certificates / "key.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    snapshot, stream = bytes(range(256)) * (1 << 16), command("SET k v") * 100_000
+
+    async def story() -> None:
+        async with ScriptedPrimary(snapshot, framing=framing, tls=context) as primary:
+            endpoint = Endpoint("127.0.0.1", primary.port, tls=TLS(ca=cert, server_name="valkeep.test"))
+            reader = await ReplicationReader.open(endpoint, present_as="9.1.0")
+            await until(lambda: reader._link._paused)
+            assert b"".join([piece async for piece in reader.snapshot()]) == snapshot
+            await until(lambda: primary.acked == 1000)
+            sending = asyncio.create_task(primary.send(stream))
+            await until(lambda: reader._link._paused)
+            got = bytearray()
+            async for piece in reader.stream():
+                got += piece
+                if len(got) == len(stream):
+                    break
+            assert got == stream
+            await sending
+            await until(lambda: primary.acked == 1000 + len(stream))
+            await reader.close()
 
     run(story())

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -88,8 +89,10 @@ class ScriptedPrimary:
         chunk: int = 0,
         databases: int = 64,
         info: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.snapshot = snapshot
+        self.tls = tls
         self.offset = offset
         self.framing = framing
         self.chunk = chunk
@@ -112,7 +115,7 @@ class ScriptedPrimary:
         self._writing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 26)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 26, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

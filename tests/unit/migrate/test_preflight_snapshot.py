@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from valkeep.errors import RemoteProtocolError
-from valkeep.migrate.preflight.snapshot import SnapshotCounter
+from tests.support.scripted_primary import ScriptedPrimary
+from valkeep.client.endpoint import Endpoint
+from valkeep.client.replication import HungUp, NotNow
+from valkeep.errors import RemoteProtocolError, ValkeepError
+from valkeep.migrate.preflight.facts import Census
+from valkeep.migrate.preflight.snapshot import SnapshotCounter, explain, read_census
 
 
 def text(value: bytes) -> bytes:
@@ -67,3 +74,53 @@ def test_an_unfinished_snapshot_is_not_done() -> None:
     counter = SnapshotCounter()
     counter.feed(SNAPSHOT[: -len(END)])
     assert not counter.done
+
+
+async def census_of(primary: ScriptedPrimary) -> Census:
+    return await read_census(Endpoint("127.0.0.1", primary.port), "8.4.0", 5, lambda _: None, lambda: 0.0)
+
+
+@pytest.mark.parametrize("chunk", [0, 7])
+@pytest.mark.parametrize("framing", ["mark", "length"])
+def test_a_census_reads_one_snapshot_of_a_server_and_hangs_up(framing: str, chunk: int) -> None:
+    async def work() -> Census:
+        async with ScriptedPrimary(SNAPSHOT, framing=framing, chunk=chunk) as primary:
+            async with asyncio.timeout(20):
+                return await census_of(primary)
+
+    census = asyncio.run(work())
+    assert (census.total, census.modules, census.snapshot_bytes) == (5, {"vectorset": 1}, len(SNAPSHOT))
+
+
+class Breaking(ScriptedPrimary):
+    """Something else than a snapshot, as a primary sends it."""
+
+    async def _full_resync(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(self.snapshot)
+        if self.framing == "length":
+            writer.close()
+
+
+FULL = f"+FULLRESYNC {'a' * 40} 7\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words", "belongs"),
+    [
+        (lambda: Breaking(b"-LOADING the dataset\r\n"), NotNow, "cannot replicate now: LOADING", "PSYNC FOR CENSUS"),
+        (lambda: Breaking(FULL + b"-ERR fork\r\n"), NotNow, "could not make a snapshot", "PSYNC FOR CENSUS"),
+        (lambda: Breaking(FULL + b"$100\r\n" + SNAPSHOT[:50], framing="length"), HungUp, "in the snapshot", "PSYNC FOR CENSUS"),
+        (lambda: ScriptedPrimary(SNAPSHOT[: -len(END)]), RemoteProtocolError, "in the middle of its data", "SNAPSHOT"),
+        (lambda: ScriptedPrimary(b"REDIS0012\x63"), RemoteProtocolError, "byte 9", "SNAPSHOT"),
+    ],
+)
+def test_why_there_is_no_census_is_told_and_where_it_belongs(
+    said: Callable[[], Any], kind: type[ValkeepError], words: str, belongs: str
+) -> None:
+    async def work() -> None:
+        async with said() as primary:
+            with pytest.raises(kind, match=words) as told:
+                await asyncio.wait_for(census_of(primary), 20)
+            assert explain(told.value)[0] == belongs
+
+    asyncio.run(work())
