@@ -328,6 +328,28 @@ def test_a_repair_of_an_unlinked_target_under_writers_says_why_it_falls_behind(s
     assert "link it" in behind.reasons[-1]
 
 
+def test_a_repair_that_the_target_refuses_half_of_says_that_something_was_changed(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    for node in (a, b):
+        fill(client(node))
+    client(b).set("one more", 1)  # to be deleted, which always goes
+    client(b).delete("string:700")  # to be restored, which needs memory
+    client(b).config_set("maxmemory", 1)
+
+    async def job() -> Comparison:
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            assert (await verifier.full()).verdict == "invalid"
+            with pytest.raises(Refused, match="OOM") as refused:
+                await verifier.repair()
+            assert not refused.value.definite
+            assert refused.value.exit_code is ExitCode.UNCERTAIN
+            assert "maxmemory" in refused.value.remedy
+            return await verifier.round()
+
+    left = bounded(job())
+    assert (left.verdict, left.missing, left.extra) == ("invalid", 1, 0)
+
+
 def test_the_command_tells_what_it_found_also_when_it_may_not_repair(server: Server, client: Client, capsys: Any) -> None:
     from valkeep.cli import run
 

@@ -27,7 +27,8 @@ final. One that was written in (a, b] stays for the next round.
 
 **Why hot keys settle.** A round is repeated with what is left, so batches get smaller, and (a, b] shrinks to some milliseconds. A key
 settles when one gap between two of its writes is longer than that. One that is written every millisecond never settles while
-writers run: it is reported ``unsettled`` and the verdict is unknown, not valid – until ``final``.
+writers run: it is reported ``unsettled`` and the verdict is unknown, not valid – until ``final``. Looking ends in bounded time
+(``patience``, and a second for each 2,000 keys), whatever the link or the target does; what was not reached by then is unsettled.
 
 **What a paused source changes.** Under CLIENT PAUSE WRITE (or behind the fence) there are no writes, no expirations and no evictions, so
 (a, b] holds nothing but PINGs: one round settles everything. ``final`` looks only at keys written since they were last found equal, which
@@ -45,7 +46,9 @@ pause it is unsettled). Two independent primaries with different clocks expire a
 
 **What can't be judged is unknown.** A broken snapshot link or stream, a server that restarts, FLUSHALL, FLUSHDB, SWAPDB or a command
 that we don't know in the stream (``full`` starts over twice, then says unknown), more written keys than can be looked at, a worker that was
-killed: never valid. Scripts replicated as scripts (sources before 7.0) may write keys that they don't declare: after one, every difference is looked at
+killed, a ``full`` that did not come to its end (there is nothing that a ``round`` could go on from), an address that leads to two servers: never valid.
+A bug of ours is told as one, with its traceback (`crossing.VerifierBug`).
+Scripts replicated as scripts (sources before 7.0) may write keys that they don't declare: after one, every difference is looked at
 again before it counts.
 
 **The barrier.** With a gateway the pipeline knows the offset that the target has acknowledged. Alone (``valkeep migrate verify``) there are
@@ -62,7 +65,8 @@ partitions are compared one at a time, and names are read only of partitions wit
 
 **Processes.** The caller's process stays free: a *worker* reads the source's snapshot and stream, and drives everything; a second one reads the target's
 snapshot, so that two cores are used; both compare half of the partitions. They speak JSON lines over their standard streams, and
-passwords come that way only. ``PSYNC`` makes each server fork once, which is said before it happens.
+passwords come that way only. Requests have ids: the answer to one that was given up on is not taken
+for another's. ``PSYNC`` makes each server fork once, which is said before it happens.
 
 **Where PSYNC is denied** (managed services) the target is read by SCAN and DUMP (`scan.py`); the report says so. The source's stream can't be
 done without: a source that denies PSYNC is refused.

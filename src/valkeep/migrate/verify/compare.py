@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ _WANTED = bytes((ABSENT, DIFFERENT, AMBIGUOUS))
 _WANTED_RIGHT = bytes((ABSENT, AMBIGUOUS))
 
 
-def compare_partitions(directory: Path, partitions: Iterable[int], deadline: int, *, final: bool, out: Path) -> dict[str, int]:
+async def compare_partitions(directory: Path, partitions: Iterable[int], deadline: int, *, final: bool, out: Path) -> dict[str, int]:
     """Compare ``source`` and ``target`` in ``directory``; names of differences go to the name file ``out``.
 
     ``final``: a difference of a key that was not written is final; else all of them are to be looked at again (kind "again").
@@ -27,6 +28,7 @@ def compare_partitions(directory: Path, partitions: Iterable[int], deadline: int
     names = NameFile(out)
     try:
         for partition in partitions:
+            await asyncio.sleep(0)  # the source's stream comes in meanwhile, and must not pile up in its output buffer
             left, right = rows_path(directory, "source", partition).read_bytes(), rows_path(directory, "target", partition).read_bytes()
             written = written_path(directory, partition)
             outcome = compare(left, right, written.read_bytes() if written.exists() else b"", deadline)

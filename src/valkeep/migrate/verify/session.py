@@ -31,10 +31,9 @@ from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.repair import Recopy, Repair
 from valkeep.migrate.verify.result import Comparison, Difference
 from valkeep.migrate.verify.settle import Settler
-from valkeep.migrate.verify.side import PRESENT_AS, partitions_for, read_snapshot, written_path
+from valkeep.migrate.verify.side import PRESENT_AS, digest_written, partitions_for, read_snapshot
 from valkeep.migrate.verify.target_side import TargetSide
-from valkeep.migrate.verify.written import Key, Written
-from valkeep.wire.digest import Digester
+from valkeep.migrate.verify.written import Key
 
 __all__ = ["Session", "VerifySettings"]
 
@@ -138,6 +137,8 @@ class Session:
                 return self._comparison(begun)
             except Spoiled as spoiled:
                 reason = str(spoiled)
+                if self._settler is not None and self._settler.overwhelmed:  # and would be, again
+                    return Comparison.unknown(reason)
                 self._say("note", level="warning", text=f"{reason}: attempt {attempt + 1} of {ATTEMPTS} is void")
         return Comparison.unknown(f"{reason}, in each of {ATTEMPTS} attempts")
 
@@ -197,13 +198,13 @@ class Session:
         deadline = await self._deadline()
         await follower.tracked(mark)
         written = follower.written
-        self._write_digests(written, key, partitions)
+        await digest_written(written.names(), self._directory, key, partitions)
         exact = self._settings.relation.exact
         final = exact and not written.scripts and not self._hides_fields and not begun.scanned
         # each process compares half of the partitions
         about = side.compare(list(range(1, partitions, 2)), deadline, final=final, out="differences-theirs")
         halves = range(0, partitions, 2)
-        counts = compare_partitions(self._directory, halves, deadline, final=final, out=self._directory / "differences-mine")
+        counts = await compare_partitions(self._directory, halves, deadline, final=final, out=self._directory / "differences-mine")
         others = await side.compared(about)
         self._counts |= {
             "expired": counts.get("expired", 0) + others.get("expired", 0),
@@ -236,15 +237,6 @@ class Session:
                 f"the servers' clocks differ by {abs(mine - theirs) / 1000:.1f} s: keys expired by the later one count as expired"
             )
         return max(mine, theirs)
-
-    def _write_digests(self, written: Written, key: bytes, partitions: int) -> None:
-        digester = Digester(key)
-        buffers = [bytearray() for _ in range(partitions)]
-        for database, name in written.names():
-            digest = digester.key_digest(database, name)
-            buffers[digest[0] & (partitions - 1)] += digest
-        for number, buffer in enumerate(buffers):
-            written_path(self._directory, number).write_bytes(buffer)
 
     # ----------------------------------------------------------------------------------------------- after the snapshots
 

@@ -30,7 +30,7 @@ DOUBT_SECONDS = 2.0  # … over at least so long, until it counts
 
 class Settler:
     """``debt``: keys that have to be looked at again. ``written``: keys that the source's writers touched, ``looked``, ``rounds``, ``expired``: counts.
-    ``late``: seconds after which the last look was ended, 0 when it came to its end.
+    ``late``: seconds after which the last look was ended, 0 when it came to its end. ``overwhelmed``: the debt was more than can be looked at.
 
     ``exact``: the barrier proves what it says. ``hides_fields``: hashes of this source may differ for a moment (see ``keep-field`` in the
     package's head).
@@ -56,6 +56,7 @@ class Settler:
         self._hides_fields = hides_fields
         self.debt: dict[Key, None] = {}
         self.late = 0.0
+        self.overwhelmed = False
         self.written = 0
         self.doubts: dict[Key, tuple[int, float]] = {}
         self.looked = 0
@@ -116,6 +117,7 @@ class Settler:
         """These have to be looked at again."""
         self.debt |= dict.fromkeys(keys)
         if len(self.debt) > DEBT:
+            self.overwhelmed = True
             self._follower.written.everything = f"more than {DEBT} keys would have to be looked at again, one by one"
             self.debt.clear()  # nothing is valid any more, and memory is bounded
 

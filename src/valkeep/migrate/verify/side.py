@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from valkeep.errors import ValkeepError
 from valkeep.migrate.verify.mode import Mode
+from valkeep.wire.digest import Digester
 from valkeep.wire.rdb.decode import Decoder, decode_payload
 from valkeep.wire.spiller import Spiller, policy
 
-__all__ = ["PRESENT_AS", "Snapshot", "Spill", "names_path", "partitions_for", "read_snapshot", "rows_path", "written_path"]
+__all__ = [
+    "PRESENT_AS",
+    "Snapshot",
+    "Spill",
+    "digest_written",
+    "names_path",
+    "partitions_for",
+    "read_snapshot",
+    "rows_path",
+    "written_path",
+]
 
 PRESENT_AS = "9.1.0"  # what we say we are: a Valkey 9 then sends what it has, and not what an older replica could load
 FLUSH = 64 << 10  # bytes of a partition's buffer that go to its file at once
+NAMES_AT_ONCE = 10_000  # digested before the source's stream is read on
 KEYS_PER_PARTITION = 250_000  # some 12 MB of rows a side when compared
 
 _Progress = Callable[[int, int], None]
@@ -149,3 +162,16 @@ async def read_snapshot(
     spiller = spill.spiller
     progress(spiller.keys, spill.bytes)
     return Snapshot(spiller.keys, spill.bytes, time.monotonic() - begun, libraries(spiller.libraries), spiller.stream_database)
+
+
+async def digest_written(names: Iterable[tuple[int, bytes]], directory: Path, key: bytes, partitions: int) -> None:
+    """The keys that were written meanwhile, as digests in a file for each partition: no row of theirs is judged."""
+    digester = Digester(key)
+    buffers = [bytearray() for _ in range(partitions)]
+    for number, (database, name) in enumerate(names):
+        digest = digester.key_digest(database, name)
+        buffers[digest[0] & (partitions - 1)] += digest
+        if number % NAMES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    for number, buffer in enumerate(buffers):
+        written_path(directory, number).write_bytes(buffer)

@@ -66,7 +66,7 @@ async def _side(mouth: Mouth) -> None:
                 done(await read_by_scan(server, directory, "target", key, asked["partitions"], Mode.EXACT, progress))
             elif line["do"] == "compare":
                 directory = Path(line["directory"])
-                counts = compare_partitions(
+                counts = await compare_partitions(
                     directory, line["partitions"], line["deadline"], final=line["final"], out=directory / line["out"]
                 )
                 mouth.say("compared", about, counts=counts)

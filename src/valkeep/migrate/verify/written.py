@@ -108,11 +108,12 @@ class Written:
             self.everything = f"more than {SPILL_LIMIT} keys were written while the snapshots were read"
 
     def names(self) -> Iterator[Key]:
-        """All of them, a key perhaps more than once. Takes nothing."""
-        for path in self._spilled:
+        """All that are known when the first one is asked for, a key perhaps more than once. Takes nothing; meanwhile more may be written."""
+        memory = [(database, list(keys)) for database, keys in self.reader.databases.items()]
+        for path in list(self._spilled):  # after the memory: what is spilled meanwhile was seen there
             yield from _read(path)
-        for database, keys in list(self.reader.databases.items()):
-            for key in list(keys):
+        for database, keys in memory:
+            for key in keys:
                 yield database, key
 
     def take(self, batch: int) -> Iterator[list[Key]]:
