@@ -21,7 +21,7 @@ from valkeep.migrate import fence
 if TYPE_CHECKING:
     from valkeep.migrate.state import MigrationState, StateFile
 
-__all__ = ["Paused", "abort", "call_off", "restore_target", "to_the_end"]
+__all__ = ["Paused", "abort", "call_off", "reopened", "restore_target", "to_the_end"]
 
 RETURN_SECONDS = 10.0  # for a source to come back, to be put in order
 
@@ -44,7 +44,7 @@ async def call_off(paused: Paused | None, state: StateFile, cause: BaseException
         if paused is not None:
             source = paused.source
             if source.closed:
-                source = opened = await _reopened(source)
+                source = opened = await reopened(source)
             if opened is None or await _is_same_process(opened, paused):
                 await fence.lift(source, paused.before)
     except ValkeepError as error:
@@ -60,7 +60,7 @@ async def call_off(paused: Paused | None, state: StateFile, cause: BaseException
     state.step("attached", fence_before={})
 
 
-async def _reopened(source: Connection) -> Connection:
+async def reopened(source: Connection) -> Connection:
     """A new connection to a source whose last one broke; it may be starting again just now."""
     loop = asyncio.get_running_loop()
     until = loop.time() + RETURN_SECONDS

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from valkeep.client.server_info import server_info
 from valkeep.errors import Refused, ServerError, ValkeepError
 from valkeep.migrate import fence, promotion
-from valkeep.migrate.abort import Paused, call_off, to_the_end
+from valkeep.migrate.abort import Paused, call_off, reopened, to_the_end
 from valkeep.migrate.fence import Aborted, FenceMode
 from valkeep.migrate.lookout import Look, Lookout, Standing
 from valkeep.report.events import Emit, Note, Phase
@@ -142,7 +142,7 @@ class Cutover:
             raise
         promoted = await promotion.beyond_return(self._promote(), self._emit, self._clock)
         kept = await self._keep() if self._keep_fence and self._before else False
-        nodes = await self._lookout.remaining(first, self._before, kept=kept)
+        nodes = await self._remaining(first, kept=kept)
         return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._mode, checked, nodes)
 
     async def _begin(self) -> Look:
@@ -309,6 +309,16 @@ class Cutover:
             self._emit(Note(self._clock(), "warning", text))
             return False
         return True
+
+    async def _remaining(self, first: Look, *, kept: bool) -> tuple[Standing, ...]:
+        """Who on the source's side could take writes now. Our connection may have gone with the source's process, and the fence, too."""
+        if not self._source.closed:
+            return await self._lookout.remaining(first, self._before, kept=kept)
+        try:
+            async with await reopened(self._source) as again:
+                return await Lookout(again).remaining(first, self._before, kept=kept)
+        except ValkeepError as error:
+            return (Standing(self._source.endpoint.address, None, f"it did not answer after the promotion: {error.message}"),)
 
     def _mark(self, name: str) -> None:
         now = self._clock()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from valkeep.client.server_info import identify, parse_info
-from valkeep.errors import Refused, ServerError, ValkeepError
+from valkeep.errors import ServerError, ValkeepError
 from valkeep.migrate import fence
 from valkeep.migrate.fence import Aborted
 
@@ -72,14 +72,14 @@ class Lookout:
         self._writing: dict[str, bool] = {}
 
     async def enter(self) -> bool:
-        """Say that we cut over, and look whether somebody else does. Raises ``Refused`` then; False where that cannot be seen (CLIENT LIST is denied)."""
+        """Say that we cut over, and look whether somebody else does. Raises ``Aborted`` then; False where that cannot be seen (CLIENT LIST is denied)."""
         named, listed = await self._source.pipeline([("CLIENT", "SETNAME", CUTTING), ("CLIENT", "LIST")])
         if isinstance(named, ServerError) or isinstance(listed, ServerError):
             return False
         cutting = [client for client in _clients(listed) if client.get("name") == CUTTING]
         if len(cutting) > 1:
             others = ", ".join(client.get("addr", "?") for client in cutting)
-            raise Refused(
+            raise Aborted(
                 f"another cut-over of this source is under way just now (connections named {CUTTING} from {others})",
                 remedy="let that one end, or abort it; only one of them can have the writers",
                 code="VK-CUTOVER-CONCURRENT",

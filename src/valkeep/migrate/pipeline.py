@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
-from valkeep.errors import ExitCode, Refused
+from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate import attach
 from valkeep.migrate.attachment import Attachment
 from valkeep.migrate.control import Control, Lock
@@ -48,7 +48,15 @@ ALL = "all"
 ATTEMPTS = 3
 RETRY_SECONDS = 2.0
 PASSING = frozenset(  # reasons to call a cut-over off that may pass
-    {"VK-CUTOVER-LEASE", "VK-CUTOVER-LAG", "VK-CUTOVER-WRITERS", "VK-CUTOVER-PASSED", "VK-CUTOVER-TRANSACTION"}
+    {
+        "VK-CUTOVER-LEASE",
+        "VK-CUTOVER-LAG",
+        "VK-CUTOVER-WRITERS",
+        "VK-CUTOVER-PASSED",
+        "VK-CUTOVER-TRANSACTION",
+        "VK-CUTOVER-CONCURRENT",
+        "VK-HELD",
+    }
 )
 ROUND_SECONDS = 5.0  # while a person has not decided yet
 
@@ -176,9 +184,10 @@ class _Migration:
                 await self._wait_for_go(gateway, proof)
             try:
                 return await self._cut(gateway, fence_at, target, proof, mode)
-            except Aborted as error:
+            except ValkeepError as error:
                 attempts += 1
-                if error.code not in PASSING or (not manual and attempts >= ATTEMPTS):
+                if error.code not in PASSING or not isinstance(error, Aborted) or (not manual and attempts >= ATTEMPTS):
+                    self.handover.answer(error)
                     raise
                 self.journal.say("warning", f"the cut-over was called off: {error.message}. {error.remedy}")
                 self.handover.answer(error, again=True)
@@ -187,11 +196,10 @@ class _Migration:
 
     async def _cut(self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, mode: FenceMode) -> CutoverResult:
         journal = self.journal
+        if self.options.cutover == "manual":
+            _refuse_held(gateway)  # at once: who said go waits for an answer
         await gateway.beside(proof.settle())
-        if gateway.held:
-            wanted = gateway.held[0]
-            assert wanted.hold is not None
-            raise Refused(f"the stream is held: {wanted.hold.why}", remedy=wanted.hold.remedy, code="VK-HELD")
+        _refuse_held(gateway)
 
         async def drained(offset: int) -> None:
             await gateway.drained(offset)
@@ -208,7 +216,7 @@ class _Migration:
             keep_fence=self.options.keep_fence,
             gateway_port=gateway.address[1],
             drained=drained,
-            verify=proof.last,
+            verify=lambda offset: proof.last(offset, held=mode is FenceMode.PAUSE),
             promoting=gateway.expect_departure,
             state=self.state,
             emit=journal.emit,
@@ -322,6 +330,13 @@ class _Migration:
             spool,
             recopy,
         )
+
+
+def _refuse_held(gateway: Gateway) -> None:
+    if gateway.held:
+        wanted = gateway.held[0]
+        assert wanted.hold is not None
+        raise Aborted(f"the stream is held: {wanted.hold.why}", remedy=wanted.hold.remedy, code="VK-HELD")
 
 
 def _version(info: ServerInfo) -> str:

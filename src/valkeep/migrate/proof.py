@@ -76,12 +76,15 @@ class Proof:
                 return
             last = looked
 
-    async def last(self, offset: int) -> tuple[int, int]:
-        """The writers are held at this source offset: (keys looked at, differences). Raises ``Aborted`` when it cannot tell."""
+    async def last(self, offset: int, *, held: bool) -> tuple[int, int]:
+        """What clients wrote up to this source offset: (keys looked at, differences). Raises ``Aborted`` when it cannot tell.
+
+        ``held``: by a pause, in which no key expires either. Else nobody writes, but keys go on expiring, and are no reason not to be able to tell.
+        """
         if self._verifier is None:
             return 0, 0
         before = self._looked()
-        self._looking = asyncio.ensure_future(self._verifier.final(offset))
+        self._looking = asyncio.ensure_future(self._verifier.final(offset) if held else self._verifier.round())
         self._looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be asking any more
         final = self.comparison = await asyncio.shield(self._looking)
         if final.verdict == "unknown":

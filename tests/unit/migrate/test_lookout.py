@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from valkeep.client.connection import Connection
-from valkeep.errors import Refused, ServerError
+from valkeep.errors import ServerError
+from valkeep.migrate.fence import Aborted
 from valkeep.migrate.lookout import CUTTING, Look, Lookout
 
 UP = {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
@@ -89,7 +90,7 @@ def test_clients_writes_are_told_from_expiry(offset: int, calls: dict[str, int],
 
 def test_a_second_cut_over_of_one_source_is_refused_whoever_looks() -> None:
     rows = b"id=3 addr=10.0.0.9:41000 name=valkeep-cutover multi=-1\nid=4 addr=10.0.0.8:41000 name=valkeep-cutover multi=-1\n"
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Aborted) as refused:
         asyncio.run(lookout(CLIENT_SETNAME=b"OK", CLIENT_LIST=rows).enter())
     assert refused.value.code == "VK-CUTOVER-CONCURRENT"
     assert "10.0.0.8:41000" in refused.value.message

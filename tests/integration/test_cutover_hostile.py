@@ -1,0 +1,295 @@
+"""What may happen to the source in the middle of a cut-over, and after it: restarts, Sentinels, operators, a second Valkeep, transactions, expiry.
+
+In each the same must hold: nothing that was acknowledged is lost, and what could be lost from now on is said.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import valkey
+
+from tests.conftest import Server
+from tests.support.proxy import Proxy
+from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
+from tests.support.writers import Writers, lost
+from valkeep.runtime.node import Process
+
+pytestmark = [pytest.mark.slow]
+Client = Callable[..., Any]
+FENCE = b"$3\r\n255\r\n"
+PROMOTE = b"REPLICAOF\r\n$2\r\nNO\r\n"
+
+
+@dataclass
+class Pair:
+    source: Process
+    target: Process
+    here: Any
+    there: Any
+    to_source: Proxy
+    to_target: Proxy
+    folder: Path
+
+    def where(self) -> tuple[str, ...]:
+        return ("--source", self.to_source.url(), "--target", self.to_target.url("valkey"), "--state", str(self.folder / "state"))
+
+    def run(self, *more: str) -> Valkeep:
+        return Valkeep("migrate", "run", *self.where(), "--acknowledge", "all", *more, folder=self.folder / "run")
+
+    def valkeep(self, command: str, *more: str) -> Valkeep:
+        """``cutover`` or ``abort``, ended."""
+        with Valkeep("migrate", command, *self.where(), *more, folder=self.folder / command, report=False) as process:
+            process.wait()
+        return process
+
+    @property
+    def fence(self) -> str:
+        return str(self.here.config_get("min-replicas-to-write")["min-replicas-to-write"])
+
+    @property
+    def promoted(self) -> bool:
+        return bool(self.there.execute_command("ROLE")[0] == b"master")
+
+
+@pytest.fixture
+def pair(server: Server, client: Client, tmp_path: Path) -> Iterator[Pair]:
+    """A source that keeps its data over a restart, and a target."""
+    source, target = server("redis-7.0", appendonly="yes", appendfsync="always"), server("valkey-8.1")
+    here = client(source)
+    here.mset({f"k{number}": f"v{number}" for number in range(100)})
+    with Proxy(source.address) as to_source, Proxy(target.address) as to_target:
+        yield Pair(source, target, here, client(target), to_source, to_target, tmp_path)
+
+
+def expect_called_off(pair: Pair, run: Valkeep, writers: Writers, code: str) -> None:
+    """The source goes on as before, and the target was only detached."""
+    assert run.wait() != 0
+    assert run.code == code, run.stderr
+    assert "cutover:promote" not in run.phases()
+    assert pair.fence == "0"
+    assert pair.promoted  # detached, that is
+    writers.wait_for_acks(3)
+    writers.stop()
+    assert lost(writers.acknowledged(), pair.here) == []
+    run.assert_nothing_left()
+
+
+def test_a_source_that_restarts_behind_the_fence_is_not_given_up(pair: Pair) -> None:
+    with Writers(pair.source.port) as writers, pair.run() as run:
+        pair.to_source.when(FENCE, after=pair.source.restart)
+        expect_called_off(pair, run, writers, "VK-CUTOVER-BROKEN")
+
+
+def test_a_source_that_restarts_within_the_pause_is_not_given_up(pair: Pair) -> None:
+    with Writers(pair.source.port) as writers, pair.run() as run:
+        pair.to_source.when(b"PAUSE\r\n$4\r\n5000", after=pair.source.restart)
+        expect_called_off(pair, run, writers, "VK-CUTOVER-BROKEN")
+
+
+def test_a_source_that_restarts_at_the_promotion_is_said_to_take_writes(pair: Pair) -> None:
+    """The one round trip that no look can cover: it is seen afterwards, and said."""
+    with pair.run() as run:
+        pair.to_target.when(PROMOTE, before=pair.source.restart)
+        assert run.wait() == 0, run.stderr
+    (source,) = json.loads((run.report / "cutover.json").read_text())["source_nodes"]
+    assert source["takes_writes"] is True
+    assert "it is not fenced any more" in source["why"]
+    assert "it is not fenced any more" in run.stderr
+
+
+def test_a_fence_that_somebody_lowers_calls_the_cut_over_off(pair: Pair) -> None:
+    def lower() -> None:
+        until(lambda: pair.fence == "255", "the fence is not there")
+        pair.here.config_set("min-replicas-to-write", 0)
+
+    with Writers(pair.source.port) as writers, pair.run() as run:
+        pair.to_source.when(FENCE, after=lower)
+        expect_called_off(pair, run, writers, "VK-CUTOVER-FENCE-LOST")
+
+
+def test_a_replica_that_is_promoted_in_the_middle_calls_the_cut_over_off(server: Server, client: Client, pair: Pair) -> None:
+    replica = server("redis-7.0")
+    client(replica).replicaof("127.0.0.1", pair.source.port)
+    until(lambda: client(replica).execute_command("ROLE")[3] == b"connected", "the replica does not follow")
+
+    def promote() -> None:
+        """As a Sentinel would."""
+        client(replica).replicaof("no", "one")
+        until(lambda: f"port={replica.port}," not in str(client(pair.source).execute_command("INFO", "replication")), "it is still there")
+
+    with Writers(pair.source.port) as writers, pair.run() as run:
+        pair.to_source.when(FENCE, after=promote)
+        expect_called_off(pair, run, writers, "VK-CUTOVER-REPLICA")
+    assert f"127.0.0.1:{replica.port} left the source" in run.stderr
+
+
+def test_replicas_of_the_source_are_told_as_read_only_and_not_fenced(server: Server, client: Client, pair: Pair) -> None:
+    replica = server("redis-7.0")
+    client(replica).replicaof("127.0.0.1", pair.source.port)
+    until(lambda: client(replica).execute_command("ROLE")[3] == b"connected", "the replica does not follow")
+    with pair.run() as run:
+        assert run.wait() == 0, run.stderr
+    source, other = json.loads((run.report / "cutover.json").read_text())["source_nodes"]
+    assert (source["takes_writes"], other["takes_writes"]) == (False, False)
+    assert "until it is restarted" in source["why"]
+    assert other["node"] == f"127.0.0.1:{replica.port}"
+    assert "until somebody promotes it" in other["why"]
+
+
+def test_what_was_written_in_spite_of_the_fence_is_on_the_target(pair: Pair) -> None:
+    """A leak as of a script before Redis 7.0, between the two looks: the fence stands when we look, and something was written all the same."""
+
+    def leak() -> None:
+        pair.here.config_set("min-replicas-to-write", 0)
+        pair.here.set("leaked", "1")
+        pair.here.config_set("min-replicas-to-write", 255)
+
+    with pair.run() as run:
+        pair.to_source.when(FENCE, after=lambda: pair.to_source.when(b"commandstats", after=leak))
+        assert run.wait() == 0, run.stderr
+    assert pair.there.get("leaked") == b"1"
+
+
+def test_of_two_cut_overs_of_one_source_the_second_is_refused_and_leaves_the_first_ones_fence(
+    server: Server, client: Client, pair: Pair
+) -> None:
+    other = server("valkey-8.1")
+    where = ("--source", pair.source.endpoint, "--target", other.endpoint, "--state", str(pair.folder / "other"))
+    answers: list[Valkeep] = []
+
+    def second() -> None:
+        """Within the pause of the first, before its fence."""
+        with Valkeep("migrate", "cutover", *where, folder=pair.folder / "second", report=False) as asked:
+            asked.wait()
+        answers.append(asked)
+
+    with (
+        Writers(pair.source.port) as writers,
+        Valkeep("migrate", "run", *where, "--acknowledge", "all", "--cutover", "manual", folder=pair.folder / "loser") as loser,
+        pair.run("--cutover", "manual", "--lease", "20000") as run,
+    ):
+        loser.wait_for("waiting")
+        run.wait_for("waiting")
+        pair.to_source.when(b"PAUSE\r\n$5\r\n20000", after=second)
+        assert pair.valkeep("cutover").process.returncode == 0, run.stderr
+        assert run.wait() == 0, run.stderr
+        assert [asked.code for asked in answers] == ["VK-CUTOVER-CONCURRENT"], answers[0].stderr
+        second()  # and once more, behind the fence of the first
+        assert answers[1].code == "VK-CUTOVER-FENCED", answers[1].stderr
+        assert loser.wait() == 4, loser.stderr
+        assert pair.fence == "255"
+        writers.stop()
+        assert lost(writers.acknowledged(), pair.there) == []
+    assert client(other).execute_command("ROLE")[0] == b"master"
+    with Valkeep("migrate", "abort", *where, folder=pair.folder / "abort", report=False) as abort:
+        assert abort.wait() == 0, abort.stderr
+    assert pair.fence == "255"  # the abort of the loser does not lift what was never its own
+
+
+def test_a_direct_cut_over_waits_for_transactions_that_were_open_before_the_fence(pair: Pair) -> None:
+    with valkey.Valkey(port=pair.source.port, single_connection_client=True) as writer, pair.run("--fence", "direct") as run:
+        for command in (("MULTI",), ("SET", "queued", "1")):
+            writer.connection.send_command(*command)
+            writer.connection.read_response()
+        begun = threading.Event()
+        pair.to_source.when(FENCE, after=begun.set)
+        assert begun.wait(30), run.stderr
+        assert "cutover:drain" not in run.phases()
+        with pytest.raises(valkey.exceptions.ExecAbortError):  # Redis 7.0 refuses it here; one before 6.0 would run it
+            writer.connection.send_command("EXEC")
+            writer.connection.read_response()
+        assert run.wait() == 0, run.stderr
+    assert pair.promoted
+
+
+def test_a_transaction_that_stays_open_calls_a_direct_cut_over_off_when_the_lease_ends(pair: Pair) -> None:
+    with (
+        Writers(pair.source.port) as writers,
+        valkey.Valkey(port=pair.source.port, single_connection_client=True) as writer,
+        pair.run("--fence", "direct", "--lease", "400") as run,
+    ):
+        for command in (("MULTI",), ("SET", "queued", "1")):
+            writer.connection.send_command(*command)
+            writer.connection.read_response()
+        expect_called_off(pair, run, writers, "VK-CUTOVER-TRANSACTION")
+
+
+def test_an_external_cut_over_is_not_held_up_by_keys_that_expire(pair: Pair) -> None:
+    pipe = pair.here.pipeline(transaction=False)
+    for number in range(6000):
+        pipe.set(f"short:{number}", "1", px=1000 + 2 * number)
+    pipe.execute()
+    with pair.run("--fence", "external") as run:
+        run.wait_for("cutover:wait-for-silence")
+        began = pair.here.info("stats")["expired_keys"]
+        assert run.wait() == 0, run.stderr
+        assert pair.here.info("stats")["expired_keys"] > began, "nothing expired in the window"
+    assert "still gets writes" not in run.stderr
+    assert "it was not fenced" in run.stderr
+    until(lambda: pair.there.dbsize() == 100, "the expired keys are still there", 20)
+
+
+def test_a_kept_fence_survives_a_restart_of_the_source_and_is_taken_out_again_by_an_abort(pair: Pair) -> None:
+    with pair.run("--keep-fence") as run:
+        assert run.wait() == 0, run.stderr
+    (source,) = json.loads((run.report / "cutover.json").read_text())["source_nodes"]
+    assert "also when it is restarted" in source["why"]
+    pair.source.restart()
+    assert pair.fence == "255"
+    with pytest.raises(valkey.exceptions.ResponseError, match=r"NOREPLICAS|good replicas"):
+        pair.here.set("late", "1")
+    forced = pair.valkeep("abort", "--force")
+    assert forced.process.returncode == 0, forced.stderr
+    assert "its configuration file says so, too" in forced.stdout
+    pair.source.restart()
+    assert pair.fence == "0"
+
+
+@pytest.fixture
+def holding(server: Server, client: Client, tmp_path: Path) -> Iterator[Pair]:
+    """A source that has what its target cannot take: vector sets."""
+    source, target = server("redis-8.0"), server("valkey-8.1")
+    here = client(source)
+    here.set("some", "1")
+    with Proxy(source.address) as to_source, Proxy(target.address) as to_target:
+        yield Pair(source, target, here, client(target), to_source, to_target, tmp_path)
+
+
+def hold(pair: Pair) -> None:
+    pair.here.execute_command("VADD", "vectors", "VALUES", 2, "1", "0", "e")
+
+
+def test_a_stream_that_is_held_too_long_ends_the_migration_and_the_source_goes_on(holding: Pair) -> None:
+    with Writers(holding.source.port) as writers, holding.run("--cutover", "manual", "--hold", "8") as run:
+        run.wait_for("waiting")
+        hold(holding)
+        until(lambda: "nothing more is sent" in run.stderr, lambda: run.stderr)
+        asked = holding.valkeep("cutover")
+        assert (asked.process.returncode, asked.code) == (1, "VK-HELD"), asked.stderr
+        assert run.running
+        expect_called_off(holding, run, writers, "VK-HELD")
+    assert "cutover:pause" not in run.phases()
+
+
+def test_a_stream_that_is_held_within_the_pause_calls_the_cut_over_off_until_its_cause_is_gone(holding: Pair) -> None:
+    with Writers(holding.source.port) as writers, holding.run("--cutover", "manual", "--hold", "60", "--lease", "1000") as run:
+        run.wait_for("waiting")
+        holding.to_source.when(b"PAUSE\r\n$4\r\n1000", before=lambda: hold(holding))
+        asked = holding.valkeep("cutover")
+        assert (asked.process.returncode, asked.code) == (1, "VK-CUTOVER-LAG"), asked.stderr
+        assert holding.fence == "0"
+        writers.wait_for_acks(3)
+        holding.here.delete("vectors")
+        until(lambda: holding.valkeep("cutover").process.returncode == 0, lambda: run.stderr, 60)
+        assert run.wait() == 0, run.stderr
+        writers.stop()
+        assert lost(writers.acknowledged(), holding.there) == []
+    assert holding.there.exists("vectors") == 0

@@ -1,0 +1,117 @@
+"""The cut-over's own decisions, where no server of ours behaves so: a source on which something writes in spite of the fence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from valkeep.client.connection import Connection
+from valkeep.errors import ConnectionLost
+from valkeep.migrate import abort
+from valkeep.migrate.cutover import Cutover
+from valkeep.migrate.fence import Aborted, FenceMode
+from valkeep.migrate.lookout import Look, Lookout
+from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.report.events import Event
+
+UP = {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
+LOOK = Look("1" * 40, "master", ":", 100, {}, frozenset(), UP, scripts_pass=True)
+SOURCE = cast("Connection", SimpleNamespace(endpoint=SimpleNamespace(address="10.0.0.1:6379"), closed=False))
+
+
+class Leaky(Lookout):
+    """A source whose scripts go on writing for ``writes`` looks."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__(SOURCE)
+        self.left = writes
+        self.offset = 100
+
+    async def look(self, parameters: object) -> Look:
+        self.offset += 50 if self.left else 0
+        return replace(LOOK, offset=self.offset)
+
+    async def wrote(self, earlier: Look, later: Look) -> tuple[str, ...]:
+        if earlier.offset == later.offset:
+            return ()
+        self.left -= 1
+        return ("EVAL",)
+
+
+def cutover(lookout: Lookout, mode: FenceMode, drained: list[int], clock: Callable[[], float], folder: Path) -> Cutover:
+    async def note(offset: int) -> None:
+        drained.append(offset)
+
+    async def verify(offset: int) -> tuple[int, int]:
+        return 0, 0
+
+    events: list[Event] = []
+    made = Cutover(
+        SOURCE,
+        SOURCE,
+        mode=mode,
+        lease_ms=200,
+        keep_fence=False,
+        gateway_port=0,
+        drained=note,
+        verify=verify,
+        promoting=lambda: None,
+        state=StateFile(folder),
+        emit=events.append,
+        clock=clock,
+    )
+    made._lookout = lookout
+    made._first = LOOK
+    made._before = dict(UP)
+    made._until = 1.0
+    return made
+
+
+def test_what_passes_the_fence_is_drained_until_nothing_does(tmp_path: Path) -> None:
+    drained: list[int] = []
+    asyncio.run(cutover(Leaky(3), FenceMode.PAUSE, drained, lambda: 0.5, tmp_path)._drain_all())
+    assert drained == [150, 200, 250, 300]
+
+
+@pytest.mark.parametrize("mode", [FenceMode.PAUSE, FenceMode.DIRECT])
+def test_a_fence_that_does_not_hold_calls_the_cut_over_off_when_the_lease_ends(mode: FenceMode, tmp_path: Path) -> None:
+    with pytest.raises(Aborted) as aborted:
+        asyncio.run(cutover(Leaky(99), mode, [], lambda: 1.5, tmp_path)._drain_all())
+    assert aborted.value.code == "VK-CUTOVER-PASSED"
+    assert "EVAL" in aborted.value.message
+
+
+def test_writers_that_were_not_stopped_are_noticed_up_to_the_promotion(tmp_path: Path) -> None:
+    one = cutover(Leaky(1), FenceMode.EXTERNAL, [], lambda: 0.5, tmp_path)
+    one._silent = LOOK
+    with pytest.raises(Aborted) as aborted:
+        asyncio.run(one._drain_all())
+    assert aborted.value.code == "VK-CUTOVER-WRITERS"
+
+
+def test_calling_off_restores_nothing_at_a_source_that_is_another_process_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client ids begin anew in a new process: the one that we would kill is somebody else."""
+    asked: list[Any] = []
+    again = SimpleNamespace(closed=False, close=lambda: asyncio.sleep(0), pipeline=asked.append)
+
+    async def reopened(source: Connection) -> Connection:
+        return cast("Connection", again)
+
+    async def server_info(source: Connection) -> SimpleNamespace:
+        return SimpleNamespace(run_id="2" * 40)
+
+    monkeypatch.setattr(abort, "reopened", reopened)
+    monkeypatch.setattr(abort, "server_info", server_info)
+    state = StateFile(tmp_path)
+    state.write(MigrationState("cutting", "redis://a:1", "redis://b:1", 1, fence_before=UP))
+    lost = abort.Paused(cast("Connection", SimpleNamespace(closed=True)), 7, "1" * 40, UP)
+    asyncio.run(abort.call_off(lost, state, ConnectionLost("gone", remedy="wait")))
+    assert asked == []
+    assert state.current is not None
+    assert (state.current.step, state.current.fence_before) == ("attached", {})
