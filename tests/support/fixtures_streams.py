@@ -104,6 +104,8 @@ def hash_of(key: str, fields: dict[bytes, bytes], *expiring: int) -> Reads:
     return reads
 
 
+BINARY = b"\x00\xff\r\n$3\r\n*1\r\n"
+HASH_F = bytes.fromhex("18 00d8c32cbb030000 01 01 0166 0176")  # f v until T
 FV, GW = {b"f": b"v"}, {b"g": b"w"}
 FVGW = FV | GW
 MEGABYTES = bytes(range(256)) * 16_384  # 4 MiB
@@ -124,6 +126,42 @@ _FIELD_TTLS = (
         hash_of("a2", FV, T),
         keep=hash_of("a2", FV),
         drop=[("EXISTS a2", 0)],
+        values=here(a2=value(HASH_F)),
+        copied_drop=at("a2"),
+        degraded=(1, 1),
+    ),
+    Scenario(
+        "HPEXPIREAT with a condition that spared a field, as Valkey 9.1 replicates it",
+        ["HSET ac f v g w", f"HPEXPIREAT ac {T} FIELDS 1 f", f"hpexpireat ac {T} xx fields 3 f g nosuch"],
+        hash_of("ac", FVGW, T, -1),
+        keep=hash_of("ac", FVGW),
+        drop=hash_of("ac", GW),
+        values=here(ac=value(bytes.fromhex("18 00d8c32cbb030000 02 01 0166 0176 00 0167 0177"))),
+        copied_drop=at("ac"),
+        degraded=(4, 2),
+    ),
+    Scenario(
+        "HGETDEL, as Valkey 9.1 replicates it",
+        ["HSET ad f v g w", "HGETDEL ad FIELDS 2 f nosuch"],
+        hash_of("ad", GW),
+    ),
+    Scenario(
+        "a field TTL in the past, and the HDEL that follows it",
+        ["HSET ae f v g w", "HPEXPIREAT ae 1000 FIELDS 1 f", "HDEL ae f"],
+        [("HMGET ae f g", [None, b"w"]), ("HLEN ae", 1)],
+        degraded=(1, 1),
+    ),
+    Scenario(
+        "keys, fields and values of any bytes",
+        [
+            ("HSET", BINARY, BINARY, BINARY, b"", b"w"),
+            ("HPEXPIREAT", BINARY, T, "FIELDS", 1, BINARY),
+            ("XDELEX", BINARY + b"2", "IDS", 1, "2-2"),
+        ],
+        [(("HMGET", BINARY, BINARY, b""), [BINARY, b"w"]), (("XLEN", BINARY + b"2"), 2)],
+        drop=[(("HMGET", BINARY, BINARY, b""), [None, b"w"]), (("XLEN", BINARY + b"2"), 2)],
+        values={(0, BINARY + b"2"): value(STREAM_CUT)},
+        copied=((0, BINARY + b"2"),),
         degraded=(1, 1),
     ),
     Scenario(
@@ -558,6 +596,56 @@ _ORDINARY = (
 )
 
 _TRANSACTIONS = (
+    Scenario(
+        "a transaction of which nothing is left",
+        ["HSET o1 f v", "MULTI", "HPERSIST o1 FIELDS 1 f", "REPLCONF GETACK *", "EXEC", "MULTI", "EXEC", "INCR o2"],
+        [("HGETALL o1", {b"f": b"v"}), ("GET o2", b"1")],
+    ),
+    Scenario(
+        "a transaction that changes the database, around a key that is copied again",
+        ["multi", "select 3", "INCR o3", "XDELEX o4 IDS 1 2-2", "Select 5", "incr o3", "exec", "INCR o3", "SELECT 0", "INCR o5"],
+        [
+            ("GET o5", b"1"),
+            ("EXISTS o3 o4", 0),
+            ("SELECT 3", b"OK"),
+            ("GET o3", b"1"),
+            ("XLEN o4", 2),
+            ("SELECT 5", b"OK"),
+            ("GET o3", b"2"),
+            ("EXISTS o4", 0),
+        ],
+        values={(3, b"o4"): value(STREAM_CUT)},
+        copied=((3, b"o4"),),
+    ),
+    Scenario(
+        "what a script did, in small letters and in another database",
+        [
+            "multi",
+            "set o6 1",
+            "incr o6",
+            "exec",
+            "select 5",
+            "set o7 1 ifeq 0",
+            "hset o8 f v",
+            f"hpexpireat o8 {T} fields 1 f",
+            "select 0",
+        ],
+        [("GET o6", b"2"), ("SELECT 5", b"OK"), ("GET o7", b"1"), *hash_of("o8", FV, T)],
+        keep=[("GET o6", b"2"), ("SELECT 5", b"OK"), ("GET o7", b"1"), *hash_of("o8", FV)],
+        drop=[("GET o6", b"2"), ("SELECT 5", b"OK"), ("GET o7", b"1"), ("EXISTS o8", 0)],
+        degraded=(1, 1),
+    ),
+    Scenario(
+        "XAUTOCLAIM and a trimming XADD, as they are replicated",
+        [
+            "XADD oa 1-1 f v",
+            "XGROUP CREATE oa g 0",
+            "XCLAIM oa g c3 0 1-1 TIME 1700000000000 RETRYCOUNT 2 FORCE JUSTID LASTID 1-1",
+            "XADD oa NOMKSTREAM MAXLEN = 2 2-2 f v",
+            "xadd oa maxlen = 2 keepref 3-3 f v",
+        ],
+        [("XLEN oa", 2), ("XPENDING oa g", [1, b"1-1", b"1-1", [[b"c3", b"1"]]])],
+    ),
     Scenario(
         "a transaction with commands that are translated",
         [

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
+from valkeep.migrate.transform import maybe
 from valkeep.migrate.transform.maybe import MaybeSet
 
 
@@ -21,7 +24,25 @@ def test_what_was_added_is_in_it_and_little_else() -> None:
 def test_an_empty_set_needs_no_memory_and_holds_nothing() -> None:
     found = MaybeSet()
     assert (0, b"k") not in found
-    assert found._bits == b""
+    assert found._layers == []
+
+
+def test_it_grows_with_what_is_added_and_says_no_to_nothing_that_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maybe, "_FIRST_BITS", 1 << 12)
+    found = MaybeSet()
+    sizes = []
+    for number in range(20_000):
+        found.add(number % 3, b"key:%d" % number)
+        sizes.append(sum(len(layer.bits) for layer in found._layers))
+    assert sizes[0] == 512
+    assert sizes[-1] == 512 * 31  # five layers, and no more
+    assert all((number % 3, b"key:%d" % number) in found for number in range(20_000))
+    few = MaybeSet()
+    for number in range(7000):
+        few.add(0, b"key:%d" % number)
+        few.add(0, b"key:%d" % number)  # what is in it needs no more room
+    assert len(few._layers) == 5
+    assert sum((0, b"other:%d" % number) in few for number in range(10_000)) < 500
 
 
 def test_the_same_key_in_another_database_is_another_one() -> None:

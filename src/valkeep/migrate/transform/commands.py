@@ -226,6 +226,7 @@ _RULES: Mapping[bytes, Rule] = {
     b"HEXPIREAT": ttl_rule(field_ttls.hpexpireat),
     b"HPEXPIRE": ttl_rule(field_ttls.hpexpireat),
     b"HEXPIRE": ttl_rule(field_ttls.hpexpireat),
+    b"HGETDEL": field_ttls.hgetdel,
     b"HPERSIST": ttl_rule(field_ttls.hpersist),
     b"HSETEX": ttl_rule(field_ttls.hsetex),
     b"HINCRBY": lossy_rule(field_ttls.depends_on_fields),

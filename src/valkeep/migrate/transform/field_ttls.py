@@ -12,7 +12,19 @@ from valkeep.migrate.transform.notes import LedgerNote, field_ttls_lost
 from valkeep.migrate.transform.outcomes import PASS, Drop, Hold, Outcome, Replace, Rule, Situation
 from valkeep.migrate.transform.target import FieldTtl
 
-__all__ = ["depends_on_fields", "hpersist", "hpexpireat", "hsetex", "lost_here", "lossy_rule", "note", "refused", "sort", "ttl_rule"]
+__all__ = [
+    "depends_on_fields",
+    "hgetdel",
+    "hpersist",
+    "hpexpireat",
+    "hsetex",
+    "lost_here",
+    "lossy_rule",
+    "note",
+    "refused",
+    "sort",
+    "ttl_rule",
+]
 
 
 def ttl_rule(rule: Rule) -> Rule:
@@ -71,11 +83,19 @@ def hpexpireat(args: list[bytes], situation: Situation) -> Outcome:
     match situation.policy:
         case FieldTtl.KEEP_FIELD:
             return Drop(note(situation, key, len(fields)))
+        case FieldTtl.DROP_FIELD if args[3].upper() != b"FIELDS":
+            # A Valkey replicates all fields that were named, also those that the condition spared: which lost theirs, only the source knows.
+            return recopy(args, situation)
         case FieldTtl.DROP_FIELD:
             situation.lost_fields.add(situation.database, key)
             return Replace(((b"HDEL", key, *fields),), note(situation, key, len(fields)))
         case FieldTtl.REFUSE:
             return refused(args, situation)
+
+
+def hgetdel(args: list[bytes], situation: Situation) -> Outcome:
+    """HGETDEL k FIELDS n f …, which a Valkey 9.1 replicates as it is"""
+    return PASS if b"HGETDEL" in known(situation.target) else Replace(((b"HDEL", args[1], *_fields(args)),))
 
 
 def hpersist(args: list[bytes], situation: Situation) -> Outcome:

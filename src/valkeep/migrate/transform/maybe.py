@@ -1,7 +1,10 @@
-"""A set that may say yes wrongly, never no wrongly, in fixed memory: a Bloom filter over (database, key).
+"""A set that may say yes wrongly, never no wrongly, in little memory: a Bloom filter over (database, key).
 
 Used for the keys that lost fields on the way: a command that depends on a lost field must not run verbatim on the target. A false
-yes costs one key's re-copy; a false no would cost correctness. 2^23 bits and three probes keep false yeses under 1% up to 700,000 keys.
+yes costs one key's re-copy, for which the stream waits; a false no would cost correctness.
+
+It grows in layers, each twice the one before and asked one after the other; a layer takes keys until it has sixteen bits for each, which keeps its
+false yeses near 0.5%. The last one takes whatever comes: 500,000 keys need 1 MiB, five million 15, and no number of keys more than 31.
 """
 
 from __future__ import annotations
@@ -10,15 +13,28 @@ from zlib import crc32
 
 __all__ = ["MaybeSet"]
 
-_BITS = 1 << 23
-_MASK = _BITS - 1
+_FIRST_BITS = 1 << 23
+_LAYERS = 5
+_BITS_FOR_A_KEY = 16
+
+
+class _Layer:
+    """``mask``: for a position; ``room``: keys that it still takes well."""
+
+    def __init__(self, bits: int) -> None:
+        self.mask = bits - 1
+        self.room = bits // _BITS_FOR_A_KEY
+        self.bits = bytearray(bits // 8)
+
+    def probes(self, one: int, step: int) -> tuple[int, int, int]:
+        return one & self.mask, (one + step) & self.mask, (one + 2 * step) & self.mask
 
 
 class MaybeSet:
-    """``add`` and ``in`` over (database, key); 1 MiB once anything was added."""
+    """``add`` and ``in`` over (database, key); without memory until something was added."""
 
     def __init__(self) -> None:
-        self._bits = bytearray()
+        self._layers: list[_Layer] = []
         self._names: dict[int, int] = {}  # a database -> the number that its keys were added under, since databases were swapped
 
     def swap(self, one: int, other: int) -> None:
@@ -27,15 +43,23 @@ class MaybeSet:
         names[one], names[other] = names.get(other, other), names.get(one, one)
 
     def add(self, database: int, key: bytes) -> None:
-        if not self._bits:
-            self._bits = bytearray(_BITS // 8)
-        for probe in self._probes(database, key):
-            self._bits[probe >> 3] |= 1 << (probe & 7)
+        layers = self._layers
+        if not layers or (layers[-1].room <= 0 and len(layers) < _LAYERS):
+            layers.append(_Layer(_FIRST_BITS << len(layers)))
+        layer = layers[-1]
+        fresh = False
+        for probe in layer.probes(*self._hashes(database, key)):
+            bit = 1 << (probe & 7)
+            fresh = fresh or not layer.bits[probe >> 3] & bit
+            layer.bits[probe >> 3] |= bit
+        layer.room -= fresh
 
     def __contains__(self, item: tuple[int, bytes]) -> bool:
-        return bool(self._bits) and all(self._bits[probe >> 3] >> (probe & 7) & 1 for probe in self._probes(*item))
+        if not self._layers:
+            return False
+        hashes = self._hashes(*item)
+        return any(all(layer.bits[probe >> 3] >> (probe & 7) & 1 for probe in layer.probes(*hashes)) for layer in self._layers)
 
-    def _probes(self, database: int, key: bytes) -> tuple[int, int, int]:
+    def _hashes(self, database: int, key: bytes) -> tuple[int, int]:
         first = crc32(key, self._names.get(database, database))
-        second = crc32(key, first ^ 0x9E3779B9) | 1
-        return first & _MASK, (first + second) & _MASK, (first + 2 * second) & _MASK
+        return first, crc32(key, first ^ 0x9E3779B9) | 1
