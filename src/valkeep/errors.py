@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
     NOT_RUN = 4  # could not run; surely nothing changed
     UNCERTAIN = 5  # stopped; the state is uncertain, see the remedy
     INTERRUPTED = 130  # SIGINT
-    TERMINATED = 143  # SIGTERM
+    TERMINATED = 143  # SIGTERM, SIGHUP
 
 
 class ValkeepError(Exception):

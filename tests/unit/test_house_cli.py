@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from valkeep import cli
+from valkeep.cli.output import write_json
 from valkeep.errors import ConnectionLost, ExitCode, Refused, ValkeepError
 
 
@@ -182,6 +183,110 @@ def test_json_into_a_file_appears_whole_and_a_bad_path_is_an_error(tmp_path: Pat
     (tmp_path / "file").write_text("")
     assert cli.run(["version", "--json", str(tmp_path / "file" / "v.json")]) is ExitCode.NOT_RUN
     assert "remedy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_place_that_cannot_be_written_is_said_before_the_work_begins(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.run(["rehearse", option, str(tmp_path / "file" / "out")]) is ExitCode.NOT_RUN
+    assert cli.run(["rehearse", option, str(tmp_path)]) is ExitCode.USAGE
+    said = capsys.readouterr()
+    assert "cannot be written" in said.err
+    assert "is a folder" in said.err
+    assert "start:" not in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_result_that_cannot_be_written_after_the_work_says_what_the_work_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValkeepError) as late:
+        write_json({}, str(tmp_path / "file" / "x.json"), changed="the target was promoted")
+    assert (late.value.definite, late.value.exit_code, late.value.changed) == (False, ExitCode.UNCERTAIN, "the target was promoted")
+    with pytest.raises(ValkeepError) as early:
+        write_json({}, str(tmp_path / "file" / "x.json"))
+    assert early.value.exit_code is ExitCode.NOT_RUN
+
+
+def test_a_migration_needs_a_state_folder_and_an_address_that_the_target_can_connect_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    there = ["migrate", "run", "--source", "redis://127.0.0.1:1", "--target", "redis://127.0.0.1:2"]
+    assert cli.run([*there, "--state", str(tmp_path / "file" / "state")]) is ExitCode.NOT_RUN
+    assert "[VK-STATE-WRITE]" in capsys.readouterr().err
+    assert cli.run([*there, "--listen", "0.0.0.0:6400"]) is ExitCode.USAGE
+    assert "--announce" in capsys.readouterr().err
+
+
+def test_a_device_is_written_to_and_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert cli.run(["version", "--json", str(tmp_path / "pipe")]) is ExitCode.GOOD
+        assert json.loads(os.read(reader, 1 << 16))["schema"] == 1
+        assert (tmp_path / "pipe").is_fifo()
+    finally:
+        os.close(reader)
+
+
+def test_a_terminal_that_knows_only_ascii_is_no_error() -> None:
+    script = """
+import sys, types, typer
+from valkeep import cli
+from valkeep.cli.output import console
+app = typer.Typer()
+@app.command()
+def probe() -> None:
+    console().print("Redis → Valkey")
+module = types.ModuleType("probe_module"); module.app = app; module.__spec__ = types.SimpleNamespace()
+sys.modules["probe_module"] = module
+cli.COMMANDS["probe"] = cli.Entry("probe_module", "")
+cli.main(["probe"])
+"""
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ascii_only, check=False)
+    assert (done.returncode, done.stdout) == (0, "Redis \\u2192 Valkey\n"), done.stderr
+
+
+def test_a_job_goes_on_when_nobody_reads_its_progress_any_more() -> None:
+    script = """
+import sys, time
+from valkeep import cli
+from valkeep.report.events import Phase
+from valkeep.report.terminal import watch
+with watch() as emit:
+    for step in range(200):
+        emit(Phase(float(step), f"step {step}" * 100))
+cli.main(["version"])
+"""
+    done = subprocess.run(
+        f"{{ {sys.executable} -c '{script}' 2>&1 >&3 | head -n 1; exit ${{PIPESTATUS[0]}}; }} 3>&1",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "valkeep" in done.stdout
+
+
+def test_a_closed_terminal_ends_a_job_as_sigterm_does_unless_it_runs_under_nohup(command: Callable[[Callable[[], object]], None]) -> None:
+    def hang_up() -> None:
+        signal.raise_signal(signal.SIGHUP)
+
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        command(hang_up)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert cli.run(["probe"]) is ExitCode.TERMINATED
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert cli.run(["probe"]) is ExitCode.GOOD
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

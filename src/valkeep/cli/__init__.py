@@ -7,7 +7,8 @@ Registering a group is one line in `COMMANDS`. Whatever goes wrong ends here, in
 
     ValkeepError       message, remedy and whether anything changed on stderr; its own exit code
     usage              what typer says on stderr; 2
-    SIGINT, SIGTERM    130, 143, after the job has cleaned up behind itself (both reach it as KeyboardInterrupt)
+    SIGINT             130, after the job has cleaned up behind itself
+    SIGTERM, SIGHUP    143, likewise (all three reach it as KeyboardInterrupt)
     anything else      a bug of Valkeep, said so; 5, because nobody knows how far it got
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -68,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script: `run`, then leave."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     hide_passwords(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without → is told so, and is no reason to stop in the middle
+            stream.reconfigure(errors="backslashreplace")
     code = run(arguments)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -83,6 +88,10 @@ def run(argv: list[str]) -> ExitCode:
     _terminated = False
     try:
         signal.signal(signal.SIGTERM, _on_sigterm)
+        if (
+            signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        ):  # not under nohup: the terminal was closed, and the job cleans up as for SIGTERM
+            signal.signal(signal.SIGHUP, _on_sigterm)
     except ValueError:
         pass  # not the main thread: an embedder handles its own signals
     try:

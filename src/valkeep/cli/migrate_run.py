@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["abort", "cutover", "gateway", "run"]
 
 E = TypeVar("E", bound=StrEnum)
+WILDCARDS = ("0.0.0.0", "::", "*")
 
 Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
 Target = Annotated[str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS.")]
@@ -103,6 +104,11 @@ def run(
 
     if cutover not in ("auto", "manual"):
         raise UsageError(f"there is no cut-over {cutover!r}", remedy="say --cutover auto or --cutover manual")
+    if listen and not announce and _address(listen, "--listen")[0] in WILDCARDS:
+        raise UsageError(
+            f"--listen {listen} is no address that the target could connect to",
+            remedy="name one, or say what the target is told: --announce HOST:PORT",
+        )
     options = pipeline.RunOptions(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),
@@ -132,7 +138,6 @@ def run(
         except KeyboardInterrupt:  # the second, most likely: the first one calls everything off
             _tell_unfinished(options)
             raise
-    write_json(result.to_json(), json)
     out = console(json)
     out.print(
         f"[bold]{result.verdict}[/bold]: {result.keys:,} keys moved from {result.source_name} to {result.target_name}; "
@@ -142,9 +147,10 @@ def run(
         f"  next: point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
     )
     for row in result.ledger:
-        out.print(f"  ledger: {row['action']} {row['what']} {row['policy']} × {row['count']}")
+        out.print(f"  ledger: {row['action']} {row['what']} {row['policy']} × {row['count']}", markup=False)
     if report is not None:
-        out.print(f"  report: {report} (valkeep report {report} shows it again)")
+        out.print(f"  report: {report} (valkeep report {report} shows it again)", markup=False)
+    write_json(result.to_json(), json, changed=f"all that is said above; the migration is {result.verdict}, only its JSON is missing")
     return result.exit_code
 
 
@@ -211,8 +217,9 @@ def cutover(source: Source, target: Target, state: State = None, json: JsonPath 
             f"no migration runs in {directory}",
             remedy="start it: valkeep migrate run --cutover manual …; if it was killed: valkeep migrate abort …",
         )
-    write_json(answer, json)
-    console(json).print(f"cut over: {answer['promoted']} is the primary now; write pause {answer['write_pause_ms']} ms")
+    done = f"cut over: {answer['promoted']} is the primary now; write pause {answer['write_pause_ms']} ms"
+    console(json).print(done, markup=False)
+    write_json(answer, json, changed=done)
     return ExitCode.GOOD
 
 
@@ -231,9 +238,9 @@ def abort(
     here = endpoint(source, source_password_file, source_password_env)
     there = endpoint(target, target_password_file, target_password_env)
     done = asyncio.run(_abort(here, there, state, force))
-    write_json({"done": done}, json)
     for line in done:
-        console(json).print(line)
+        console(json).print(line, markup=False)
+    write_json({"done": done}, json, changed="; ".join(done))
     return ExitCode.GOOD
 
 

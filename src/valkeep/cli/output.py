@@ -11,54 +11,96 @@ import json
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from valkeep.errors import ValkeepError
+from valkeep.errors import UsageError, ValkeepError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["JsonPath", "console", "progress_console", "write_json"]
+__all__ = ["JsonPath", "console", "progress_console", "writable", "write_json", "write_whole"]
 
 SCHEMA = 1
+P = TypeVar("P", str | None, Path | None)
+
+
+def writable(path: P) -> P:
+    """Asked before the work begins, so that the result of hours has a place to go."""
+    if path is None or str(path) == "-":
+        return path
+    place = Path(path)
+    if place.is_dir():
+        raise UsageError(f"{place} is a folder", remedy="name a file in it")
+    if _special(place):
+        return path
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = _beside(place)
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise ValkeepError(f"{place} cannot be written: {error.strerror}", remedy="name a path that can be written") from error
+    return path
+
+
+def write_whole(path: Path, text: str, changed: str = "") -> None:
+    """The file appears whole or not at all. ``changed``: what the work before it has changed, for the case that it cannot be written any more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _special(path):
+            path.write_text(text, encoding="utf-8")
+            return
+        beside = _beside(path)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        late = ValkeepError(
+            f"{path} could not be written: {error.strerror}", remedy="name a path that can be written", definite=not changed
+        )
+        late.changed = changed
+        raise late from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _special(path: Path) -> bool:
+    """A device or a pipe, say ``/dev/stderr``: it is written to, and never replaced."""
+    return path.exists() and not path.is_file()
+
 
 JsonPath = Annotated[
-    str | None, typer.Option("--json", metavar="PATH", help="Write the result as JSON to PATH; '-' is stdout.", show_default=False)
+    str | None,
+    typer.Option("--json", metavar="PATH", help="Write the result as JSON to PATH; '-' is stdout.", show_default=False, callback=writable),
 ]
 
 
 def console(json_path: str | None = None) -> Console:
     """For people: stdout, or stderr when the JSON has stdout."""
-    from rich.console import Console
+    from valkeep.report.console import PatientConsole
 
-    return Console(stderr=json_path == "-", highlight=False, soft_wrap=not sys.stdout.isatty())
+    return PatientConsole(stderr=json_path == "-", highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def progress_console() -> Console:
     """For progress: always stderr; rich writes plain lines there when it is not a terminal."""
-    from rich.console import Console
+    from valkeep.report.console import PatientConsole
 
-    return Console(stderr=True, highlight=False)
+    return PatientConsole(stderr=True, highlight=False)
 
 
-def write_json(value: dict[str, Any], json_path: str | None) -> None:
-    """``value`` with its ``schema`` first, to where ``--json`` said; nothing without it. A file appears whole or not at all."""
+def write_json(value: dict[str, Any], json_path: str | None, changed: str = "") -> None:
+    """``value`` with its ``schema`` first, to where ``--json`` said; nothing without it. ``changed``: as in `write_whole`."""
     if json_path is None:
         return
     text = json.dumps({"schema": SCHEMA, **value}, indent=2, default=_plain, ensure_ascii=False) + "\n"
     if json_path == "-":
         sys.stdout.write(text)
-        return
-    path = Path(json_path)
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text)
-        beside.replace(path)
-    except OSError as error:
-        raise ValkeepError(f"the JSON could not be written to {path}: {error}", remedy="name a path that can be written") from error
+    else:
+        write_whole(Path(json_path), text, changed)
 
 
 def _plain(value: object) -> object:

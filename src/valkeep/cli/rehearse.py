@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from valkeep.cli.output import JsonPath, console, write_json
-from valkeep.errors import ExitCode, ValkeepError
+from valkeep.cli.output import JsonPath, console, writable, write_json, write_whole
+from valkeep.errors import ExitCode
 from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 HtmlPath = Annotated[
-    Path | None, typer.Option("--html", metavar="PATH", help="Write one self-contained page with the timeline.", show_default=False)
+    Path | None,
+    typer.Option("--html", metavar="PATH", help="Write one self-contained page with the timeline.", show_default=False, callback=writable),
 ]
 
 
@@ -95,20 +96,9 @@ def _keep(outcome: Rehearsal, story: Story, report: Path | None, html: Path | No
     result = outcome.to_json()
     write_json(result, json)
     if html is not None:
-        write_page(html, page(story))
+        write_whole(html, page(story))
     if report is not None:
         write_json(result, str(report / "rehearsal.json"))
         write_json(to_json(story), str(report / "story.json"))
-        write_page(report / "rehearsal.html", page(story))
+        write_whole(report / "rehearsal.html", page(story))
         (report / "history.vkh").write_bytes(b"".join(outcome.history.packed()))
-
-
-def write_page(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise ValkeepError(f"the page could not be written to {path}: {error}", remedy="name a path that can be written") from error

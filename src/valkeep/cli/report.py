@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from valkeep.cli.output import JsonPath, console, write_json
-from valkeep.cli.rehearse import HtmlPath, write_page
+from valkeep.cli.output import JsonPath, console, write_json, write_whole
+from valkeep.cli.rehearse import HtmlPath
 from valkeep.errors import ExitCode
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -32,7 +32,7 @@ def report(
     story = tell(folder)
     write_json(to_json(story), json)
     if html is not None:
-        write_page(html, page(story))
+        write_whole(html, page(story))
     out = console(json)
     show(story, out, tables=True)
     if html is not None:

@@ -37,8 +37,15 @@ class Lock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = self._path.open("w", encoding="utf-8")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = self._path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise ValkeepError(
+                f"the migration's state cannot be written to {self._path.parent}: {error.strerror}",
+                remedy="choose another folder with --state DIR",
+                code="VK-STATE-WRITE",
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -189,7 +189,8 @@ class _Live:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.__exit__(None, None, None)
+        with contextlib.suppress(OSError):
+            self._live.__exit__(None, None, None)
 
     def emit(self, event: Event) -> None:
         from rich.text import Text
@@ -216,6 +217,21 @@ class _Live:
         return Group(head, grid)
 
 
+def _while_it_can(show: Emit) -> Emit:
+    """A terminal that was closed is no reason for the job to end."""
+    gone = False
+
+    def emit(event: Event) -> None:
+        nonlocal gone
+        if not gone:
+            try:
+                show(event)
+            except OSError:
+                gone = True
+
+    return emit
+
+
 @contextlib.contextmanager
 def watch(log: Path | None = None, *, console: Console | None = None, also: Emit | None = None, stamped: bool = False) -> Iterator[Emit]:
     """``with watch(report / "events.jsonl") as emit: job(emit)``: the live view on stderr, and the event log where one is wanted.
@@ -223,16 +239,16 @@ def watch(log: Path | None = None, *, console: Console | None = None, also: Emit
     A job of several parts has several clocks; unless it is ``stamped`` already, every event gets the seconds since ``watch`` began.
     ``also``: one more subscriber.
     """
-    from rich.console import Console
+    from valkeep.report.console import PatientConsole
 
-    console = console or Console(stderr=True, highlight=False)
+    console = console or PatientConsole(stderr=True, highlight=False)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         subscribers: list[Emit] = [also] if also is not None else []
         if log is not None:
             subscribers.append(stack.enter_context(EventLog(log)).emit)
         view: _Live | _Plain = stack.enter_context(_Live(console)) if console.is_terminal else _Plain(console)
-        everyone = fan_out(*subscribers, view.emit)
+        everyone = fan_out(*subscribers, _while_it_can(view.emit))
         yield everyone if stamped else lambda event: everyone(replace(event, at=time.monotonic() - began))
 
 
