@@ -228,7 +228,7 @@ def test_a_server_without_config_is_judged_with_what_it_tells(server: Server) ->
     here = server("valkey-8.1", {"rename-command": ['CONFIG ""', 'CLIENT ""']})
     there = server("valkey-9.1", {"rename-command": ['CONFIG ""', 'REPLICAOF ""']})
     report = look(here, there)
-    assert report.cutover == "stop-writers"
+    assert report.cutover is FenceMode.EXTERNAL
     assert {"VK-UNCHECKED-SOURCE", "VK-UNCHECKED-TARGET", "VK-CUTOVER"} <= set(report.conditions)
     assert "VK-TARGET-COMMANDS" in report.blockers
     assert severities(report, "VK-TARGET-SENTINEL") == ["ok"]
@@ -303,7 +303,7 @@ def test_replicas_are_told_apart(server: Server, client: Client) -> None:
     from_replica = look(replica, other)
     assert from_replica.blockers == ()
     assert "VK-SOURCE-REPLICA" in from_replica.conditions
-    assert from_replica.cutover == "stop-writers"
+    assert from_replica.cutover is FenceMode.EXTERNAL
     primary.kill()
     until(lambda: client(replica).info("replication")["master_link_status"] != "up", "the link of the replica to turn")
     assert "VK-SOURCE-LINK-DOWN" in look(replica, other).blockers
