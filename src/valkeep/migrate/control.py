@@ -73,8 +73,13 @@ class Control:
     async def __aenter__(self) -> None:
         self._path.unlink(missing_ok=True)
         with _reachable(self._path) as address:
-            self._server = await asyncio.start_unix_server(self._serve, address, limit=LINE_LIMIT)
+            self._server = await asyncio.start_unix_server(self._serve, address, limit=LINE_LIMIT, start_serving=False)
         self._path.chmod(0o600)
+        try:
+            await self._server.start_serving()
+        except BaseException:  # cancelled just now: nobody will leave what was not entered
+            await self.__aexit__()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
