@@ -21,8 +21,10 @@ _rng = random.Random(20)
         (Kill("attach", round(_rng.uniform(0, 0.05), 3)), "writable"),
         (Kill("wire:pause"), "writable"),
         (Kill("wire:fence"), "fenced"),
+        (Kill("wire:last-look"), "fenced"),
         (Kill("wire:promote-unsent"), "fenced"),
         (Kill("wire:promote", source="redis-7.0", target="valkey-8.1"), "promoted"),
+        (Kill("wire:keep"), "promoted"),
     ],
     ids=lambda value: value.point if isinstance(value, Kill) else value,
 )

@@ -53,16 +53,23 @@ PHASES = (
     "cutover:promote",
     "cutover:promoted",
 )
+FENCE = b"$3\r\n255\r\n"
+PROMOTE = b"*3\r\n$9\r\nREPLICAOF\r\n$2\r\nNO\r\n$3\r\nONE\r\n"
 WIRE: dict[str, tuple[str, bytes, str, bool]] = {
     # name: (which proxy, request, before or after it is passed on, whether it is dropped)
+    "wire:enter": ("source", b"$15\r\nvalkeep-cutover\r\n", "after", False),
     "wire:attach": ("target", b"REPLICAOF\r\n$9\r\n127.0.0.1\r\n$5\r\n", "after", False),
     "wire:pause-unsent": ("source", b"*4\r\n$6\r\nCLIENT\r\n$5\r\nPAUSE\r\n", "before", True),
     "wire:pause": ("source", b"*4\r\n$6\r\nCLIENT\r\n$5\r\nPAUSE\r\n", "after", False),
-    "wire:fence-unsent": ("source", b"$3\r\n255\r\n", "before", True),
-    "wire:fence": ("source", b"$3\r\n255\r\n", "after", False),
-    "wire:promote-unsent": ("target", b"*3\r\n$9\r\nREPLICAOF\r\n$2\r\nNO\r\n$3\r\nONE\r\n", "before", True),
-    "wire:promote": ("target", b"*3\r\n$9\r\nREPLICAOF\r\n$2\r\nNO\r\n$3\r\nONE\r\n", "after", False),
+    "wire:fence-unsent": ("source", FENCE, "before", True),
+    "wire:fence": ("source", FENCE, "after", False),
+    "wire:last-look": ("source", b"$12\r\ncommandstats\r\n", "after", False),
+    "wire:promote-unsent": ("target", PROMOTE, "before", True),
+    "wire:promote": ("target", PROMOTE, "after", False),
+    "wire:keep-unsent": ("source", b"$7\r\nREWRITE\r\n", "before", True),
+    "wire:keep": ("source", b"$7\r\nREWRITE\r\n", "after", False),
 }
+BEHIND = {"wire:last-look": FENCE}  # what has to have been passed on first: there are looks before it, too
 POINTS = (*PHASES, *WIRE)
 
 
@@ -114,6 +121,7 @@ def perform(kill: Kill, folder: Path, *, plant: Callable[[Any], None] | None = N
             f"127.0.0.1:{listen}",
             "--announce",
             f"127.0.0.1:{to_gateway.port}",
+            *(("--keep-fence",) if kill.point.startswith("wire:keep") else ()),
         )
         writers = stack.enter_context(Writers(source.port, kill.writers))
         writers.wait_for_acks(20)
@@ -121,6 +129,9 @@ def perform(kill: Kill, folder: Path, *, plant: Callable[[Any], None] | None = N
             if kill.point in WIRE:
                 which, request, when, drop = WIRE[kill.point]
                 proxy = to_source if which == "source" else to_target
+                if kill.point in BEHIND:
+                    passed = proxy.when(BEHIND[kill.point])
+                    until(lambda: passed.is_set() or not run.running, lambda: run.stderr, 40.0)
                 before = run.kill if when == "before" else None
                 seen = proxy.when(request, drop=drop, before=before, after=None if before else run.kill)
                 until(lambda: seen.is_set() or not run.running, lambda: run.stderr, 40.0)
