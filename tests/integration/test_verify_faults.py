@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +21,7 @@ from tests.support.proxy import Proxy
 from tests.support.verifying import bounded, compare, endpoint, fill, follow
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint
-from valkeep.errors import ExitCode, Refused
+from valkeep.errors import ConnectionLost, ExitCode, Refused
 from valkeep.migrate.verify import Comparison, Verifier
 from valkeep.report.events import Event, Note
 
@@ -191,6 +193,40 @@ def test_a_target_that_does_not_come_along_ends_a_round(server: Server, client: 
     assert "time was up" in late.reasons[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("planted", [True, False])
+def test_links_that_are_cut_and_looks_that_are_given_up_on_make_nothing_valid_or_different(
+    server: Server, client: Client, planted: bool
+) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1", replica_read_only="no")
+    fill(client(a))
+    follow(client(b), a)
+    if planted:
+        client(b, db=3).hset("hash:3", "field 1", "planted")
+    rng = random.Random(7 + planted)
+    verdicts: Counter[str] = Counter()
+
+    async def looks(source: Proxy, target: Proxy) -> None:
+        async with Verifier(Endpoint.parse(source.url()), Endpoint.parse(target.url()), patience=0.3) as verifier:
+            for look in (verifier.full, verifier.round, verifier.full):
+                asking = asyncio.create_task(look())
+                done, _ = await asyncio.wait({asking}, timeout=rng.uniform(0.0, 0.4))
+                if not done:
+                    events: list[Callable[[], object]] = [source.cut, target.cut, asking.cancel, lambda: None]
+                    await asyncio.to_thread(rng.choice(events))
+                with contextlib.suppress(asyncio.CancelledError):
+                    result = await asking
+                    verdicts[result.verdict] += 1
+                    assert result.verdict != ("valid" if planted else "invalid"), result
+                    assert result.differences <= planted
+
+    with Proxy(("127.0.0.1", a.port)) as source, Proxy(("127.0.0.1", b.port)) as target, writing(client(a), "written"):
+        for _ in range(6):
+            bounded(looks(source, target))
+    assert verdicts["unknown"] > 0
+    assert verdicts["invalid" if planted else "valid"] > 0
+
+
 # --------------------------------------------------------------------------------------------------- servers that change under it
 
 
@@ -227,6 +263,33 @@ def test_an_address_that_leads_to_two_servers_is_unknown(server: Server, client:
             result = bounded(job(ends[0], ends[1], proxy))
         assert result.verdict == "unknown"
         assert "one server now and to another" in result.reasons[0]
+
+
+def test_a_server_without_room_for_another_client_is_told_before_anything(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    client(b).config_set("maxclients", 1)
+    with pytest.raises(ConnectionLost, match="no room for another client") as lost:
+        compare(a, b)
+    assert "maxclients" in lost.value.remedy
+    assert lost.value.exit_code is ExitCode.NOT_RUN
+
+
+def test_a_target_that_loads_another_snapshot_meanwhile_is_unknown(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1", key_load_delay=50_000, loading_process_events_interval_bytes=1024)
+    fill(client(a))
+
+    async def job() -> list[Comparison]:
+        async with Verifier(endpoint(a), endpoint(b), patience=0.5) as verifier:
+            results = [await verifier.full()]
+            await asyncio.to_thread(client(b).replicaof, "127.0.0.1", a.port)
+            await asyncio.to_thread(until, lambda: client(b).info("persistence")["loading"], "the target to load")
+            client(a).set("one more", 1)
+            return [*results, await verifier.round()]
+
+    apart, loading = bounded(job())
+    assert apart.verdict == "invalid"
+    assert loading.verdict in ("invalid", "unknown")
+    assert "LOADING" in " ".join(loading.reasons)
 
 
 def test_a_node_of_a_cluster_is_refused(server: Server) -> None:
@@ -302,6 +365,19 @@ def test_a_repair_into_a_database_that_the_target_has_not_writes_nowhere(server:
     assert bounded(job()).verdict == "unknown"  # it owes a look at that key, and can't
     assert client(b, db=3).get("k") == b"of 3"
     assert client(b).info("keyspace").keys() == {"db3"}
+
+
+def test_a_difference_in_a_large_value_is_found_and_not_read_again_for_its_detail(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    for node in (a, b):
+        client(node).set("small", "x")
+        client(node).setrange("large", 8 << 20, "x")
+    client(b).setrange("large", 4 << 20, "y")
+    client(b).append("small", "y")
+    result = compare(a, b)
+    assert (result.verdict, result.different) == ("invalid", 2)
+    assert {one.key: bool(one.detail) for one in result.examples} == {b"small": True, b"large": False}
+    assert client(a).info("commandstats")["cmdstat_dump"]["calls"] == 1
 
 
 # ------------------------------------------------------------------------------------------------------------------------ repair

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from valkeep.cli.migrate_verify import _progress
 from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.client.replication import HungUp
 from valkeep.errors import ConnectionLost, ExitCode, Refused, RemoteProtocolError, ServerError
@@ -22,6 +23,7 @@ from valkeep.migrate.verify.judge import judge
 from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.side import libraries, partitions_for
 from valkeep.migrate.verify.written import Written
+from valkeep.report.events import Note
 from valkeep.wire import resp
 from valkeep.wire.commands import keys_of
 from valkeep.wire.digest import EXACT, Digester
@@ -314,6 +316,8 @@ def test_a_comparison_survives_json() -> None:
     assert one.exit_code is ExitCode.JUDGED_BAD
     assert Comparison.unknown("x").exit_code is ExitCode.UNKNOWN
     assert Comparison(unsettled=3).hot_only
+    assert Comparison(unsettled=3, reasons=("3 keys are written faster than they can be compared",)).hot_only
+    assert not Comparison(unsettled=3, missing=1, verdict="invalid").hot_only
     assert not Comparison.unknown("x").hot_only
 
 
@@ -357,6 +361,17 @@ def test_a_bug_crosses_as_a_bug_with_its_traceback_and_a_full_disk_does_not() ->
     full = error_from(error_to(OSError(28, "No space left on device")))
     assert not isinstance(full, VerifierBug)
     assert "--workdir" in full.remedy
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_bugs_traceback_is_shown_where_debugging_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], debug: str
+) -> None:
+    monkeypatch.setenv("VALKEEP_DEBUG", debug)
+    _progress(Note(0.0, "error", "a bug of Valkeep", {"traceback": "Traceback (most recent call last)"}))
+    said = capsys.readouterr().err
+    assert "a bug of Valkeep" in said
+    assert ("Traceback" in said) == bool(debug)
 
 
 def test_an_expiry_before_7_is_made_of_time_and_pttl() -> None:

@@ -133,7 +133,7 @@ class Verifier:
         except ValkeepError as error:
             if word in ("full", "repair") and isinstance(error, Refused):
                 raise
-            result = Comparison.unknown(error.message)
+            result = Comparison.unknown(f"{error.message}; {error.remedy}")
         self._emit(Phase(self._now(), f"verify-{word}", done=True, detail=result.verdict))
         self._emit(VerdictEvent(self._now(), result.verdict, {"of": f"verify-{word}"}))
         return result
