@@ -76,8 +76,7 @@ class ReplicationLink(asyncio.BufferedProtocol):
         *,
         listening_port: int,
         present_as: str,
-        role: str = "",
-        silence: float = SILENCE_SECONDS,
+        role: str,
     ) -> None:
         self.name = f"{role} {endpoint.address}".strip()
         self.received = 0
@@ -85,9 +84,8 @@ class ReplicationLink(asyncio.BufferedProtocol):
         self.streaming = False
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = loop.create_future()
-        self.lost.add_done_callback(
-            lambda done: done.cancelled() or done.exception()
-        )  # nobody asks a link that was given up while it was opened
+        # nobody asks a link that was given up while it was opened
+        self.lost.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.closed: asyncio.Future[None] = loop.create_future()  # the socket is
         self._clock: Callable[[], float] = loop.time
         self._receiver = receiver
@@ -105,7 +103,6 @@ class ReplicationLink(asyncio.BufferedProtocol):
         self._gathering: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._silence = silence
         self._heard_at = 0.0
         self._stream_heard = False
         self._ticker: asyncio.Task[None] | None = None
@@ -280,7 +277,7 @@ class ReplicationLink(asyncio.BufferedProtocol):
             await asyncio.sleep(ACK_SECONDS if self._stream_heard else FIRST_ACK_SECONDS)
             self.acknowledge()
             silent = self._clock() - self._heard_at
-            if silent > self._silence and not self._paused:
+            if silent > SILENCE_SECONDS and not self._paused:
                 self._end(
                     Silent(
                         f"{self.name} said nothing for {silent:.0f} s",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,7 +13,6 @@ from valkeep.client import replication
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.replication import HungUp, NotNow, ReplicationLink, Silent
 from valkeep.client.replication_reader import ENOUGH, ReplicationReader
-from valkeep.client.transport import open_transport
 from valkeep.errors import RemoteProtocolError, ValkeepError
 from valkeep.wire.psync import ReplicationDenied
 
@@ -163,13 +161,13 @@ def test_a_server_that_misses_the_first_acks_gets_another_soon(monkeypatch: pyte
     run(work())
 
 
-def test_a_silent_server_ends_the_link_but_not_while_we_do_not_listen() -> None:
+def test_a_silent_server_ends_the_link_but_not_while_we_do_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication, "SILENCE_SECONDS", 0.3)
+
     async def work() -> None:
         kept = Kept()
         async with ScriptedPrimary(b"snapshot") as primary:
-            endpoint = Endpoint("127.0.0.1", primary.port)
-            make = functools.partial(ReplicationLink, endpoint, kept, listening_port=0, present_as="", silence=0.3)
-            _, link = await open_transport(endpoint, make)
+            link = await ReplicationLink.open(Endpoint("127.0.0.1", primary.port), kept)
             await until(lambda: kept.ended)
             link.pause()
             with pytest.raises(TimeoutError):
