@@ -68,10 +68,12 @@ def _rich(name: str, value: object) -> object:
 
 
 class EventLog:
-    """``with EventLog(path) as log: job(emit=log.emit)``. Written through at each phase, so that a killed job leaves its story."""
+    """``with EventLog(path) as log: job(emit=log.emit)``. Written through at each phase, so that a killed job leaves its story. A disk that is full in the
+    middle ends the log and not the job: ``ended`` then says why."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.ended = ""
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -85,15 +87,26 @@ class EventLog:
         return self
 
     def emit(self, event: Event) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.write(json.dumps(to_json(event), separators=(",", ":"), default=str) + "\n")
             if isinstance(event, (events.Phase, events.VerdictEvent)):
                 self._file.flush()
+        except OSError as error:
+            self.ended = f"{self.path} ends early: {error.strerror}"
+            self._close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:
+                self.ended = self.ended or f"{self.path} ends early: {error.strerror}"
 
 
 def read_events(lines: Iterable[str]) -> Iterator[Event]:

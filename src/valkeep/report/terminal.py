@@ -217,6 +217,11 @@ class _Live:
         return Group(head, grid)
 
 
+def _tell_end(log: EventLog, show: Emit, at: float) -> None:
+    if log.ended:
+        show(Note(at, "warning", log.ended))
+
+
 def _while_it_can(show: Emit) -> Emit:
     """A terminal that was closed is no reason for the job to end."""
     gone = False
@@ -245,9 +250,11 @@ def watch(log: Path | None = None, *, console: Console | None = None, also: Emit
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         subscribers: list[Emit] = [also] if also is not None else []
-        if log is not None:
-            subscribers.append(stack.enter_context(EventLog(log)).emit)
         view: _Live | _Plain = stack.enter_context(_Live(console)) if console.is_terminal else _Plain(console)
+        if log is not None:
+            record = EventLog(log)
+            stack.callback(lambda: _tell_end(record, view.emit, time.monotonic() - began))
+            subscribers.append(stack.enter_context(record).emit)
         everyone = fan_out(*subscribers, _while_it_can(view.emit))
         yield everyone if stamped else lambda event: everyone(replace(event, at=time.monotonic() - began))
 

@@ -54,6 +54,20 @@ def test_events_of_another_version_are_passed_over() -> None:
     assert from_json({"schema": 1, "event": "Phase", "at": 1.0, "name": "x", "mood": "good"}) == Phase(1.0, "x")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is /dev/full here")
+def test_a_disk_that_is_full_in_the_middle_ends_the_log_and_not_the_job(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    out = io.StringIO()
+    done = False
+    with watch(tmp_path / "events.jsonl", console=Console(file=out, width=200)) as emit:
+        for event in EVENTS * 2:
+            emit(event)
+        done = True
+    assert done
+    assert "warning" in out.getvalue().splitlines()[-1]
+    assert "events.jsonl ends early: No space left on device" in out.getvalue()
+
+
 def test_a_log_that_can_not_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValkeepError, match="can't be written"), EventLog(tmp_path / "file" / "events.jsonl"):
