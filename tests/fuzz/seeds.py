@@ -48,7 +48,7 @@ _KINDS = {
 _EXPIRING = (22, 23, 24, 25)
 
 
-def fresh_record(rng: Random, dialect: int, types: tuple[int, ...] = tuple(_KINDS)) -> tuple[Record, encode.Options]:
+def fresh_record(rng: Random, dialect: int, types: tuple[int, ...] = tuple(_KINDS)) -> tuple[Record, encode.Encoding]:
     """A record that the encoder has not written before, in an encoding of its kind."""
     number = rng.choice([each for each in types if dialect == 0 or each not in (23, 24, 25)])
     kind = _KINDS[number]
@@ -68,7 +68,7 @@ def fresh_record(rng: Random, dialect: int, types: tuple[int, ...] = tuple(_KIND
             name[:252]: Field(text(rng)[:252], _NOW + rng.randrange(1 << 33) if expiring and rng.random() < 0.5 else -1) for name in names
         }
     record = Record(0, text(rng), rng.choice((-1, -1, _NOW)), kind, value)
-    options = encode.Options(
+    options = encode.Encoding(
         type_id=number, integers=rng.random() < 0.7, compress=rng.random() < 0.2, pack=rng.randrange(1, 5), plain_nodes=rng.random() < 0.2
     )
     return record, options
@@ -88,7 +88,7 @@ def some_item(rng: Random, dialect: int) -> Item:
 
 
 _AUX = tuple(
-    opcodes.OP_AUX.to_bytes(1, "big") + encode.string(b"repl-stream-db") + encode.string(value, encode.Options(integers=integers))
+    opcodes.OP_AUX.to_bytes(1, "big") + encode.string(b"repl-stream-db") + encode.string(value, encode.Encoding(integers=integers))
     for value in (b"0", b"3", b"15", b"16", b"-1", b"x", b"", b"4294967296", b"9" * 5000)
     for integers in (False, True)
 )

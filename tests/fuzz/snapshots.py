@@ -199,7 +199,7 @@ def converted(module: ModuleType, data: bytes, dialect: int, mode: int) -> Any:
 
     def work() -> Any:
         pos = converter.convert(data, 0, len(data), out)
-        return bytes(out), converter.fields, converter.fields_with_ttl, converter.fields_dropped, converter.empty, pos, converter.expire_ms
+        return bytes(out), converter.fields, converter.fields_with_ttl, converter.fields_dropped, converter.empty, pos
 
     return attempt(work)
 
@@ -311,7 +311,7 @@ def check_translate(data: bytes, rng: Random) -> None:
                     raise Finding(f"translate gave {pos} of {len(held)}")
                 held = held[pos:]
                 if converter.stop in (scan.END, scan.ATTENTION):
-                    return converter.stop, step.keys, converter.records, converter.changes, converter.vanished
+                    return converter.stop, step.keys, converter.records, converter.changes
             return "more", len(held)
 
         outcomes.append((attempt(work), bytes(out)))

@@ -14,7 +14,7 @@ from tests.support.rdb_records import NOW, REDIS, VALKEY, cases, stream
 from valkeep.runtime.node import Node
 from valkeep.wire.rdb import opcodes
 from valkeep.wire.rdb.decode import Decoder
-from valkeep.wire.rdb.encode import Options, SnapshotWriter, dump_payload
+from valkeep.wire.rdb.encode import Encoding, SnapshotWriter, dump_payload
 from valkeep.wire.rdb.record import Collect, Group, Id, Record, Stream, payload_record
 
 SPECS = ["redis-7.0", "redis-8.0", "valkey-8.0", "valkey-8.1", "valkey-9.1"]
@@ -210,6 +210,6 @@ def test_positions_of_version_1_groups_are_estimated_as_the_server_does(
     for last in (Id(0, 0), Id(5, 0), Id(5, 1), Id(5, 2), Id(9, 0), Id(1 << 63, (1 << 64) - 1), Id(1 << 63 | 1, 0)):
         for entries in (stream(version=1).entries, []):
             value = Stream(entries, len(entries), Id(1 << 63, (1 << 64) - 1), groups=[Group(b"g", last, 0)])
-            payload = dump_payload(Record(0, b"k", -1, opcodes.KIND_STREAM, value), REDIS, 9, Options(type_id=15))
+            payload = dump_payload(Record(0, b"k", -1, opcodes.KIND_STREAM, value), REDIS, 9, Encoding(type_id=15))
             reader.restore(b"k", 0, payload, replace=True)
             assert payload_record(payload, b"k").value == said(reader, b"k").value

@@ -13,7 +13,7 @@ from tests.support.rdb_records import ttl_hashes
 from valkeep.errors import ValkeepError
 from valkeep.wire.rdb import opcodes
 from valkeep.wire.rdb.convert import DROP_FIELD, KEEP_FIELD, TO_HASH_2, TO_REDIS_EX
-from valkeep.wire.rdb.encode import Options, SnapshotWriter, length
+from valkeep.wire.rdb.encode import Encoding, SnapshotWriter, length
 from valkeep.wire.rdb.record import Field, Record, snapshot_records
 from valkeep.wire.rdb.scan import parse_record_prefix
 
@@ -27,7 +27,7 @@ def record_of(fields: Fields, dialect: int, kind: int, compress: bool) -> bytes:
     writer = SnapshotWriter(dialect, 80 if dialect else 12)
     writer.select(0)
     writer.take()
-    writer.record(Record(0, b"key", 99, opcodes.KIND_HASH, fields), Options(type_id=kind, compress=compress))
+    writer.record(Record(0, b"key", 99, opcodes.KIND_HASH, fields), Encoding(type_id=kind, compress=compress))
     return writer.take()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from valkeep.wire.rdb import opcodes
-from valkeep.wire.rdb.encode import PLAIN, Options, SnapshotWriter
+from valkeep.wire.rdb.encode import PLAIN, Encoding, SnapshotWriter
 from valkeep.wire.rdb.record import Consumer, Entry, Field, Group, Id, Module, Pending, Record, Stream
 
 REDIS, VALKEY = opcodes.DIALECT_REDIS, opcodes.DIALECT_VALKEY
@@ -62,9 +62,9 @@ class Case:
     value: Any
     version: int = 11
     dialect: int = REDIS
-    options: Options = PLAIN
+    options: Encoding = PLAIN
 
-    def choice(self) -> Options:
+    def choice(self) -> Encoding:
         return replace(self.options, type_id=self.type_id)
 
     def record(self, key: bytes = b"key") -> Record:
@@ -86,7 +86,7 @@ def cases() -> list[Case]:
     )  # fmt: skip
     found = [Case(f"STRING {text[:8]!r}", 0, s, text) for text in STRINGS]
     found += [
-        Case("STRING lzf", 0, s, b"ab" * 5000, options=Options(compress=True)),
+        Case("STRING lzf", 0, s, b"ab" * 5000, options=Encoding(compress=True)),
         Case("LIST", 1, li, STRINGS),
         Case("SET", 2, se, set(STRINGS)),
         Case("ZSET", 3, z, SCORES),
@@ -99,16 +99,16 @@ def cases() -> list[Case]:
         Case("SET_INTSET 64", 11, se, {b"9223372036854775807", b"-9223372036854775808"}),
         Case("ZSET_ZIPLIST", 12, z, SCORES, version=9),
         Case("HASH_ZIPLIST", 13, h, plain_hash(), version=9),
-        Case("LIST_QUICKLIST", 14, li, STRINGS, version=9, options=Options(pack=3, compress=True)),
+        Case("LIST_QUICKLIST", 14, li, STRINGS, version=9, options=Encoding(pack=3, compress=True)),
         Case("STREAM_LISTPACKS", 15, x, stream(version=1), version=9),
         Case("HASH_LISTPACK", 16, h, plain_hash()),
         Case("ZSET_LISTPACK", 17, z, SCORES),
-        Case("LIST_QUICKLIST_2 packed", 18, li, STRINGS, options=Options(pack=4)),
-        Case("LIST_QUICKLIST_2 plain", 18, li, STRINGS, options=Options(plain_nodes=True)),
-        Case("STREAM_LISTPACKS_2", 19, x, stream(version=2), version=10, options=Options(pack=2)),
+        Case("LIST_QUICKLIST_2 packed", 18, li, STRINGS, options=Encoding(pack=4)),
+        Case("LIST_QUICKLIST_2 plain", 18, li, STRINGS, options=Encoding(plain_nodes=True)),
+        Case("STREAM_LISTPACKS_2", 19, x, stream(version=2), version=10, options=Encoding(pack=2)),
         Case("SET_LISTPACK", 20, se, set(STRINGS)),
-        Case("STREAM_LISTPACKS_3", 21, x, stream(), options=Options(pack=2)),
-        Case("STREAM_LISTPACKS_3 all fields", 21, x, stream(), options=Options(same_fields=False, compress=True)),
+        Case("STREAM_LISTPACKS_3", 21, x, stream(), options=Encoding(pack=2)),
+        Case("STREAM_LISTPACKS_3 all fields", 21, x, stream(), options=Encoding(same_fields=False, compress=True)),
         Case("STREAM_LISTPACKS_3 empty", 21, x, Stream(last=Id(7, 7), max_deleted=Id(7, 7), entries_added=1)),
         Case("HASH_METADATA_PRE_GA", 22, h, TTL_HASH, version=12),
         Case("HASH_LISTPACK_EX_PRE_GA", 23, h, TTL_HASH, version=12),
@@ -180,7 +180,7 @@ def streams(draw: st.DrawFn) -> Stream:
 @st.composite
 def any_case(draw: st.DrawFn) -> Case:
     """Any value in any encoding of its kind."""
-    options = Options(
+    options = Encoding(
         integers=draw(st.booleans()), compress=draw(st.booleans()), pack=draw(st.integers(1, 6)), plain_nodes=draw(st.booleans()),
         same_fields=draw(st.booleans()),
     )  # fmt: skip

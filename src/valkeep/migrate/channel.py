@@ -73,11 +73,12 @@ class Channel:
         self.stream = Spool(directory, f"stream-{replid[:8]}", start=source_offset, limit=spool_limit)
         self._directory = directory
         self._spool_limit = spool_limit
-        self._source = (source_version, valkey)
         self._on_wanted = on_wanted
         self._aside = AsideFile(directory / f"aside-{replid[:8]}")
         self._reader = SnapshotTransform(target, policy, ledger.record, self.snapshot.append, self._aside, source_offset=source_offset)
-        self._translator: StreamTransform | None = None
+        self._translator = StreamTransform(
+            source_version, target, policy, ledger.record, lost_fields=self._reader.lost_fields, valkey=valkey
+        )
         self._buffer = bytearray()
         self._held: Spool | None = None
         self._held_read = 0
@@ -112,7 +113,7 @@ class Channel:
     @property
     def writes(self) -> int:
         """Commands of the source's stream so far that may have written something."""
-        return self._translator.writes if self._translator is not None else 0
+        return self._translator.writes
 
     @property
     def held_bytes(self) -> int:
@@ -127,7 +128,7 @@ class Channel:
     @property
     def copying(self) -> bool:
         """Whether copies are here that are not in our stream yet, because the source's has not come to their offset."""
-        return self._translator is not None and self._translator.copying
+        return self._translator.copying
 
     # -- snapshot ------------------------------------------------------------------------------------------------------------------
 
@@ -151,19 +152,10 @@ class Channel:
                 remedy="start again; report this with the source's version",
                 code="VK-SNAPSHOT-TRAILING",
             )
-        assert self.snapshot is not None
-        self.snapshot.seal()
+        if self.snapshot is not None:
+            self.snapshot.seal()
         self.complete = True
-        database = max(self._reader.repl_stream_db, 0)
-        self._translator = StreamTransform(
-            self._source[0],
-            self.target,
-            self.policy,
-            self.ledger.record,
-            database=database,
-            lost_fields=self._reader.lost_fields,
-            valkey=self._source[1],
-        )
+        database = self._translator.database = max(self._reader.repl_stream_db, 0)
         # A replica's stream carries no SELECT; the database stands in the snapshot only. Said explicitly, it holds for every target.
         self.stream.append(encode(b"SELECT", database))
         self._mark()
@@ -187,7 +179,6 @@ class Channel:
 
     def supply(self, copies: list[Copy]) -> None:
         """What was wanted is here. Raises ``Refused`` when a value cannot be sent; the channel then goes on waiting."""
-        assert self._translator is not None
         self._translator.supply(copies)
         self.wanted = None
 
@@ -211,10 +202,9 @@ class Channel:
 
     def demand(self, places: tuple[tuple[int, bytes], ...]) -> bool:
         """Have these keys copied again (a repair). False while the channel already waits for something."""
-        if self.wanted is not None or self._translator is None:
+        if self.wanted is not None or not self.complete:
             return False
-        self._translator.demand(places, self.source_offset)
-        self._wait()
+        self._wait(self._translator.demand(places, self.source_offset))
         return True
 
     def insert(self, command: bytes) -> bool:
@@ -222,7 +212,7 @@ class Channel:
 
         ``covering`` does not count it: what the source sent had its effect before.
         """
-        if self._translator is None or not self._translator.at_boundary:
+        if not self.complete or not self._translator.at_boundary:
             return False
         self.stream.append(command)
         self._own_tail += len(command)
@@ -230,17 +220,15 @@ class Channel:
 
     def keep_alive(self) -> None:
         """Say something, so that no target believes us dead: a PING, or a bare newline within a transaction (which a Valkey counts and skips)."""
-        if self._translator is not None and self._translator.between_commands:
+        if self.complete and self._translator.between_commands:
             command = PING if self._translator.at_boundary else b"\n"
             self.stream.append(command)
             self._own_tail += len(command)
 
     def take_acknowledge(self) -> bool:
         """Whether the source asked for an ACK since the last call."""
-        if self._translator is None or not self._translator.acknowledge:
-            return False
-        self._translator.acknowledge = False
-        return True
+        asked, self._translator.acknowledge = self._translator.acknowledge, False
+        return asked
 
     def covering(self, source_offset: int) -> int | None:
         """Our offset at which everything up to ``source_offset`` has had its effect; None while it was not translated that far, or has it with
@@ -261,7 +249,6 @@ class Channel:
 
     def _translate(self) -> None:
         translator = self._translator
-        assert translator is not None
         # Copies that were asked for while the source said nothing are due at once, and not with its next word.
         while (self._buffer or translator.copying) and translator.wants is None:
             copying = translator.copying
@@ -280,22 +267,20 @@ class Channel:
                     self._mark()
                 break
         if translator.wants is not None:
-            self._wait()
+            self._wait(translator.wants)
 
     def _waiting(self) -> bool:
         return self.wanted is not None
 
-    def _wait(self) -> None:
-        assert self._translator is not None
-        assert self._translator.wants is not None
-        self.wanted = self._translator.wants
+    def _wait(self, wanted: Wanted) -> None:
+        self.wanted = wanted
         if self._held is None:
             self._held = Spool(self._directory, f"held-{self.replid[:8]}", limit=self._spool_limit)
             self._held_read = 0
-        self._on_wanted(self, self.wanted)
+        self._on_wanted(self, wanted)
 
     def _mark(self) -> None:
-        if self._translator is not None and self._translator.copying:
+        if self._translator.copying:
             return  # what was absorbed has its effect when the copies are sent, at the next mark
         if self._marks_source[-1] == self.source_offset:
             self._marks_own[-1] = self.stream.end

@@ -162,8 +162,8 @@ def test_a_whole_record_is_converted_with_its_prefix_and_key(form: int, mode: in
     head += bytes([out_type]) + text(b"key")
     assert out.startswith(head)
     assert fields_of(out_type, bytes(out[len(head) :])) == expected(FIELDS, mode)
-    assert (converter.expire_ms, converter.fields, converter.fields_with_ttl) == (1234, 6, 4)
-    assert (converter.type, converter.empty) == (form % 100, False)
+    assert (converter.fields, converter.fields_with_ttl) == (6, 4)
+    assert not converter.empty
     assert data[converter.key_start : converter.key_end] == text(b"key")
 
 
@@ -174,7 +174,7 @@ def test_a_hash_that_loses_all_its_fields_vanishes(form: int) -> None:
     converter = RecordConverter(VALKEY if form > 100 else REDIS, DROP_FIELD)
     out = bytearray()
     assert converter.convert(data, 0, len(data), out) == len(data)
-    assert (bytes(out), converter.empty, converter.vanished, converter.fields_dropped) == (b"", True, 1, 6)
+    assert (bytes(out), converter.empty, converter.fields_dropped) == (b"", True, 6)
     streamed, body = pieces(value_of(form, fields), 50, form, DROP_FIELD)
     assert (streamed.fields, streamed.fields_dropped, body) == (6, 6, b"")
 
@@ -358,9 +358,8 @@ def test_a_snapshot_is_translated_the_same_in_any_chunks(mode: int, size: int) -
         assert converter.stop == (END if end == len(data) else NEED_MORE)
     assert got == want
     assert (converter.records, scanner.keys, scanner.offset) == (4, 3, 9 + len(data) - 1)
-    lost = [] if mode == TO_HASH_2 else [(22, -1), (23, -1), (24, 99), (25, -1)]
-    dropped = 4 if mode == DROP_FIELD else 0
-    assert converter.changes == [(b"hash%d" % form, 3, expire, form, 6, 4, dropped) for form, expire in lost]
+    lost = () if mode == TO_HASH_2 else (22, 23, 24, 25)
+    assert converter.changes == [(b"hash%d" % form, 3, 4, 4 if mode == DROP_FIELD else 0) for form in lost]
 
 
 def test_translating_leaves_other_flagged_items_and_large_hashes_to_the_caller() -> None:

@@ -14,7 +14,7 @@ from valkeep.wire import digest
 from valkeep.wire.digest import DROP_FIELD, EXACT, KEEP_FIELD, ROW, Digester
 from valkeep.wire.rdb import opcodes
 from valkeep.wire.rdb.decode import Decoder
-from valkeep.wire.rdb.encode import Options, SnapshotWriter
+from valkeep.wire.rdb.encode import Encoding, SnapshotWriter
 from valkeep.wire.rdb.record import Field, Group, Id, Pending, Record, Stream
 
 KEY = bytes(range(16))
@@ -37,7 +37,7 @@ def rows_of(*records: Record, mode: int = EXACT, type_id: int | None = None, key
     )
     writer = SnapshotWriter(opcodes.DIALECT_VALKEY, 80) if valkey and type_id is None else SnapshotWriter(opcodes.DIALECT_REDIS, 12)
     for record in records:
-        writer.record(record, Options(type_id=type_id))
+        writer.record(record, Encoding(type_id=type_id))
     rows = digested(writer.finish(), mode, key).drain()
     return [rows[i : i + ROW] for i in range(0, len(rows), ROW)]
 

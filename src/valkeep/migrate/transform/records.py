@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from valkeep.errors import Refused, RemoteProtocolError
-from valkeep.migrate.transform.maybe import MaybeSet
 from valkeep.migrate.transform.notes import LedgerNote, TakeNote, field_ttls_lost
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat, convert_mode
 from valkeep.wire.rdb import convert, encode, opcodes
 from valkeep.wire.rdb.scan import ATTENTION, END, ITEM, Prefix, Scanner, parse_record_prefix, read_length, read_string
 
 if TYPE_CHECKING:
+    from valkeep.migrate.transform.maybe import MaybeSet
     from valkeep.migrate.transform.output import Bytes, Output
 
 __all__ = ["Aside", "Records"]
@@ -50,22 +50,30 @@ class _LargeHash:
 class Records:
     """Rewrites what stands behind ``header`` into ``out``; see ``SnapshotTransform`` for the rest.
 
-    ``ended``: the next byte is the EOF opcode. ``lost_fields``: keys that lost fields. ``repl_stream_db``: the database that the source's stream
-    begins in, or -1.
+    ``ended``: the next byte is the EOF opcode. ``lost_fields``: where keys that lose fields are noted. ``repl_stream_db``: the
+    database that the source's stream begins in, or -1.
     """
 
     def __init__(
-        self, header: opcodes.Header, target: TargetFormat, policy: FieldTtl, note: TakeNote, out: Output, aside: Aside, source_offset: int
+        self,
+        header: opcodes.Header,
+        target: TargetFormat,
+        policy: FieldTtl,
+        note: TakeNote,
+        out: Output,
+        aside: Aside,
+        lost_fields: MaybeSet,
+        source_offset: int,
     ) -> None:
         self.header = header
         self.ended = False
-        self.lost_fields = MaybeSet()
         self.repl_stream_db = -1
         self._target = target
         self._policy = policy
         self._note = note
         self._out = out
         self._aside = aside
+        self._lost_fields = lost_fields
         self._offset = source_offset
         self._mode = convert_mode(target, policy)
         self._scanner = Scanner(_attention(header, target), header.dialect, header.version)
@@ -246,7 +254,7 @@ class Records:
 
     def _note_changes(self, converter: convert.RecordConverter) -> None:
         if converter.changes:
-            for key, database, _expire, _type, _fields, with_ttl, dropped in converter.changes:
+            for key, database, with_ttl, dropped in converter.changes:
                 self._degraded(key, database, with_ttl, dropped)
             converter.changes.clear()
 
@@ -255,7 +263,7 @@ class Records:
             self._refuse_fields(key, database, with_ttl)
         self._note(field_ttls_lost(self._policy, key, database, self._offset, with_ttl))
         if dropped:
-            self.lost_fields.add(database, key)
+            self._lost_fields.add(database, key)
 
     def _refuse_fields(self, key: bytes, database: int, fields: int) -> NoReturn:
         self._refuse(

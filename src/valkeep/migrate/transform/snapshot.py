@@ -39,7 +39,7 @@ _WHY_CONVERTED = "hashes with field TTLs, written in the target's own encoding; 
 class SnapshotTransform:
     """Rewrites one snapshot for ``target`` under ``policy``; what is to be sent goes to ``write``, in order, and what the ledger has to say to ``note``.
 
-    ``done``: the whole snapshot was read and its checksum was right.
+    ``done``: the whole snapshot was read and its checksum was right. ``lost_fields``: keys that lost fields so far.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class SnapshotTransform:
         self.policy = policy
         self.bytes_in = 0
         self.done = False
+        self.lost_fields = MaybeSet()
         self._note = note
         self._out = Output(write)
         self._aside = aside
@@ -77,11 +78,6 @@ class SnapshotTransform:
     def repl_stream_db(self) -> int:
         """The database that the source's stream begins in, or -1."""
         return self._records.repl_stream_db if self._records is not None else -1
-
-    @property
-    def lost_fields(self) -> MaybeSet:
-        """Keys that lost fields."""
-        return self._records.lost_fields if self._records is not None else MaybeSet()
 
     def feed(self, buffer: bytearray) -> int:
         """Rewrite what is complete in ``buffer``; returns how many bytes were consumed. The rest has to be presented again with more behind it.
@@ -111,7 +107,7 @@ class SnapshotTransform:
     def _begin(self, header: opcodes.Header) -> Records:
         opcodes.check_version(header)
         self._out.send(self.target.header)
-        return Records(header, self.target, self.policy, self._note, self._out, self._aside, self._offset)
+        return Records(header, self.target, self.policy, self._note, self._out, self._aside, self.lost_fields, self._offset)
 
     def _end(self, records: Records, view: memoryview, position: int) -> int:
         size = 1 + (opcodes.FOOTER_SIZE if records.header.has_footer else 0)

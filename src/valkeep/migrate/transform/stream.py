@@ -217,9 +217,10 @@ class StreamTransform:
             self._copies[copy.database, copy.key] = _Due(copy.offset, value, copy.expire_ms, wanted.why)
         self.wants = None
 
-    def demand(self, places: tuple[Place, ...], offset: int) -> None:
+    def demand(self, places: tuple[Place, ...], offset: int) -> Wanted:
         """Copy these keys again although nothing in the stream asked for it (a repair). ``offset``: the source offset reached so far."""
-        self.wants = Wanted(places, offset, b"repair", why=_REPAIR)
+        self.wants = wanted = Wanted(places, offset, b"repair", why=_REPAIR)
+        return wanted
 
     # -- one command ------------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ SEAL: Final = 10  # bytes
 
 
 def opened(payload: bytes) -> tuple[memoryview, Header]:
-    """The body, as a view of the payload, and whose version it is. Raises RemoteProtocolError where the checksum does not fit; a checksum of zero is not accepted."""
+    """The body, as a view of the payload, and whose version it is. Raises RemoteProtocolError where the checksum does not fit; one of zero is not
+    accepted."""
     end = len(payload) - SEAL
     if end < 0:
         raise RemoteProtocolError(f"a payload of {len(payload)} bytes is too short to be one", remedy="take the payload again with DUMP")

@@ -24,13 +24,13 @@ from . import opcodes
 from .dump import sealed
 from .record import Entry, Field, Id, Module, Record, Stream
 
-__all__ = ["Options", "PLAIN", "SnapshotWriter", "default_type", "dump_payload", "length", "string", "text_score", "value"]
+__all__ = ["PLAIN", "Encoding", "SnapshotWriter", "default_type", "dump_payload", "length", "string", "text_score", "value"]
 
 _NODE_SIZE = 128  # elements of a packed node, unless told
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Encoding:
     """How to encode. `type_id` None: `default_type`. `pack`: elements in one node of a list or stream."""
 
     type_id: int | None = None
@@ -41,7 +41,7 @@ class Options:
     same_fields: bool = True  # streams: entries may share the fields of their master entry
 
 
-PLAIN = Options()
+PLAIN = Encoding()
 
 
 def length(number: int) -> bytes:
@@ -55,13 +55,13 @@ def length(number: int) -> bytes:
     return b"\x81" + number.to_bytes(8, "big")
 
 
-def string(data: bytes, options: Options = PLAIN) -> bytes:
-    """An RDB string, as an integer or compressed where `options` allow it and it is shorter."""
-    if options.integers and 0 < len(data) <= 11 and data.lstrip(b"-").isdigit() and b"%d" % int(data) == data:
-        for encoding, width in ((opcodes.ENC_INT8, 1), (opcodes.ENC_INT16, 2), (opcodes.ENC_INT32, 4)):
+def string(data: bytes, encoding: Encoding = PLAIN) -> bytes:
+    """An RDB string, as an integer or compressed where the `encoding` allows it and it is shorter."""
+    if encoding.integers and 0 < len(data) <= 11 and data.lstrip(b"-").isdigit() and b"%d" % int(data) == data:
+        for mark, width in ((opcodes.ENC_INT8, 1), (opcodes.ENC_INT16, 2), (opcodes.ENC_INT32, 4)):
             if -(1 << (8 * width - 1)) <= int(data) < 1 << (8 * width - 1):
-                return bytes([0xC0 | encoding]) + int(data).to_bytes(width, "little", signed=True)
-    if options.compress and len(data) > 20:
+                return bytes([0xC0 | mark]) + int(data).to_bytes(width, "little", signed=True)
+    if encoding.compress and len(data) > 20:
         packed = lzf.compress(data)
         if len(packed) < len(data) - 4:
             return bytes([0xC0 | opcodes.ENC_LZF]) + length(len(packed)) + length(len(data)) + packed
@@ -113,7 +113,7 @@ def default_type(record: Record, dialect: int, version: int) -> int:
     return opcodes.TYPE_MODULE_2
 
 
-def value(record: Record, type_id: int, dialect: int, options: Options = PLAIN) -> bytes:
+def value(record: Record, type_id: int, dialect: int, encoding: Encoding = PLAIN) -> bytes:
     """The value of `record` as `type_id` of `dialect`, without type and key."""
     shape = opcodes.shapes(dialect)[type_id]
     kind = opcodes.kinds(dialect)[type_id]
@@ -124,85 +124,85 @@ def value(record: Record, type_id: int, dialect: int, options: Options = PLAIN) 
         )
     if shape == opcodes.SHAPE_STREAM:
         number = {opcodes.TYPE_STREAM_LISTPACKS: 1, opcodes.TYPE_STREAM_LISTPACKS_2: 2}.get(type_id, 3)
-        return _stream(record.value, number, options)
+        return _stream(record.value, number, encoding)
     if kind == opcodes.KIND_HASH:
-        return _hash(record.value, shape, options)
+        return _hash(record.value, shape, encoding)
     if kind == opcodes.KIND_LIST:
-        return _list(record.value, shape, options)
+        return _list(record.value, shape, encoding)
     if kind == opcodes.KIND_ZSET:
-        return _zset(record.value, shape, options)
+        return _zset(record.value, shape, encoding)
     if kind == opcodes.KIND_SET:
         members = sorted(record.value)
         if shape == opcodes.SHAPE_SET_INTSET:
-            return string(intset.build([int(member) for member in members]), options)
+            return string(intset.build([int(member) for member in members]), encoding)
         if shape == opcodes.SHAPE_SET_LISTPACK:
-            return string(listpack.build(members), options)
-        return length(len(members)) + b"".join(string(member, options) for member in members)
+            return string(listpack.build(members), encoding)
+        return length(len(members)) + b"".join(string(member, encoding) for member in members)
     if kind == opcodes.KIND_STRING:
-        return string(record.value, options)
+        return string(record.value, encoding)
     return _module(record.value)
 
 
-def _list(items: list[bytes], shape: int, options: Options) -> bytes:
+def _list(items: list[bytes], shape: int, encoding: Encoding) -> bytes:
     if shape == opcodes.SHAPE_LIST_ZIPLIST:
-        return string(ziplist.build(items), options)
+        return string(ziplist.build(items), encoding)
     if shape == opcodes.SHAPE_QUICKLIST:
-        nodes = [ziplist.build(part) for part in _parts(items, options.pack)]
-        return length(len(nodes)) + b"".join(string(node, options) for node in nodes)
+        nodes = [ziplist.build(part) for part in _parts(items, encoding.pack)]
+        return length(len(nodes)) + b"".join(string(node, encoding) for node in nodes)
     if shape == opcodes.SHAPE_QUICKLIST_2:
-        if options.plain_nodes:
+        if encoding.plain_nodes:
             # a server has plain nodes for big items only; it does not load one that is empty
             plain = [
-                b"\x01" + string(item, replace(options, integers=False)) if item else b"\x02" + string(listpack.build([b""]))
+                b"\x01" + string(item, replace(encoding, integers=False)) if item else b"\x02" + string(listpack.build([b""]))
                 for item in items
             ]
             return length(len(items)) + b"".join(plain)
-        nodes = [listpack.build(part) for part in _parts(items, options.pack)]
-        return length(len(nodes)) + b"".join(b"\x02" + string(node, options) for node in nodes)
-    return length(len(items)) + b"".join(string(item, options) for item in items)
+        nodes = [listpack.build(part) for part in _parts(items, encoding.pack)]
+        return length(len(nodes)) + b"".join(b"\x02" + string(node, encoding) for node in nodes)
+    return length(len(items)) + b"".join(string(item, encoding) for item in items)
 
 
 def _parts(items: list[bytes], size: int) -> list[list[bytes]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _zset(scores: dict[bytes, float], shape: int, options: Options) -> bytes:
+def _zset(scores: dict[bytes, float], shape: int, encoding: Encoding) -> bytes:
     if shape in (opcodes.SHAPE_ZSET_LISTPACK, opcodes.SHAPE_ZSET_ZIPLIST):
         ordered = sorted(scores.items(), key=lambda pair: (pair[1], pair[0]))
         flat = [part for member, score in ordered for part in (member, packed_score(score))]
-        return string(listpack.build(flat) if shape == opcodes.SHAPE_ZSET_LISTPACK else ziplist.build(flat), options)
+        return string(listpack.build(flat) if shape == opcodes.SHAPE_ZSET_LISTPACK else ziplist.build(flat), encoding)
     if shape == opcodes.SHAPE_ZSET_TEXT:
-        return length(len(scores)) + b"".join(string(member, options) + text_score(score) for member, score in scores.items())
-    return length(len(scores)) + b"".join(string(member, options) + struct.pack("<d", score) for member, score in scores.items())
+        return length(len(scores)) + b"".join(string(member, encoding) + text_score(score) for member, score in scores.items())
+    return length(len(scores)) + b"".join(string(member, encoding) + struct.pack("<d", score) for member, score in scores.items())
 
 
-def _hash(fields: dict[bytes, Field], shape: int, options: Options) -> bytes:
+def _hash(fields: dict[bytes, Field], shape: int, encoding: Encoding) -> bytes:
     pairs = [(name, found.value) for name, found in fields.items()]
     if shape == opcodes.SHAPE_HASH_ZIPMAP:
-        return string(zipmap.build(pairs), options)
+        return string(zipmap.build(pairs), encoding)
     if shape == opcodes.SHAPE_HASH_ZIPLIST:
-        return string(ziplist.build([part for pair in pairs for part in pair]), options)
+        return string(ziplist.build([part for pair in pairs for part in pair]), encoding)
     if shape == opcodes.SHAPE_HASH_LISTPACK:
-        return string(listpack.build([part for pair in pairs for part in pair]), options)
+        return string(listpack.build([part for pair in pairs for part in pair]), encoding)
     count = length(len(fields))
     if shape == opcodes.SHAPE_HASH_2:
         return count + b"".join(
-            string(name, options) + string(found.value, options) + struct.pack("<q", found.expire_ms) for name, found in fields.items()
+            string(name, encoding) + string(found.value, encoding) + struct.pack("<q", found.expire_ms) for name, found in fields.items()
         )
     if shape == opcodes.SHAPE_HASH:
-        return count + b"".join(string(name, options) + string(data, options) for name, data in pairs)
+        return count + b"".join(string(name, encoding) + string(data, encoding) for name, data in pairs)
     times = [found.expire_ms for found in fields.values() if found.expire_ms != -1]
     first = min(times) if times else 1 << 48  # ebuckets.h EB_EXPIRE_TIME_INVALID
     if shape in (opcodes.SHAPE_HASH_TRIPLES, opcodes.SHAPE_HASH_TRIPLES_BARE):
         # servers keep them sorted by expiry, those without one last
         ordered = sorted(fields.items(), key=lambda pair: (pair[1].expire_ms == -1, pair[1].expire_ms))
         blob = listpack.build([part for name, found in ordered for part in (name, found.value, b"%d" % max(found.expire_ms, 0))])
-        return (struct.pack("<Q", first) if shape == opcodes.SHAPE_HASH_TRIPLES else b"") + string(blob, options)
+        return (struct.pack("<Q", first) if shape == opcodes.SHAPE_HASH_TRIPLES else b"") + string(blob, encoding)
     relative = shape == opcodes.SHAPE_HASH_TTL_RELATIVE
     out = [struct.pack("<Q", first) if relative else b"", count]
     for name, found in fields.items():
         ttl = 0 if found.expire_ms == -1 else found.expire_ms - first + 1 if relative else found.expire_ms
-        out += [length(ttl), string(name, options), string(found.value, options)]
+        out += [length(ttl), string(name, encoding), string(found.value, encoding)]
     return b"".join(out)
 
 
@@ -210,11 +210,11 @@ def _id(found: Id) -> bytes:
     return struct.pack(">QQ", found.ms, found.seq)
 
 
-def _stream(stream: Stream, number: int, options: Options) -> bytes:
-    nodes = list(_nodes(stream.entries, options))
+def _stream(stream: Stream, number: int, encoding: Encoding) -> bytes:
+    nodes = list(_nodes(stream.entries, encoding))
     out = [length(len(nodes))]
     for master, blob in nodes:
-        out += [length(16), _id(master), string(blob, options)]
+        out += [length(16), _id(master), string(blob, encoding)]
     out += [length(stream.length), length(stream.last.ms), length(stream.last.seq)]
     if number >= 2:
         for found in (stream.first, stream.max_deleted):
@@ -222,7 +222,7 @@ def _stream(stream: Stream, number: int, options: Options) -> bytes:
         out.append(length(stream.entries_added))
     out.append(length(len(stream.groups)))
     for group in stream.groups:
-        out += [string(group.name, options), length(group.last.ms), length(group.last.seq)]
+        out += [string(group.name, encoding), length(group.last.ms), length(group.last.seq)]
         if number >= 2:
             out.append(length(group.entries_read % (1 << 64)))
         out.append(length(len(group.pending)))
@@ -230,18 +230,18 @@ def _stream(stream: Stream, number: int, options: Options) -> bytes:
             out += [_id(pending.id), struct.pack("<q", pending.delivery_ms), length(pending.delivery_count)]
         out.append(length(len(group.consumers)))
         for consumer in group.consumers:
-            out += [string(consumer.name, options), struct.pack("<q", consumer.seen_ms)]
+            out += [string(consumer.name, encoding), struct.pack("<q", consumer.seen_ms)]
             if number >= 3:
                 out.append(struct.pack("<q", consumer.active_ms))
             out += [length(len(consumer.owned)), *(_id(found) for found in consumer.owned)]
     return b"".join(out)
 
 
-def _nodes(entries: list[Entry], options: Options) -> Iterator[tuple[Id, bytes]]:
-    """The entries in nodes of `options.pack`, each with its master id. Layout: see streams.py."""
+def _nodes(entries: list[Entry], encoding: Encoding) -> Iterator[tuple[Id, bytes]]:
+    """The entries in nodes of `encoding.pack`, each with its master id. Layout: see streams.py."""
     builder = listpack.Builder()
-    for start in range(0, len(entries), options.pack):
-        part = entries[start : start + options.pack]
+    for start in range(0, len(entries), encoding.pack):
+        part = entries[start : start + encoding.pack]
         master = part[0].id
         shared = part[0].fields[0::2]
         builder.append_integer(len(part))
@@ -251,7 +251,7 @@ def _nodes(entries: list[Entry], options: Options) -> Iterator[tuple[Id, bytes]]
             builder.append(name)
         builder.append_integer(0)
         for entry in part:
-            same = options.same_fields and entry.fields[0::2] == shared
+            same = encoding.same_fields and entry.fields[0::2] == shared
             builder.append_integer(2 if same else 0)
             builder.append_integer(_wrapped(entry.id.ms - master.ms))
             builder.append_integer(_wrapped(entry.id.seq - master.seq))
@@ -323,11 +323,11 @@ class SnapshotWriter:
         """Bytes that are whole items already."""
         self._out += data
 
-    def record(self, record: Record, options: Options = PLAIN) -> None:
+    def record(self, record: Record, encoding: Encoding = PLAIN) -> None:
         """One record, after SELECTDB when its database is another than the last one's."""
         if record.database != self._database:
             self.select(record.database)
-        type_id = default_type(record, self.dialect, self.version) if options.type_id is None else options.type_id
+        type_id = default_type(record, self.dialect, self.version) if encoding.type_id is None else encoding.type_id
         out = self._out
         if record.expire_ms != -1:
             out += bytes([opcodes.OP_EXPIRETIME_MS]) + struct.pack("<q", record.expire_ms)
@@ -336,8 +336,8 @@ class SnapshotWriter:
         if record.freq != -1:
             out += bytes([opcodes.OP_FREQ, record.freq])
         out.append(type_id)
-        out += string(record.key, options)
-        out += value(record, type_id, self.dialect, options)
+        out += string(record.key, encoding)
+        out += value(record, type_id, self.dialect, encoding)
 
     def finish(self) -> bytes:
         """The rest of the snapshot, with its footer."""
@@ -348,7 +348,7 @@ class SnapshotWriter:
         return rest + (self._crc if self.checksum else 0).to_bytes(8, "little")
 
 
-def dump_payload(record: Record, dialect: int, version: int, options: Options = PLAIN) -> bytes:
+def dump_payload(record: Record, dialect: int, version: int, encoding: Encoding = PLAIN) -> bytes:
     """What RESTORE takes for `record`, without its expiry, which is RESTORE's argument."""
-    type_id = default_type(record, dialect, version) if options.type_id is None else options.type_id
-    return sealed(bytes([type_id]) + value(record, type_id, dialect, options), version)
+    type_id = default_type(record, dialect, version) if encoding.type_id is None else encoding.type_id
+    return sealed(bytes([type_id]) + value(record, type_id, dialect, encoding), version)

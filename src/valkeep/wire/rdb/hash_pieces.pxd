@@ -28,7 +28,6 @@ cdef class HashConverter(Writer):
     cdef unsigned long long _expiry
     cdef Py_ssize_t _skip
     cdef bint _keep
-    cdef Py_ssize_t _packed_size
     cdef Py_ssize_t _plain_size
     @cython.locals(after=Py_ssize_t)
     cpdef Py_ssize_t feed(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end, bytearray out) except -1

@@ -66,7 +66,6 @@ class HashConverter(Writer):
         self._expiry = 0
         self._skip = 0
         self._keep = True
-        self._packed_size = 0
         self._plain_size = 0
 
     def feed(self, data: Buffer, pos: int, end: int, out: bytearray) -> int:

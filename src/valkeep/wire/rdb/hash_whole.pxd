@@ -16,19 +16,13 @@ cdef class RecordConverter(Writer):
     cdef Scanner _read
     cdef Packed _packed
     cdef readonly int stop
-    cdef readonly int type
     cdef readonly Py_ssize_t key_start
     cdef readonly Py_ssize_t key_end
-    cdef readonly long long expire_ms
     cdef readonly long long fields
     cdef readonly long long fields_with_ttl
     cdef readonly long long fields_dropped
     cdef readonly bint empty
     cdef readonly long long records
-    cdef readonly long long total_fields
-    cdef readonly long long total_with_ttl
-    cdef readonly long long total_dropped
-    cdef readonly long long vanished
     cdef public list changes
     cdef unsigned long long _expiry
     cdef Py_ssize_t _pair_start

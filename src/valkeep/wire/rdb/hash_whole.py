@@ -26,16 +26,15 @@ _SMALL_RECORD = 1 << 16
 _LARGEST_BLOB = LARGEST_BLOB
 _NONE = 0xFFFFFFFFFFFFFFFF  # -1 as 64 bits
 
-Change = tuple[bytes, int, int, int, int, int, int]
-"""One converted record that lost something: (key, database, expire_ms or −1, source type, fields, fields with expiry, fields dropped)."""
+Change = tuple[bytes, int, int, int]
+"""One converted record that lost something: (key, database, fields with expiry, fields dropped)."""
 
 
 class RecordConverter(Writer):
     """Converts whole records: prefix opcodes, type, key, value. Small ones, in one compiled call each.
 
-    After :meth:`convert`: ``key_start``/``key_end`` (the key's bytes in the buffer as they stand), ``expire_ms`` (−1 none), ``type`` (the source's),
-    ``fields``, ``fields_with_ttl``, ``fields_dropped``, ``empty`` (all were dropped: nothing was written).
-    Of all records since the start: ``records``, ``total_fields``, ``total_with_ttl``, ``total_dropped``, ``vanished``.
+    After :meth:`convert`: ``key_start``/``key_end`` (the key's bytes in the buffer as they stand), ``fields``, ``fields_with_ttl``, ``fields_dropped``,
+    ``empty`` (all were dropped: nothing was written). ``records``: converted since the start.
     ``changes``: see :data:`Change`; the caller drains it. Conversions that lose nothing are only counted.
     """
 
@@ -48,19 +47,13 @@ class RecordConverter(Writer):
         self._read = Scanner(bytes(256), dialect, 12, True)
         self._packed = Packed()
         self.stop = 0
-        self.type = 0
         self.key_start = 0
         self.key_end = 0
-        self.expire_ms = -1
         self.fields = 0
         self.fields_with_ttl = 0
         self.fields_dropped = 0
         self.empty = False
         self.records = 0
-        self.total_fields = 0
-        self.total_with_ttl = 0
-        self.total_dropped = 0
-        self.vanished = 0
         self.changes: list[Change] = []
         self._expiry = 0
         self._pair_start = 0
@@ -111,13 +104,12 @@ class RecordConverter(Writer):
         key, _ = read._read_string(data, self.key_start, self.key_end)
         read._skip = 0
         if key is not None:
-            self.changes.append((key, database, self.expire_ms, self.type, self.fields, self.fields_with_ttl, self.fields_dropped))
+            self.changes.append((key, database, self.fields_with_ttl, self.fields_dropped))
 
     def _convert(self, data: Buffer, pos: int, end: int) -> int:
         read = self._read
         read._base = pos
         start = pos
-        self.expire_ms = -1
         while True:
             if pos >= end:
                 return start
@@ -129,11 +121,8 @@ class RecordConverter(Writer):
                 return start
             if after == 0:
                 read._broken(pos, f"opcode {kind} where a record should begin")
-            if kind >= 252:
-                self.expire_ms = read._expire
             pos = after
         kind_pos = pos
-        self.type = kind
         form = kind
         if self._valkey:
             form += 100
@@ -162,11 +151,6 @@ class RecordConverter(Writer):
         self.fields_dropped = dropped
         self.empty = fields == dropped
         self.records += 1
-        self.total_fields += fields
-        self.total_with_ttl += with_ttl
-        self.total_dropped += dropped
-        if self.empty:
-            self.vanished += 1
 
     def _convert_packed(self, data: Buffer, start: int, kind_pos: int, end: int, form: int) -> int:
         read = self._read
