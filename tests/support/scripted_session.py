@@ -128,7 +128,7 @@ class ScriptedSession:
 
         def remember(note: LedgerNote) -> None:
             assert note.why
-            self.recorded.append((note.action, note.what, note.key, note.database, note.count))
+            self.recorded.append((note.action, note.what, note.key, note.database, note.things))
             record(note)
 
         self.ledger.record = remember  # type: ignore[method-assign]

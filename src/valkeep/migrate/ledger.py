@@ -82,9 +82,9 @@ class Ledger:
 
     def record(self, note: LedgerNote) -> None:
         """Write one line. Raises ``ValkeepError`` when the file can no longer be written (disk full)."""
-        action, what, why, policy = note.action, note.what, note.why, note.policy
+        action, what, why, policy, key, database, source_offset, count = note
         kind = (action, what, policy)
-        self.counts[kind] += note.count
+        self.counts[kind] += count
         self.lines += 1
         if self._file is not None:
             # The constant part of a line is formatted once a kind: bulk degradations write hundreds of thousands of lines.
@@ -93,9 +93,7 @@ class Ledger:
                 members = json.dumps({"schema": SCHEMA, "action": action, "what": what, "why": why, "policy": policy})
                 head = self._heads[action, what, why, policy] = members[:-1]
             try:
-                self._file.write(
-                    f'{head},{_text(note.key)},"database":{note.database},"source_offset":{note.source_offset},"count":{note.count}}}\n'
-                )
+                self._file.write(f'{head},{_text(key)},"database":{database},"source_offset":{source_offset},"count":{count}}}\n')
             except OSError as error:
                 raise self._unwritable(error) from error
         self._untold[kind] = note

@@ -34,7 +34,7 @@ def test_counts_are_of_things_and_the_most_frequent_stand_first(tmp_path: Path) 
     ledger = Ledger(None)
     ledger.record(LedgerNote("recopied", "key", "x"))
     for _ in range(3):
-        ledger.record(LedgerNote("degraded", "field-ttl", "x", policy="drop-field", count=2))
+        ledger.record(LedgerNote("degraded", "field-ttl", "x", policy="drop-field", things=2))
     assert ledger.lines == 4
     assert ledger.summary() == [
         {"action": "degraded", "what": "field-ttl", "policy": "drop-field", "count": 6},
@@ -112,7 +112,7 @@ def test_the_event_log_and_the_live_view_show_what_was_recorded(tmp_path: Path) 
     with EventLog(tmp_path / "events.jsonl") as log:
         ledger = Ledger(None, fan_out(log.emit, board.emit), Clock())
         for number in range(1000):
-            ledger.record(LedgerNote("degraded", "field-ttl", "why", "drop-field", b"%d" % number, count=3))
+            ledger.record(LedgerNote("degraded", "field-ttl", "why", "drop-field", b"%d" % number, things=3))
         ledger.record(LedgerNote("recopied", "key", "why", key=b"\xff"))
         ledger.close()
     shown = dict(board.rows())["ledger"]

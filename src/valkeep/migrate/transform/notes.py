@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from valkeep.migrate.transform.target import FieldTtl
 
 __all__ = ["LedgerNote", "TakeNote", "field_ttls_lost"]
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerNote:
-    """One line of the ledger; see ``migrate.ledger`` for its members."""
+class LedgerNote(NamedTuple):
+    """One line of the ledger; see ``migrate.ledger`` for its members, of which ``things`` is called ``count``. A tuple, because a snapshot can make hundreds of
+    thousands, and a dataclass takes as long to make as its line to write."""
 
     action: str
     what: str
@@ -22,7 +21,7 @@ class LedgerNote:
     key: bytes | None = None
     database: int = 0
     source_offset: int = -1
-    count: int = 1
+    things: int = 1
 
 
 TakeNote = Callable[[LedgerNote], None]

@@ -124,6 +124,6 @@ class SnapshotTransform:
         self._out.send(view[position : position + 1])
         self._out.seal()
         if records.converted and self.target.field_ttl:
-            self._note(LedgerNote("converted", "hash-encoding", _WHY_CONVERTED, source_offset=self._offset, count=records.converted))
+            self._note(LedgerNote("converted", "hash-encoding", _WHY_CONVERTED, source_offset=self._offset, things=records.converted))
         self.done = True
         return position + size
