@@ -131,17 +131,23 @@ def test_a_replica_that_is_promoted_in_the_middle_calls_the_cut_over_off(server:
     assert f"127.0.0.1:{replica.port} left the source" in run.stderr
 
 
-def test_replicas_of_the_source_are_told_as_read_only_and_not_fenced(server: Server, client: Client, pair: Pair) -> None:
+@pytest.mark.parametrize("watched", [False, True], ids=["", "a Sentinel watches"])
+def test_replicas_of_the_source_are_told_as_read_only_and_not_fenced(server: Server, client: Client, pair: Pair, watched: bool) -> None:
     replica = server("redis-7.0")
     client(replica).replicaof("127.0.0.1", pair.source.port)
     until(lambda: client(replica).execute_command("ROLE")[3] == b"connected", "the replica does not follow")
-    with pair.run() as run:
+    with pair.here.pubsub() as sentinel, pair.run() as run:
+        if watched:  # as one does
+            sentinel.subscribe("__sentinel__:hello")
+            sentinel.get_message(timeout=5)
         assert run.wait() == 0, run.stderr
     source, other = json.loads((run.report / "cutover.json").read_text())["source_nodes"]
     assert (source["takes_writes"], other["takes_writes"]) == (False, False)
     assert "until it is restarted" in source["why"]
     assert other["node"] == f"127.0.0.1:{replica.port}"
-    assert "until somebody promotes it" in other["why"]
+    assert other["watched"] is watched
+    assert ("a Sentinel that watches the source" if watched else "until somebody promotes it") in other["why"]
+    assert ("warning: on the source's side" in run.stderr) is watched
 
 
 def test_what_was_written_in_spite_of_the_fence_is_on_the_target(pair: Pair) -> None:
@@ -192,6 +198,27 @@ def test_of_two_cut_overs_of_one_source_the_second_is_refused_and_leaves_the_fir
     with Valkeep("migrate", "abort", *where, folder=pair.folder / "abort", report=False) as abort:
         assert abort.wait() == 0, abort.stderr
     assert pair.fence == "255"  # the abort of the loser does not lift what was never its own
+
+
+def test_the_abort_of_a_killed_migration_does_not_lift_the_fence_of_the_one_that_came_after_it(
+    server: Server, client: Client, pair: Pair
+) -> None:
+    other = server("valkey-8.1")
+    where = ("--source", pair.source.endpoint, "--target", other.endpoint, "--state", str(pair.folder / "other"))
+    with Writers(pair.source.port) as writers:
+        with pair.run() as killed:
+            pair.to_source.when(b"PAUSE\r\n$4\r\n5000", after=killed.kill)
+            until(lambda: not killed.running, lambda: killed.stderr, 40)
+        with Valkeep("migrate", "run", *where, "--acknowledge", "all", folder=pair.folder / "moved") as moved:
+            assert moved.wait() == 0, moved.stderr
+        assert pair.fence == "255"
+        late = pair.valkeep("abort")
+        assert late.process.returncode == 0, late.stderr
+        assert "fenced by somebody else" in late.stdout
+        assert pair.fence == "255"
+        writers.stop()
+        assert lost(writers.acknowledged(), client(other)) == []
+    assert pair.promoted  # detached
 
 
 def test_a_direct_cut_over_waits_for_transactions_that_were_open_before_the_fence(pair: Pair) -> None:

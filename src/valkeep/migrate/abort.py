@@ -29,12 +29,13 @@ RETURN_SECONDS = 10.0  # for a source to come back, to be put in order
 @dataclass(frozen=True, slots=True)
 class Paused:
     """A source that may be paused or fenced. ``client``: id of the connection that did it (0: unknown); ``run_id``: of its process then; ``before``: what
-    the fence replaced."""
+    the fence replaced; ``token``: of the fence."""
 
     source: Connection
     client: int
     run_id: str
     before: Mapping[str, str]
+    token: str
 
 
 async def call_off(paused: Paused | None, state: StateFile, cause: BaseException) -> None:
@@ -46,7 +47,7 @@ async def call_off(paused: Paused | None, state: StateFile, cause: BaseException
             if source.closed:
                 source = opened = await reopened(source)
             if opened is None or await _is_same_process(opened, paused):
-                await fence.lift(source, paused.before)
+                await fence.lift(source, paused.before, paused.token)
     except ValkeepError as error:
         raise ValkeepError(
             f"the cut-over was called off ({cause}), but the source could not be made writable again: {error.message}",
@@ -129,11 +130,16 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
         )
     done: list[str] = []
     if found.fence_before:
-        await _unfence(source, found)
+        lifted = await _unfence(source, found, "" if force else found.fence_token)
         if not promoted:  # before it is detached: a detached target is a primary, too, and must not be taken for a promoted one
             state.step("attached", fence_before={})
-        done.append("the source accepts writes again (" + ", ".join(f"{name} {old}" for name, old in found.fence_before.items()) + ")")
-        if found.fence_kept:
+        if not lifted:
+            done.append(
+                "the source is fenced by somebody else, another cut-over perhaps: that fence is not this migration's, and was left alone"
+            )
+        else:
+            done.append("the source accepts writes again (" + ", ".join(f"{name} {old}" for name, old in found.fence_before.items()) + ")")
+        if lifted and found.fence_kept:
             done.append("its configuration file says so, too")
     else:
         done.append("the source was never fenced and accepts writes")
@@ -146,7 +152,8 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
     return done
 
 
-async def _unfence(source: Connection | None, found: MigrationState) -> None:
+async def _unfence(source: Connection | None, found: MigrationState, token: str) -> bool:
+    """Whether it was lifted, and is not somebody else's."""
     settings = fence.as_commands(found.fence_before)
     if source is None:
         raise ValkeepError(
@@ -156,9 +163,10 @@ async def _unfence(source: Connection | None, found: MigrationState) -> None:
             code="VK-CUTOVER-UNFENCE",
         )
     try:
-        await fence.lift(source, found.fence_before)
-        if found.fence_kept:
+        lifted = await fence.lift(source, found.fence_before, token)
+        if lifted and found.fence_kept:
             await fence.persist(source)
+        return lifted
     except (ServerError, Refused) as error:
         raise ValkeepError(
             f"the source could not be made writable: {error.message}",

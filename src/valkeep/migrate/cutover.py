@@ -108,6 +108,7 @@ class Cutover:
         self._lookout = Lookout(source, gateway_port)
         self._timeline: list[tuple[str, float]] = []
         self._before: dict[str, str] = {}  # the fence's parameters, to be put back
+        self._token = fence.new_token()
         self._id = 0  # of our connection at the source; 0: unknown
         self._first: Look | None = None
         self._silent: Look | None = None  # the source when the writers were found to have stopped
@@ -131,7 +132,7 @@ class Cutover:
             await self._drain_all()
         except BaseException as error:
             self._mark("call-off")
-            paused = None if self._mode is FenceMode.EXTERNAL else Paused(self._source, self._id, first.run_id, self._before)
+            paused = None if self._mode is FenceMode.EXTERNAL else Paused(self._source, self._id, first.run_id, self._before, self._token)
             await to_the_end(call_off(paused, self._state, error))
             if isinstance(error, ValkeepError) and not error.definite:  # it is certain now: the source writes, the target was not promoted
                 raise ValkeepError(
@@ -156,13 +157,14 @@ class Cutover:
         if fence.is_up(before):
             raise _fenced_already()
         first = self._first = await self._lookout.look(before)
-        if (objection := self._lookout.objection(first, first, fenced=False)) is not None:
+        if (objection := self._lookout.objection(first, first, token="")) is not None:
             raise objection
         await self._lookout.learn(list(first.calls))  # now, and not in the pause
         with suppress(ServerError):
             self._id = await self._source.call("CLIENT", "ID")
         self._run_id = (await server_info(self._target)).run_id
-        self._state.step("cutting", fence_before=before, fence_at=self._source.endpoint.display, target_run=self._run_id)
+        where = self._source.endpoint.display
+        self._state.step("cutting", fence_before=before, fence_token=self._token, fence_at=where, target_run=self._run_id)
         self._before = before
         return first
 
@@ -215,14 +217,13 @@ class Cutover:
     async def _raise_fence(self) -> None:
         self._mark("fence")
         expected, pausing = self._before, self._mode is FenceMode.PAUSE
-        found = await fence.raise_up(self._source, expected, unpause=pausing)
+        found = await fence.raise_up(self._source, expected, self._token, unpause=pausing)
         self._until = self._clock() + self._lease
-        if fence.is_up(found):  # somebody was faster, whom the lookout could not see: it is theirs, and not ours to lift
-            self._before = {}
-            raise _fenced_already()
         if found != expected:
             self._before = found
             self._state.step("cutting", fence_before=found)
+        if fence.is_up(found):  # somebody was faster, whom the lookout could not see: their fence is put back
+            raise _fenced_already()
 
     async def _transactions_over(self) -> None:
         """Return when no transaction is open that was before the fence: its queued writes would pass it (before Redis 6.0)."""
@@ -265,7 +266,7 @@ class Cutover:
         """The source now; raises ``Aborted`` when it is not any more what it was at the beginning."""
         assert self._first is not None  # ``_begin`` was there
         look = await self._lookout.look(self._before)
-        objection = self._lookout.objection(self._first, look, fenced=fenced and bool(self._before))
+        objection = self._lookout.objection(self._first, look, token=self._token if fenced and self._before else "")
         if objection is not None:
             raise objection
         return look

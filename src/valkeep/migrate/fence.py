@@ -1,8 +1,11 @@
 """The fence: what makes the source refuse writes, so that at most one side acknowledges them.
 
-``min-replicas-to-write 255`` is what every Redis since 2.8 has for that; ``min-replicas-max-lag`` belongs to it, because a lag of 0 would switch it
-off. It is raised in one transaction that also ends a pause, so that no held writer slips through, and that reads what was there at that very moment:
-what is put back later is what we replaced, and a fence of somebody else is seen and not taken for ours.
+``min-replicas-to-write 255`` is what every Redis since 2.8 has for that. Beside it stands ``min-replicas-max-lag``, which means nothing while 255
+replicas are wanted (but must not be 0, which would switch the fence off): there we write a number of our own, the fence's *token*. So a fence says whose
+it is, and nobody lifts the fence of another cut-over: not the abort of a migration that was killed long before, either.
+
+It is raised in one transaction that also ends a pause, so that no held writer slips through, and that reads what was there at that very moment:
+what is put back later is what we replaced.
 
 Which way the writers can be kept out is decided here and nowhere else (``decide``), from facts that preflight gathered.
 
@@ -13,6 +16,7 @@ it before 6.0 (``Cutover`` waits for those).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
@@ -22,7 +26,7 @@ from valkeep.errors import ExitCode, Refused, ServerError, ValkeepError
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
 
-__all__ = ["Aborted", "FenceMode", "decide", "is_up", "lift", "persist", "raise_up", "settings"]
+__all__ = ["Aborted", "FenceMode", "as_commands", "decide", "is_ours", "is_up", "lift", "new_token", "persist", "raise_up", "settings"]
 
 UP: Final = "255"
 _NAMES: Final = (("min-replicas-to-write", "min-slaves-to-write"), ("min-replicas-max-lag", "min-slaves-max-lag"))
@@ -75,6 +79,16 @@ def is_up(values: Mapping[str, str]) -> bool:
     return any(value == UP for name, value in values.items() if name.endswith("-to-write"))
 
 
+def is_ours(values: Mapping[str, str], token: str) -> bool:
+    """Whether these settings are the fence with this token."""
+    return is_up(values) and any(value == token for name, value in values.items() if name.endswith("-max-lag"))
+
+
+def new_token() -> str:
+    """Seconds of a lag that nobody sets by hand: 12 days to 34 years."""
+    return str(1_000_000 + secrets.randbelow(1_000_000_000))
+
+
 async def settings(source: Connection) -> dict[str, str]:
     """The parameters that the fence sets, by the name this server knows, with their present values. Raises ``Refused`` where there is no fence to be had."""
     found: dict[str, str] = {}
@@ -100,11 +114,11 @@ async def settings(source: Connection) -> dict[str, str]:
     return found
 
 
-async def raise_up(source: Connection, expected: Mapping[str, str], *, unpause: bool) -> dict[str, str]:
-    """Fence the source, in one transaction that also ends a pause; returns what the parameters were at that moment: when they ``is_up`` already, it
-    was somebody else. ``expected``: what they were a moment ago. Raises ``Aborted`` where it could not be done."""
+async def raise_up(source: Connection, expected: Mapping[str, str], token: str, *, unpause: bool) -> dict[str, str]:
+    """Fence the source under this token, in one transaction that also ends a pause; returns what the parameters were at that moment: when they
+    ``is_up`` already, it was somebody else. ``expected``: what they were a moment ago. Raises ``Aborted`` where it could not be done."""
     commands: list[tuple[str, ...]] = [("CONFIG", "GET", name) for name in expected]
-    commands += _sets({name: (old if old != "0" else "10") if name.endswith("max-lag") else UP for name, old in expected.items()})
+    commands += _sets({name: token if name.endswith("-max-lag") else UP for name in expected})
     if unpause:
         commands.append(("CLIENT", "UNPAUSE"))
     try:
@@ -121,15 +135,21 @@ async def raise_up(source: Connection, expected: Mapping[str, str], *, unpause: 
     return {name: reply[1].decode() for name, reply in zip(expected, replies, strict=False)}
 
 
-async def lift(source: Connection, before: Mapping[str, str]) -> None:
-    """Put back what was there, and end a pause. Raises ``ServerError`` or ``Refused`` when the source is not as it was then."""
+async def lift(source: Connection, before: Mapping[str, str], token: str) -> bool:
+    """Put back what was there, and end a pause; False when the source has the fence of somebody else, which is left alone (``token`` "": is not).
+
+    Raises ``ServerError`` or ``Refused`` when the source is not as it was then.
+    """
+    now = await settings(source)
+    if token and is_up(now) and not is_ours(now, token) and now != before:
+        return False
     refused: ServerError | None = None
     for _ in range(_RESTORES):  # a fence that a killed Valkeep had sent may only arrive between two of our commands
         *replies, _unpaused = await source.pipeline([*_sets(before), ("CLIENT", "UNPAUSE")])  # before 6.2 there is none
         refused = next((reply for reply in replies if isinstance(reply, ServerError)), None)
-        now = {} if not before else await settings(source)
+        now = await settings(source)
         if now == before:
-            return
+            return True
         if refused is not None:
             raise refused
     raise Refused(

@@ -52,14 +52,20 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A node on the source's side after the cut-over. ``takes_writes``: None where it could not be found out."""
+    """A node on the source's side after the cut-over. ``takes_writes``: None where it could not be found out; ``watched``: by Sentinels, which promote."""
 
     node: str
     takes_writes: bool | None
     why: str
+    watched: bool = False
+
+    @property
+    def worries(self) -> bool:
+        """Whether a person should do something about it."""
+        return self.takes_writes is not False or self.watched
 
     def to_json(self) -> dict[str, Any]:
-        return {"node": self.node, "takes_writes": self.takes_writes, "why": self.why}
+        return {"node": self.node, "takes_writes": self.takes_writes, "watched": self.watched, "why": self.why}
 
 
 class Lookout:
@@ -125,8 +131,8 @@ class Lookout:
             scripts_pass=(found := identify(server)).kind != "valkey" and found.version < (7, 0),
         )
 
-    def objection(self, first: Look, now: Look, *, fenced: bool) -> Aborted | None:
-        """Why the target must not be promoted, seen what has become of the source since ``first``."""
+    def objection(self, first: Look, now: Look, *, token: str) -> Aborted | None:
+        """Why the target must not be promoted, seen what has become of the source since ``first``. ``token``: of the fence that it has to have, if any."""
         where = self._source.endpoint.address
         if now.run_id != first.run_id:
             return Aborted(
@@ -152,9 +158,9 @@ class Lookout:
                 remedy="see whether a Sentinel or a person promoted it (ROLE there), and keep them from it until the writers have moved; then start again",
                 code="VK-CUTOVER-REPLICA",
             )
-        if fenced and not fence.is_up(now.settings):
+        if token and not fence.is_ours(now.settings, token):
             return Aborted(
-                f"somebody lowered the fence of the source {where} in the middle of the cut-over ({fence.as_commands(now.settings)})",
+                f"somebody changed the fence of the source {where} in the middle of the cut-over ({fence.as_commands(now.settings)})",
                 remedy="find out who sets min-replicas-to-write there (configuration management?), keep it from that, and start again",
                 code="VK-CUTOVER-FENCE-LOST",
             )
@@ -215,7 +221,10 @@ class Lookout:
         others = sorted(now.replicas - {self._own})
         return (
             source,
-            *(Standing(one, False, f"a replica of the source: read-only until {promotes}; it is not fenced then") for one in others),
+            *(
+                Standing(one, False, f"a replica of the source: read-only until {promotes}; it is not fenced then", sentinels)
+                for one in others
+            ),
         )
 
 

@@ -230,7 +230,7 @@ class _Migration:
         journal.write_if_possible("cutover.json", cut.to_json(journal.started))
         self.handover.answer({"promoted": self.options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
         for node in cut.source_nodes:
-            journal.say("info" if node.takes_writes is False else "warning", f"on the source's side, {node.node}: {node.why}")
+            journal.say("warning" if node.worries else "info", f"on the source's side, {node.node}: {node.why}")
         return cut
 
     def _result(

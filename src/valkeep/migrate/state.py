@@ -30,6 +30,7 @@ class MigrationState:
     """``step``: attaching → attached → cutting → promoted | aborted. ``source``, ``target``: URLs without secrets.
     ``fence_before``: the values of the two parameters that the fence sets; ``fence_at``: where (the source, or its
     primary); ``target_run``: the run_id of the target that is promoted, since "cutting"; ``pid``: of the Valkeep that wrote it;
+    ``fence_token``: what says that a fence there is this migration's;
     ``fence_kept``: the fence was written into the source's configuration file, or was going to be."""
 
     step: str
@@ -40,6 +41,7 @@ class MigrationState:
     fence_before: dict[str, str] = field(default_factory=dict)
     fence_at: str = ""
     target_run: str = ""
+    fence_token: str = ""
     fence_kept: bool = False
     schema: int = SCHEMA
 

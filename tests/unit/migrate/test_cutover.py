@@ -69,6 +69,7 @@ def cutover(lookout: Lookout, mode: FenceMode, drained: list[int], clock: Callab
     made._lookout = lookout
     made._first = LOOK
     made._before = dict(UP)
+    made._token = UP["min-replicas-max-lag"]
     made._until = 1.0
     return made
 
@@ -110,7 +111,7 @@ def test_calling_off_restores_nothing_at_a_source_that_is_another_process_now(tm
     monkeypatch.setattr(abort, "server_info", server_info)
     state = StateFile(tmp_path)
     state.write(MigrationState("cutting", "redis://a:1", "redis://b:1", 1, fence_before=UP))
-    lost = abort.Paused(cast("Connection", SimpleNamespace(closed=True)), 7, "1" * 40, UP)
+    lost = abort.Paused(cast("Connection", SimpleNamespace(closed=True)), 7, "1" * 40, UP, "10")
     asyncio.run(abort.call_off(lost, state, ConnectionLost("gone", remedy="wait")))
     assert asked == []
     assert state.current is not None

@@ -14,6 +14,8 @@ from valkeep.migrate import fence
 
 DENIED = ServerError("NOPERM", "this user has no permissions to run the 'config|set' command")
 OLD = {"min-replicas-to-write": "1", "min-replicas-max-lag": "0"}
+TOKEN = "7654321"
+RAISED = {"min-replicas-to-write": "255", "min-replicas-max-lag": TOKEN}
 
 
 class Configured:
@@ -71,41 +73,58 @@ def test_a_server_without_a_part_of_the_fence_is_not_taken_for_fenced(settings: 
     assert refused.value.code == "VK-CUTOVER-FENCE"
 
 
-def test_a_fence_is_raised_with_a_lag_that_does_not_switch_it_off_and_lifted_to_what_was_there() -> None:
+def test_a_fence_is_raised_under_its_token_and_lifted_to_what_was_there() -> None:
     server = Configured(OLD)
-    assert asyncio.run(fence.raise_up(connection(server), OLD, unpause=True)) == OLD
-    assert server.settings == {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
-    assert fence.is_up(server.settings)
+    assert asyncio.run(fence.raise_up(connection(server), OLD, TOKEN, unpause=True)) == OLD
+    assert server.settings == RAISED
+    assert fence.is_ours(server.settings, TOKEN)
+    assert not fence.is_ours(server.settings, fence.new_token())
     assert server.unpaused == 1
-    asyncio.run(fence.lift(connection(server), OLD))
+    assert asyncio.run(fence.lift(connection(server), OLD, TOKEN))
     assert server.settings == OLD
+
+
+def test_the_fence_of_somebody_else_is_not_lifted_unless_a_person_insists() -> None:
+    server = Configured(RAISED)
+    assert not asyncio.run(fence.lift(connection(server), OLD, "1234567"))
+    assert server.settings == RAISED
+    assert asyncio.run(fence.lift(connection(server), OLD, ""))
+    assert server.settings == OLD
+
+
+def test_the_fence_that_we_overwrote_is_put_back() -> None:
+    theirs = {"min-replicas-to-write": "255", "min-replicas-max-lag": "1234567"}
+    server = Configured(theirs)
+    found = asyncio.run(fence.raise_up(connection(server), OLD, TOKEN, unpause=False))
+    assert found == theirs
+    assert asyncio.run(fence.lift(connection(server), found, TOKEN))
+    assert server.settings == theirs
 
 
 def test_what_is_put_back_is_what_was_replaced_and_not_what_was_seen_before() -> None:
     """Somebody else fenced the source after we had looked: it is theirs, and must not be lifted by us."""
     server = Configured({**OLD, "min-replicas-to-write": "255"})
-    assert fence.is_up(asyncio.run(fence.raise_up(connection(server), OLD, unpause=False)))
+    assert fence.is_up(asyncio.run(fence.raise_up(connection(server), OLD, TOKEN, unpause=False)))
 
 
 def test_a_fence_that_cannot_be_raised_is_said() -> None:
     with pytest.raises(fence.Aborted, match="could not be fenced") as aborted:
-        asyncio.run(fence.raise_up(connection(Configured(OLD, denied=True)), OLD, unpause=False))
+        asyncio.run(fence.raise_up(connection(Configured(OLD, denied=True)), OLD, TOKEN, unpause=False))
     assert aborted.value.code == "VK-CUTOVER-FENCE"
 
 
 def test_a_fence_that_arrives_while_it_is_lifted_is_lifted_again() -> None:
-    server = Configured({"min-replicas-to-write": "255", "min-replicas-max-lag": "10"})
+    server = Configured(RAISED)
     server.stubborn = 3
-    asyncio.run(fence.lift(connection(server), OLD))
+    assert asyncio.run(fence.lift(connection(server), OLD, TOKEN))
     assert server.settings == OLD
 
 
 def test_a_fence_that_cannot_be_lifted_is_said() -> None:
-    up = {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
     with pytest.raises(ServerError, match="no permissions"):
-        asyncio.run(fence.lift(connection(Configured(up, denied=True)), OLD))
-    fought_over = Configured(up)
+        asyncio.run(fence.lift(connection(Configured(RAISED, denied=True)), OLD, TOKEN))
+    fought_over = Configured(RAISED)
     fought_over.stubborn = 99
     with pytest.raises(Refused, match="somebody else") as refused:
-        asyncio.run(fence.lift(connection(fought_over), OLD))
+        asyncio.run(fence.lift(connection(fought_over), OLD, TOKEN))
     assert "CONFIG SET min-replicas-to-write 1" in refused.value.remedy

@@ -15,7 +15,8 @@ from valkeep.errors import ServerError
 from valkeep.migrate.fence import Aborted
 from valkeep.migrate.lookout import CUTTING, Look, Lookout
 
-UP = {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
+TOKEN = "7654321"
+UP = {"min-replicas-to-write": "255", "min-replicas-max-lag": TOKEN}
 DOWN = {**UP, "min-replicas-to-write": "0"}
 FIRST = Look("1" * 40, "master", ":", 100, {"set": 5, "get": 7}, frozenset({"10.0.0.2:6379"}), DOWN, scripts_pass=False)
 FLAGS = {"set": [b"write", b"denyoom"], "get": [b"readonly"], "del": [b"write"]}
@@ -50,24 +51,25 @@ def lookout(**answers: Any) -> Lookout:
         ({"role": "slave", "primary": "10.0.0.2:6379"}, "VK-CUTOVER-ROLE"),
         ({"replicas": frozenset()}, "VK-CUTOVER-REPLICA"),
         ({"settings": DOWN}, "VK-CUTOVER-FENCE-LOST"),
+        ({"settings": {**UP, "min-replicas-max-lag": "10"}}, "VK-CUTOVER-FENCE-LOST"),
         ({}, ""),
         ({"replicas": frozenset({"10.0.0.2:6379", "10.0.0.3:6379"}), "offset": 900}, ""),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_source_that_is_not_what_it_was_is_not_given_up(change: dict[str, Any], code: str) -> None:
-    found = lookout().objection(FIRST, replace(replace(FIRST, settings=UP), **change), fenced=True)
+    found = lookout().objection(FIRST, replace(replace(FIRST, settings=UP), **change), token=TOKEN)
     assert (found.code if found is not None else "") == code
 
 
 def test_a_source_that_was_not_fenced_yet_need_not_be() -> None:
-    assert lookout().objection(FIRST, FIRST, fenced=False) is None
+    assert lookout().objection(FIRST, FIRST, token="") is None
 
 
 def test_the_loss_of_our_own_link_is_not_taken_for_a_promoted_replica() -> None:
     look = lookout(CLIENT_SETNAME=b"OK", CLIENT_LIST=b"id=3 addr=10.0.0.9:41000 name=%b multi=-1\n" % CUTTING.encode())
     assert asyncio.run(look.enter())
-    found = look.objection(replace(FIRST, replicas=frozenset({"10.0.0.9:7000"})), replace(FIRST, replicas=frozenset()), fenced=False)
+    found = look.objection(replace(FIRST, replicas=frozenset({"10.0.0.9:7000"})), replace(FIRST, replicas=frozenset()), token="")
     assert found is not None
     assert found.code == "VK-SOURCE-LOST"
 
