@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -263,6 +264,25 @@ def test_an_address_that_leads_to_two_servers_is_unknown(server: Server, client:
             result = bounded(job(ends[0], ends[1], proxy))
         assert result.verdict == "unknown"
         assert "one server now and to another" in result.reasons[0]
+
+
+def test_clocks_that_differ_are_told(server: Server, client: Client) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    for node in (a, b):
+        client(node).set("k", "v")
+
+    def an_hour_ahead(data: bytes) -> bytes:
+        return re.sub(rb"\*2\r\n\$10\r\n(\d{10})", lambda found: b"*2\r\n$10\r\n%d" % (int(found[1]) + 3600), data)
+
+    async def job(target: Endpoint) -> Comparison:
+        async with Verifier(endpoint(a), target) as verifier:
+            return await verifier.full()
+
+    with Proxy(("127.0.0.1", b.port)) as proxy:
+        proxy.mangle = an_hour_ahead
+        result = bounded(job(Endpoint.parse(proxy.url())))
+    assert result.verdict == "valid"
+    assert re.search(r"clocks differ by 3(600|599)\.\d s", " ".join(result.notes))
 
 
 def test_a_server_without_room_for_another_client_is_told_before_anything(server: Server, client: Client) -> None:
