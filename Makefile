@@ -20,7 +20,7 @@ WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv build servers rehearse test test-wire test-interpreted check format lock bench-move fuzz soak clean distclean
+.PHONY: help venv build servers rehearse test test-wire test-interpreted coverage check format lock bench-move fuzz soak clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/\1\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ test-wire: build ## only the wire suite, compiled
 
 test-interpreted: build ## only the wire suite, on the interpreted sources
 	@VALKEEP_TEST_WIRE=interpreted $(PY) -m pytest -n $(WORKERS) $$(.ci/wire-tests) $(ARGS)
+
+coverage: build servers ## how much of the code the tests run, subprocesses included (takes longer than make test)
+	@.ci/coverage $(ARGS)
 
 check: build ## format, lint, types, import contracts, tree and documentation
 	@$(PY) .ci/check.py $(ARGS)
