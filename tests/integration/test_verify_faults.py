@@ -21,6 +21,7 @@ from tests.conftest import Server
 from tests.support.proxy import Proxy
 from tests.support.verifying import bounded, compare, endpoint, fill, follow
 from tests.support.waiting import until
+from valkeep.cli import run
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ConnectionLost, ExitCode, Refused
 from valkeep.migrate.verify import Comparison, Verifier
@@ -447,8 +448,6 @@ def test_a_repair_that_the_target_refuses_half_of_says_that_something_was_change
 
 
 def test_the_command_tells_what_it_found_also_when_it_may_not_repair(server: Server, client: Client, capsys: Any) -> None:
-    from valkeep.cli import run
-
     a, b = server("valkey-9.1"), server("valkey-9.1", replica_read_only="no")
     fill(client(a))
     follow(client(b), a)
@@ -460,3 +459,18 @@ def test_the_command_tells_what_it_found_also_when_it_may_not_repair(server: Ser
     assert "\x1b" not in out
     assert "because    it was not repaired" in out
     assert client(b).dbsize() == client(a).dbsize() + 1
+
+
+def test_the_command_settles_hot_keys_in_a_pause_or_says_why_it_could_not(server: Server, client: Client, capsys: Any) -> None:
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    fill(client(a))
+    follow(client(b), a)
+    client(a).execute_command("ACL", "SETUSER", "poor", "on", ">pw", "+@all", "~*", "-client|pause")
+    with Proxy(("127.0.0.1", a.port), delay=0.01) as slow, writing(client(a), "hot"):
+        words = ["--target", b.endpoint, "--pause", "8000"]
+        assert run(["migrate", "verify", "--source", f"redis://poor:pw@127.0.0.1:{slow.port}", *words]) is ExitCode.UNKNOWN
+        out = capsys.readouterr().out
+        assert "written faster than they can be compared" in out
+        assert "writers could not be held" in out
+        assert run(["migrate", "verify", "--source", slow.url(), *words]) is ExitCode.GOOD
+    assert "verdict    valid" in capsys.readouterr().out
