@@ -280,6 +280,21 @@ def test_a_kept_fence_survives_a_restart_of_the_source_and_is_taken_out_again_by
     assert pair.fence == "0"
 
 
+def test_a_user_who_may_see_little_cuts_over_and_is_told_what_cannot_be_seen(pair: Pair) -> None:
+    pair.here.execute_command(
+        "ACL", "SETUSER", "mover", "on", ">pw", "~*", "&*", "+@all", "-command", "-client|list", "-client|setname", "-pubsub"
+    )
+    where = ("--source", pair.to_source.url().replace("//", "//mover:pw@"), *pair.where()[2:])
+    with (
+        Writers(pair.source.port) as writers,
+        Valkeep("migrate", "run", *where, "--acknowledge", "all", folder=pair.folder / "run") as run,
+    ):
+        assert run.wait() == 0, run.stderr
+        writers.stop()
+        assert lost(writers.acknowledged(), pair.there) == []
+    assert "neither a second cut-over nor open transactions would be noticed" in run.stderr
+
+
 @pytest.fixture
 def holding(server: Server, client: Client, tmp_path: Path) -> Iterator[Pair]:
     """A source that has what its target cannot take: vector sets."""

@@ -33,6 +33,9 @@ __all__ = ["Look", "Lookout", "Standing"]
 CUTTING: Final = "valkeep-cutover"
 IDLE: Final = "valkeep-migrate"
 HELLO: Final = "__sentinel__:hello"
+_OURS: Final = frozenset(
+    ["auth", "client", "command", "config", "exec", "info", "multi", "ping", "psync", "pubsub", "replconf", "select"]
+)  # we run them, and they write nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,8 @@ class Lookout:
         except ServerError:
             rows = [None] * len(unknown)
         for name, row in zip(unknown, rows, strict=True):
-            self._writing[name] = row is None or b"write" in {bytes(flag) for flag in row[2]}
+            known = row is not None and row[2]
+            self._writing[name] = b"write" in row[2] if known else name.partition("|")[0] not in _OURS
 
     async def transactions(self) -> set[str]:
         """Addresses of clients that have queued commands in an open MULTI; none where CLIENT LIST is denied."""

@@ -184,8 +184,6 @@ def _permission(reply: Any) -> Permission:
         return Permission.NO_KEYS if " key" in text else Permission.DENIED
     if "unknown command" in text or "unknown subcommand" in text or "unknown redis command" in text:
         return Permission.MISSING
-    if "not allowed inside a transaction" in text or "not allowed in transactions" in text:
-        return Permission.UNKNOWN  # it exists
     return Permission.UNKNOWN
 
 
