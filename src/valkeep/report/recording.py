@@ -10,7 +10,7 @@ from valkeep.report.events import Event, Held, Lag, LedgerEntry, Note, Phase, Pr
 from valkeep.report.rate import Rate
 from valkeep.report.story import Chart, Line, Series, Span
 
-__all__ = ["LABELS", "Recording", "label", "spans_between", "thin"]
+__all__ = ["LABELS", "Recording", "is_news", "label", "spans_between", "thin"]
 
 Point = tuple[float, float | None]
 
@@ -36,6 +36,15 @@ PERIODS: Final = {
     "pause": "cut-over",
 }
 """What lasts from a moment until the next one."""
+
+
+def is_news(event: Event) -> bool:
+    """Whether people are told. While a move waits for its cut-over, what is written meanwhile is compared every few seconds; that it is equal is no news."""
+    match event:
+        case Phase(name="verify-round") | VerdictEvent(verdict="valid", detail={"of": "verify-round"}):
+            return False
+        case _:
+            return True
 
 
 def label(step: str) -> str:
@@ -87,6 +96,8 @@ class Recording:
 
     def emit(self, event: Event) -> None:
         self.end = max(self.end, event.at)
+        if not is_news(event):
+            return
         match event:
             case Phase(at=at, name=name, done=done, detail=detail):
                 if not done:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 from valkeep.report.eventlog import EventLog
 from valkeep.report.events import Emit, Event, Held, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent, fan_out
 from valkeep.report.rate import Rate
-from valkeep.report.recording import label
+from valkeep.report.recording import is_news, label
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -71,6 +71,8 @@ class Dashboard:
 
     def emit(self, event: Event) -> None:
         self.now = max(self.now, event.at)
+        if not is_news(event):
+            return
         match event:
             case Phase(done=False):
                 self._leave(event.at)
@@ -155,6 +157,8 @@ class _Plain:
     def emit(self, event: Event) -> None:
         board = self._board
         board.emit(event)
+        if not is_news(event):
+            return
         match event:
             case Phase(done=False):
                 self._line(event.at, f"{label(event.name)}{': ' if event.detail else ''}{event.detail}")

@@ -102,6 +102,23 @@ def test_while_the_stream_is_held_the_dashboard_shows_how_much_waits_and_the_rem
     assert dict(board.rows()) == {"lag": "0 bytes, 0.4 ms"}
 
 
+def test_a_move_that_waits_says_so_and_tells_of_the_rounds_beside_it_only_what_is_bad() -> None:
+    def rounds(verdict: str) -> list[Event]:
+        return [Phase(2.0, "verify-round"), Phase(3.0, "verify-round", done=True), VerdictEvent(3.0, verdict, {"of": "verify-round"})]
+
+    board, recording, out = Dashboard(), Recording(), io.StringIO()
+    with watch(console=Console(file=out, width=200), also=recording.emit, stamped=True) as emit:
+        for event in (Phase(1.0, "waiting", detail="for `valkeep migrate cutover`"), *rounds("valid") * 3):
+            emit(event)
+            board.emit(event)
+        assert (board.phase, board.finished) == ("waiting", [])
+        assert len(out.getvalue().splitlines()) == len(recording.lines) == 1
+        for event in rounds("invalid"):
+            emit(event)
+    assert out.getvalue().splitlines()[-1].endswith("compare what was written: invalid")
+    assert recording.lines[-1].text == "compare what was written: invalid"
+
+
 def test_the_lag_of_a_link_that_is_no_more_is_not_shown() -> None:
     board = Dashboard()
     board.emit(Lag(1.0, "127.0.0.1:1", 4096, 0.4))
