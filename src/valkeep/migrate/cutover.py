@@ -209,7 +209,7 @@ class Cutover:
         if differences:
             raise Aborted(
                 f"{differences} of {checked} keys that changed lately differ on the target; the source goes on writing",
-                remedy="see verification.json; run `valkeep migrate verify --repair`, then try the cut-over again",
+                remedy="see verification.json for the keys: does anything else write to the target? Then start the migration again, which copies everything anew",
                 code="VK-CUTOVER-DIFFERENT",
             )
         return checked

@@ -124,7 +124,7 @@ class NotEqual(ValkeepError):
         )
         super().__init__(
             f"{found}; nothing was cut over and the source goes on",
-            remedy="see verification.json in the report folder; `valkeep migrate verify --repair` copies differing keys again"
+            remedy="see verification.json for the keys: does anything else write to the target? Then start the migration again, which copies everything anew"
             if judged
             else "remove that cause, then start again (temporary files are under --spool DIR)",
             code="VK-VERIFY",
