@@ -209,7 +209,8 @@ class Cutover:
         if differences:
             raise Aborted(
                 f"{differences} of {checked} keys that changed lately differ on the target; the source goes on writing",
-                remedy="see verification.json for the keys: does anything else write to the target? Then start the migration again, which copies everything anew",
+                remedy="see verification.json for the keys: does anything else write to the target? "
+                "Then start the migration again, which copies everything anew",
                 code="VK-CUTOVER-DIFFERENT",
             )
         return checked
