@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,9 +15,12 @@ from hypothesis import strategies as st
 from valkeep.cli.migrate_verify import _progress
 from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.client.replication import HungUp
+from valkeep.client.server_info import ServerInfo
 from valkeep.errors import ConnectionLost, ExitCode, Refused, RemoteProtocolError, ServerError
 from valkeep.migrate.keyread import KeyRead, Seen
+from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify import Comparison, Difference
+from valkeep.migrate.verify.barrier import Relation
 from valkeep.migrate.verify.crossing import VerifierBug, endpoint_from, endpoint_to, error_from, error_to
 from valkeep.migrate.verify.explain import explain
 from valkeep.migrate.verify.found import Found
@@ -26,13 +31,13 @@ from valkeep.migrate.verify.written import Written
 from valkeep.report.events import Note
 from valkeep.wire import resp
 from valkeep.wire.commands import keys_of
-from valkeep.wire.digest import EXACT, Digester
+from valkeep.wire.digest import DROP_FIELD, EXACT, KEEP_FIELD, Digester
 from valkeep.wire.rdb.decode import Decoder
 from valkeep.wire.rdb.encode import SnapshotWriter, dump_payload
 from valkeep.wire.rdb.opcodes import DIALECT_REDIS, DIALECT_VALKEY, KIND_HASH, KIND_LIST, KIND_SET, KIND_STRING, KIND_ZSET
 from valkeep.wire.rdb.record import Field, Record
 from valkeep.wire.rows import ABSENT, AMBIGUOUS, DIFFERENT, DUPLICATE, EQUAL, EXPIRED, NAME, WRITTEN, compare, pick
-from valkeep.wire.spiller import Spiller
+from valkeep.wire.spiller import Spiller, policy
 from valkeep.wire.writes import FIRST_ARGUMENT, WriteReader
 
 NOW = 1_900_000_000_000
@@ -393,3 +398,25 @@ def test_an_expiry_from_7_on_is_what_the_server_says() -> None:
     assert read.seen([payload, 1_900_000_001_005]) == Seen(payload, 1_900_000_001_005)
     assert read.seen([payload, -1]) == Seen(payload, -1)
     assert read.seen([payload, -2]) is None
+
+
+def server_of(**facts: object) -> ServerInfo:
+    return cast("ServerInfo", SimpleNamespace(**facts))
+
+
+def test_what_the_target_should_hold_is_decided_by_the_policy_and_its_version() -> None:
+    new, old = server_of(kind="valkey", version=(9, 0)), server_of(kind="valkey", version=(8, 1))
+    assert {Mode.of(each, new) for each in FieldTtl} == {Mode.EXACT}
+    assert Mode.of(FieldTtl.REFUSE, old) is Mode.EXACT
+    assert Mode.of(FieldTtl.KEEP_FIELD, old) is Mode.KEEP_FIELD
+    assert Mode.of(FieldTtl.DROP_FIELD, old) is Mode.DROP_FIELD
+    assert {policy(mode) for mode in Mode} == {EXACT, KEEP_FIELD, DROP_FIELD}
+
+
+def test_only_a_replica_is_linked_and_only_under_one_id_offsets_say_something() -> None:
+    source = server_of(replid="a" * 40)
+    assert Relation.of(source, server_of(role="replica", replid="a" * 40)) is Relation.NATIVE
+    assert Relation.of(source, server_of(role="replica", replid="b" * 40)) is Relation.FOREIGN
+    assert Relation.of(source, server_of(role="primary", replid="a" * 40)) is Relation.APART
+    assert Relation.of(server_of(replid="?"), server_of(role="replica", replid="?")) is Relation.FOREIGN
+    assert [relation for relation in Relation if not relation.exact] == [Relation.FOREIGN]
