@@ -96,7 +96,7 @@ def tls_failed(where: str, error: ssl.SSLError) -> ConnectionLost:
     """What a TLS error means, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message or error.reason or "not trusted"
-        remedy = "give the authority that signed it as ca=PATH"
+        remedy = "give the authority that signed it in the URL: rediss://HOST:PORT?ca=PATH"
         if "ostname" in why or "IP address" in why:
             remedy = "give the name that the certificate is for as server_name=NAME, or verify=ca to check the signature only"
         return ConnectionLost(f"the certificate of {where} was not accepted: {why}", remedy=remedy)
