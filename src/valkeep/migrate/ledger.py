@@ -140,6 +140,6 @@ class Ledger:
     def _unwritable(self, error: OSError) -> ValkeepError:
         return ValkeepError(
             f"the ledger {self.path} cannot be written: {error.strerror}",
-            remedy="free space on that disk or choose another place (--report DIR; the gateway alone: --ledger PATH), then start again; nothing unrecorded was sent",
+            remedy="free space on that disk or choose another place (--report, --ledger of the gateway), then start again; nothing unrecorded was sent",
             code="VK-LEDGER-WRITE",
         )
