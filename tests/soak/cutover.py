@@ -32,7 +32,8 @@ def plan(kills: int, seed: int, points: tuple[str, ...]) -> list[Kill]:
         for point in points or (*POINTS, *CUT, *CUT):
             source, target = rng.choice(PAIRS)
             delay = rng.choice((0.0, rng.uniform(0, 0.01), rng.uniform(0, 0.06)))
-            chosen.append(Kill(point, round(delay, 4), source, target, rng.choice((2, 4, 8))))
+            fence = "pause" if "pause" in point or rng.random() < 0.75 else "direct"
+            chosen.append(Kill(point, round(delay, 4), source, target, rng.choice((2, 4, 8)), fence))
     return chosen[:kills]
 
 
@@ -66,7 +67,7 @@ def main() -> int:
             what = "promoted" if outcome.promoted else "fenced" if outcome.fenced else "writable"
             print(
                 f"{jobs[job]:4} {word:9} {kill.point:26} +{kill.delay * 1000:4.0f} ms  reached {outcome.reached:26} {what:9} "
-                f"{outcome.held} of {kill.writers} held, {outcome.acked:6} acked  {kill.source} -> {kill.target}",
+                f"{outcome.held} of {kill.writers} held, {outcome.acked:6} acked  {kill.source} -> {kill.target} {kill.fence}",
                 flush=True,
             )
             for violation in outcome.violations:

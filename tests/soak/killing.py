@@ -75,13 +75,14 @@ POINTS = (*PHASES, *WIRE)
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One experiment. ``delay``: seconds after the phase began (no meaning for points on the wire)."""
+    """One experiment. ``delay``: seconds after the phase began (no meaning for points on the wire); ``fence``: pause or direct."""
 
     point: str
     delay: float = 0.0
     source: str = "redis-8.0"
     target: str = "valkey-9.1"
     writers: int = 4
+    fence: str = "pause"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,8 @@ def perform(kill: Kill, folder: Path, *, plant: Callable[[Any], None] | None = N
             f"127.0.0.1:{listen}",
             "--announce",
             f"127.0.0.1:{to_gateway.port}",
+            "--fence",
+            kill.fence,
             *(("--keep-fence",) if kill.point.startswith("wire:keep") else ()),
         )
         writers = stack.enter_context(Writers(source.port, kill.writers))

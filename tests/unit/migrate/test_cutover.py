@@ -88,6 +88,30 @@ def test_a_fence_that_does_not_hold_calls_the_cut_over_off_when_the_lease_ends(m
     assert "EVAL" in aborted.value.message
 
 
+def test_a_direct_cut_over_refuses_writers_no_longer_than_the_lease(tmp_path: Path) -> None:
+    async def story() -> None:
+        async def endless(offset: int) -> tuple[int, int]:
+            await asyncio.sleep(60)
+            return 0, 0
+
+        clock = asyncio.get_running_loop().time
+        one = cutover(Leaky(0), FenceMode.DIRECT, [], clock, tmp_path)
+        one._verify = endless
+
+        async def nothing(*_: object, **__: object) -> None:
+            one._until = clock() + one._lease
+
+        one._raise_fence = nothing  # type: ignore[method-assign]
+        one._transactions_over = nothing  # type: ignore[method-assign]
+        began = clock()
+        with pytest.raises(Aborted) as aborted:
+            await one._silence_writers()
+        assert aborted.value.code == "VK-CUTOVER-LEASE"
+        assert clock() - began < 5
+
+    asyncio.run(story())
+
+
 def test_writers_that_were_not_stopped_are_noticed_up_to_the_promotion(tmp_path: Path) -> None:
     one = cutover(Leaky(1), FenceMode.EXTERNAL, [], lambda: 0.5, tmp_path)
     one._silent = LOOK
