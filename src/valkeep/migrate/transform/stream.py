@@ -177,19 +177,19 @@ class StreamTransform:
                 return position, view[begin:position]
         out = bytearray(view[begin:position])
         while True:
-            if self._copies and scanner.at_boundary:
-                self._send_due(offset + position, out)
             start = position
-            if not self._copies:
-                position = scanner.scan(view, position, end)
-                out += view[start:position]
-                if scanner.stop == NEED_MORE:
-                    break
-            else:
+            if self._copies:
                 # A long command may have begun to pass verbatim before the copy was asked for.
                 position = scanner.finish(view, position, end)
                 out += view[start:position]
                 if not scanner.at_boundary:
+                    break
+                start = position
+                self._send_due(offset + position, out)
+            if not self._copies:
+                position = scanner.scan(view, position, end)
+                out += view[start:position]
+                if scanner.stop == NEED_MORE:
                     break
             parsed = scanner.command(view, position, end)
             if parsed is None:
