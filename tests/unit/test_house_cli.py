@@ -250,6 +250,33 @@ cli.main(["probe"])
     assert (done.returncode, done.stdout) == (0, "Redis \\u2192 Valkey\n"), done.stderr
 
 
+def test_a_verdict_keeps_its_exit_code_when_nobody_reads_its_json() -> None:
+    script = """
+import sys, types, typer
+from valkeep import cli
+from valkeep.cli.output import console, write_json
+from valkeep.errors import ExitCode
+app = typer.Typer()
+@app.command()
+def probe() -> ExitCode:
+    write_json({"long": "x" * 1000000}, "-")
+    console().print("more " * 100000)
+    return ExitCode.JUDGED_BAD
+module = types.ModuleType("probe_module"); module.app = app; module.__spec__ = types.SimpleNamespace()
+sys.modules["probe_module"] = module
+cli.COMMANDS["probe"] = cli.Entry("probe_module", "")
+cli.main(["probe"])
+"""
+    running = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    said = running.stderr.read()
+    assert running.wait(60) == ExitCode.JUDGED_BAD, said
+    assert said == ""
+    running.stderr.close()
+
+
 def test_a_job_goes_on_when_nobody_reads_its_progress_any_more() -> None:
     script = """
 import sys, time

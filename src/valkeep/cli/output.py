@@ -6,6 +6,7 @@ nothing else. Every JSON value carries ``schema``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -98,7 +99,9 @@ def write_json(value: dict[str, Any], json_path: str | None, changed: str = "") 
         return
     text = json.dumps({"schema": SCHEMA, **value}, indent=2, default=_plain, ensure_ascii=False) + "\n"
     if json_path == "-":
-        sys.stdout.write(text)
+        with contextlib.suppress(BrokenPipeError):  # whoever stops reading does not change the verdict
+            sys.stdout.write(text)
+            sys.stdout.flush()
     else:
         write_whole(Path(json_path), text, changed)
 
