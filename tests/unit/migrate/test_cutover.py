@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from valkeep.client.connection import Connection
-from valkeep.errors import ConnectionLost
+from valkeep.errors import ConnectionLost, ServerError
 from valkeep.migrate import abort
 from valkeep.migrate.cutover import Cutover
 from valkeep.migrate.fence import Aborted, FenceMode
@@ -140,3 +140,16 @@ def test_calling_off_restores_nothing_at_a_source_that_is_another_process_now(tm
     assert asked == []
     assert state.current is not None
     assert (state.current.step, state.current.fence_before) == ("attached", {})
+
+
+def test_a_fence_that_cannot_be_kept_over_a_restart_is_said_and_hides_no_cut_over(tmp_path: Path) -> None:
+    async def refuse(*_: str) -> object:
+        raise ServerError("ERR", "The server is running without a config file")
+
+    one = cutover(Leaky(0), FenceMode.PAUSE, [], lambda: 0.5, tmp_path)
+    one._source = cast("Connection", SimpleNamespace(call=refuse))
+    one._state.write(MigrationState("promoted", "redis://a:1", "redis://b:1", 1))
+    said: list[Event] = []
+    one._emit = said.append
+    assert not asyncio.run(one._keep())
+    assert "without a config file" in str(said)
