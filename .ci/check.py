@@ -20,7 +20,7 @@ REGISTRY = re.compile(
     r"--(?:extra-)?index-url|--find-links|https?://[^\s'\")>]*/(?:simple|packages|pypi)\b|\bfiles\.python" + "hosted", re.IGNORECASE
 )
 BANNER = re.compile(r"[╔╗╚╝║╩╦]|^-+$|^$|KEPT$")
-LONG = 480
+LONG = 400
 """Lines of a module beyond which its first lines have to give the reason (the words "long because")."""
 
 

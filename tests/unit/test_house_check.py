@@ -41,7 +41,7 @@ def plant(root: Path, name: str, text: str) -> None:
         ("tests/a.py", "PATH = '{home}/bin'\n", "absolute path"),
         ("requirements/dev.lock", "--index-url https://mirror.example/simple\n", "package registry"),
         ("requirements/dev.lock", "a @ https://mirror.example/packages/a.whl\n", "package registry"),
-        ("src/valkeep/long.py", "x = 1\n" * 600, "600 lines"),
+        ("src/valkeep/long.py", "x = 1\n" * 401, "401 lines"),
     ],
 )
 def test_what_does_not_belong_into_the_tree_is_found(check: ModuleType, tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -53,8 +53,7 @@ class GatewayOptions:
     """``source``: whom to replicate. ``formats``: one channel each. ``listen``: (host, port), port 0: any free one. ``allow``: addresses that may attach
     (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds).
     ``keep``: bytes of stream for which the snapshot is kept, so that further targets can attach (0: its owner releases it).
-    ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway
-    ends with it (None: for ever)."""
+    ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway ends with it (None: for ever)."""
 
     source: Endpoint
     formats: tuple[TargetFormat, ...]
@@ -210,24 +209,13 @@ class Gateway:
             assert offset is not None
             links = [link for link in self.links if link.channel is channel and link.online]
             if not links:
-                raise ConnectionLost(
-                    "no target is attached",
-                    remedy="see the target's log; the gateway goes on as soon as it connects again",
-                    code="VK-TARGET-LOST",
-                )
+                raise ConnectionLost("no target is attached", remedy="see the target's log; it may connect again", code="VK-TARGET-LOST")
             while any(link.acknowledged < offset for link in links):
                 channel.insert(GETACK)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.05):
-                        await self.beside(self._acknowledged(links, offset))
-
-    @staticmethod
-    async def _acknowledged(links: list[TargetLink], offset: int) -> None:
-        try:
-            for link in links:
-                await link.acknowledged_up_to(offset)
-        except ConnectionError as error:
-            raise ConnectionLost(str(error), remedy="see the target's log, then start again", code="VK-TARGET-LOST") from error
+                        for link in links:
+                            await self.beside(link.acknowledged_up_to(offset))
 
     async def beside(self, work: Awaitable[object]) -> None:
         """Wait for ``work``, which is cancelled when the gateway fails first: that error is raised then."""

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from valkeep.errors import RemoteProtocolError, ValkeepError
+from valkeep.errors import ConnectionLost, RemoteProtocolError, ValkeepError
 from valkeep.wire import psync
 
 if TYPE_CHECKING:
@@ -98,10 +98,11 @@ class TargetLink(asyncio.Protocol):
         return self.state is LinkState.ONLINE
 
     async def acknowledged_up_to(self, offset: int) -> None:
-        """Return when the target has applied our stream up to ``offset``. Raises ``ConnectionError`` when the link is closed first."""
+        """Return when the target has applied our stream up to ``offset``. Raises ``ConnectionLost`` when the link is closed first."""
         while self.acknowledged < offset:
             if self.state is LinkState.CLOSED:
-                raise ConnectionError(f"the target {self.peer} closed its link at offset {self.acknowledged} of {offset}")
+                text = f"the target {self.peer} closed its link at offset {self.acknowledged} of {offset}"
+                raise ConnectionLost(text, remedy="see the target's log, then start again", code="VK-TARGET-LOST")
             self._heard.clear()
             await self._heard.wait()
 

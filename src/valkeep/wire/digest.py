@@ -22,8 +22,8 @@ servers drop such keys when they load them.
 ``field_ttl`` makes the digest that of the value *after* the transformation: EXACT, or KEEP_FIELD (field expiry ignored), or DROP_FIELD (fields
 that expire are left out; a hash without other fields has no row).
 
-In compiled code strings are read through a C pointer, within the length of the bytes object; everything else is bounds-checked. SipHash is in this
-module because the C compiler puts its rounds into the digester's calls only there; that is why the module is as long as it is.
+In compiled code strings are read through a C pointer, within the length of the bytes object; everything else is bounds-checked. The module is
+long because SipHash has to be in it: only there does the C compiler put its rounds into the digester's calls.
 
 Source: the SipHash paper and its reference code (128-bit variant: v1 ^= 0xEE, 0xEE and 0xDD before the final rounds).
 """

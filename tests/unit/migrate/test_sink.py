@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.scripted_primary import until
+from valkeep.errors import ConnectionLost
 from valkeep.migrate.sink import LinkState, TargetLink
 from valkeep.migrate.spool import Spool
 from valkeep.wire import psync
@@ -155,7 +156,7 @@ def test_a_target_that_acknowledges_more_than_it_was_sent_is_cut_off_and_never_c
             await target.link.acknowledged_up_to(1010)
             drained = asyncio.create_task(target.link.acknowledged_up_to(1011))
             target.writer.write(psync.ack(too_much))
-            with pytest.raises(ConnectionError):
+            with pytest.raises(ConnectionLost, match="closed its link"):
                 await drained
             assert target.link.acknowledged == 1010
             assert target.link.state is LinkState.CLOSED
