@@ -371,3 +371,12 @@ cli.main()
     assert secret.encode() not in b" ".join(title)
     assert b"redis://user:" + b"*" * len(secret.encode()) + b"@127.0.0.1:6379/0" in title
     assert b"untouched" in title
+
+
+@pytest.mark.parametrize("command", ["preflight", "run", "verify"])
+def test_a_url_that_names_one_database_of_a_move_is_refused_without_its_password(command: str) -> None:
+    said = valkeep("migrate", command, "--source", "redis://:hidden@127.0.0.1:1/3", "--target", "valkey://127.0.0.1:2")
+    assert said.returncode == ExitCode.USAGE
+    assert "names database 3" in said.stderr
+    assert "leave /3 out" in said.stderr
+    assert "hidden" not in said.stdout + said.stderr

@@ -66,10 +66,15 @@ def preflight(
 
 
 def endpoint(url: str, password_file: str | None = None, password_env: str | None = None) -> Endpoint:
-    """A server's URL with its password from where it was said to be."""
+    """A server's URL with its password from where it was said to be. Raises ``UsageError`` where it names a database: all of them move."""
     from valkeep.client.endpoint import Endpoint
 
     parsed = Endpoint.parse(url)
+    if parsed.db:
+        raise UsageError(
+            f"{parsed.display} names database {parsed.db}, and a migration carries all of them",
+            remedy=f"leave /{parsed.db} out",
+        )
     if password_file is None and password_env is None:
         return parsed
     return parsed.with_password_from(file=password_file, env=password_env)
