@@ -120,6 +120,30 @@ def test_every_command_is_in_the_reference() -> None:
             assert f"`valkeep {name} {sub}" in text, f"{name} {sub}"
 
 
+def options_by_command() -> set[tuple[str, str]]:
+    """(command, option) of the whole command line; of a group's commands only the last word."""
+    commands = {name: click_command(name) for name in cli.commands()}
+    leaves = {
+        leaf: one for name, command in commands.items() for leaf, one in (getattr(command, "commands", None) or {name: command}).items()
+    }
+    return {(name, option) for name, one in leaves.items() for parameter in one.params for option in parameter.opts if option[:2] == "--"}
+
+
+def documented_options(text: str) -> set[tuple[str, str]]:
+    rows = (line.replace(r"\|", " ").split("|") for line in text.splitlines() if line.startswith("| `--"))
+    return {(command, option) for row in rows for option in re.findall(r"--[a-z-]+", row[1]) for command in re.findall(r"[a-z]+", row[2])}
+
+
+def test_every_option_is_in_the_reference_with_just_the_commands_that_have_it() -> None:
+    assert documented_options((ROOT / "docs" / "reference" / "commands.md").read_text()) == options_by_command()
+
+
+def test_an_option_is_read_from_the_reference_with_each_of_its_commands() -> None:
+    assert documented_options("| `--fence a\\|b`, `--x` | run, verify | why |") == {
+        (c, o) for c in ("run", "verify") for o in ("--fence", "--x")
+    }
+
+
 def test_the_documented_exit_codes_are_the_programs() -> None:
     text = (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
     rows = dict(re.findall(r"^\| (\d+) \| `(\w+)` \|", text, re.MULTILINE))
