@@ -74,6 +74,9 @@ def test_a_small_rehearsal_through_the_gateway_is_valid(place: Path, tmp_path: P
     assert found["failure_shown"]["line"].startswith("Can't handle RDB format version 12")
     assert {judgement["checker"] for judgement in found["checkers"]} == {"set", "incr", "rpush", "xadd", "spop", "multi", "expire"}
     assert all(judgement["operations"] > 50 for judgement in found["checkers"])
+    tutorial = (Path(__file__).parents[2] / "docs" / "tutorial" / "rehearse.md").read_text().partition("## The answer\n")[2]
+    given = {*found, *found["failover"], *found["failure_shown"], *found["source"]}
+    assert {name for name in given if f"`{name}`" not in tutorial} == {"schema"}
     assert "valkeep migrate preflight" in out
     page = (tmp_path / "r.html").read_text()
     assert "The cut-over, magnified" in page

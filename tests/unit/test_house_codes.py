@@ -14,6 +14,10 @@ from valkeep.migrate.cutover import CutoverResult
 from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.outcome import RunResult
 from valkeep.migrate.preflight.codes import CODES
+from valkeep.migrate.preflight.facts import Census, ServerFacts
+from valkeep.migrate.preflight.finding import Finding, Severity
+from valkeep.migrate.preflight.options import PreflightOptions
+from valkeep.migrate.preflight.report import PreflightReport
 from valkeep.migrate.verify import Comparison
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +102,7 @@ def test_the_documented_metrics_are_the_services() -> None:
 
 def test_the_members_of_run_json_are_documented() -> None:
     result = RunResult(**dummies(RunResult))
-    assert members((REFERENCE / "report-folder.md").read_text(), "run.json") | {"schema", "rdb_version", "version"} >= set(result.to_json())
+    assert members((REFERENCE / "report-folder.md").read_text(), "run.json") == set(result.to_json()) - {"schema"}
 
 
 def test_the_members_of_verification_json_are_documented() -> None:
@@ -109,6 +113,18 @@ def test_the_members_of_verification_json_are_documented() -> None:
 def test_the_members_of_cutover_json_are_documented() -> None:
     documented = members((REFERENCE / "report-folder.md").read_text(), "cutover.json")
     assert documented == {field.name for field in dataclasses.fields(CutoverResult)}
+
+
+def test_the_members_of_preflight_json_are_documented() -> None:
+    facts = ServerFacts(
+        "host:1", "redis://host:1", "redis", "Redis 8.0.2", (8, 0, 2), "standalone", "primary", census=Census("full", True, 0, 0)
+    )
+    finding = Finding("VK-PEER", Severity.OK, "")
+    report = PreflightReport((finding,), facts, None, PreflightOptions(), FenceMode.PAUSE).to_json()
+    text = (REFERENCE / "preflight-codes.md").read_text()
+    assert {name for name in (*report, *finding.to_json()) if f"`{name}`" not in text.partition("## JSON\n")[2]} == {"schema"}
+    assert members(text, "JSON: source and target") == set(report["source"])
+    assert members(text, "JSON: census") == set(report["source"]["census"])
 
 
 def test_the_members_of_a_ledger_line_are_documented(tmp_path: Path) -> None:
