@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,12 +82,17 @@ async def _is_same_process(source: Connection, paused: Paused) -> bool:
 
 
 async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do this although we are cancelled, also more than once: half done, it would leave the source fenced."""
+    """Do this although we are cancelled, also more than once: half done, it would leave the source fenced. Who said stop meanwhile is obeyed after it."""
     task = asyncio.ensure_future(work)
+    stopped: asyncio.CancelledError | None = None
     while not task.done():
-        with suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait({task})
+        except asyncio.CancelledError as stop:
+            stopped = stop
     task.result()
+    if stopped is not None:
+        raise stopped
 
 
 async def abort(source: Connection | None, target: Connection | None, state: StateFile, *, force: bool = False) -> list[str]:

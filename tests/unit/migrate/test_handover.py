@@ -51,7 +51,7 @@ def test_a_second_stop_does_not_interrupt_what_the_first_one_undoes(state: State
     asyncio.run(story())
 
 
-def test_calling_off_comes_to_its_end_however_often_it_is_cancelled() -> None:
+def test_calling_off_comes_to_its_end_however_often_it_is_cancelled_and_the_stop_is_not_forgotten() -> None:
     async def story() -> None:
         go, done = asyncio.Event(), asyncio.Event()
 
@@ -66,7 +66,8 @@ def test_calling_off_comes_to_its_end_however_often_it_is_cancelled() -> None:
         await asyncio.sleep(0)
         assert not task.done()
         go.set()
-        await task
+        with pytest.raises(asyncio.CancelledError):
+            await task
         assert done.is_set()
 
     asyncio.run(story())
