@@ -22,7 +22,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.client.refusals import REMEDIES, harmless, hung_up, login_refused
@@ -33,7 +33,7 @@ from valkeep.wire import resp
 __all__ = ["Argument", "Connection", "Value"]
 
 Argument = resp.Argument | Secret
-Value = Any
+Value = resp.Value
 
 _HIGH_WATER: Final = 1 << 20  # bytes in the transport's buffer above which calls wait for the peer
 

@@ -10,7 +10,7 @@ from typing import Literal
 from valkeep.client.connection import Connection
 from valkeep.errors import Refused, RemoteProtocolError, ServerError
 
-__all__ = ["Identity", "ServerInfo", "identify", "parse_info", "server_info", "version_of"]
+__all__ = ["Identity", "ServerInfo", "identify", "parse_info", "server_info", "text_of", "version_of"]
 
 _FOREIGN = {
     "dragonfly_version": "Dragonfly",
@@ -71,11 +71,14 @@ class ServerInfo:
         return found
 
 
+def text_of(value: object) -> str:
+    """A reply as text; bytes that are no UTF-8 are escaped."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
 def parse_info(text: bytes | str) -> dict[str, str]:
     """INFO's ``name:value`` lines; section headers and what is no such line are left out."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
-    pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
+    pairs = (line.partition(":") for line in text_of(text).splitlines() if not line.startswith("#"))
     return {name: value for name, colon, value in pairs if colon}
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import identify, parse_info
+from valkeep.client.server_info import identify, parse_info, text_of
 from valkeep.errors import ServerError
 from valkeep.migrate.preflight.census import sample
 from valkeep.migrate.preflight.facts import Clock, Permission, Rate, ServerFacts
@@ -86,9 +86,7 @@ async def gather(endpoint: Endpoint, *, rate_seconds: float = 1.0, sample_keys: 
             facts = replace(facts, **await _surroundings(connection, facts, asked), clock=await _clock(connection, asked))
             rate, run_id = await measuring  # before the census, whose questions would be counted as network input
             if sample_keys > 0 and facts.mode != "cluster":
-                facts = replace(
-                    facts, census=await sample(connection, facts.keyspace, facts.kind, facts.version, sample_keys, asked.refused)
-                )
+                facts = replace(facts, census=await sample(connection, facts, sample_keys, asked.refused))
         finally:
             measuring.cancel()
             await asyncio.gather(measuring, return_exceptions=True)
@@ -116,7 +114,7 @@ async def _identity(connection: Connection, endpoint: Endpoint, asked: _Asked) -
         info=info,
         run_ids=(info["run_id"],) if info.get("run_id") else (),
         config=config,
-        user=_text(who) if who is not None else None,
+        user=text_of(who) if who is not None else None,
     )
     return facts, auth
 
@@ -125,7 +123,7 @@ def _config(reply: Any) -> tuple[dict[str, str] | None, dict[str, str]]:
     """All settings without secrets, and the secrets apart (for two comparisons; they leave this module never)."""
     if not isinstance(reply, list) or len(reply) % 2:
         return None, {}
-    every = {_text(reply[i]).lower(): _text(reply[i + 1]) for i in range(0, len(reply), 2)}
+    every = {text_of(reply[i]).lower(): text_of(reply[i + 1]) for i in range(0, len(reply), 2)}
     secrets = {name: value for name, value in every.items() if _SECRET.search(name)}
     return {name: value for name, value in every.items() if name not in secrets}, secrets
 
@@ -147,7 +145,7 @@ async def _commands(connection: Connection, facts: ServerFacts, asked: _Asked) -
     names = list(PROBES)
     opened = await connection.pipeline([("MULTI",)])
     psync = Permission.UNKNOWN
-    if not isinstance(opened[0], ServerError) and _text(opened[0]) == "OK":
+    if not isinstance(opened[0], ServerError) and text_of(opened[0]) == "OK":
         try:
             replies = await connection.pipeline([*PROBES.values(), ("PSYNC", "?", "-1")] if facts.version >= (6, 2) else PROBES.values())
         finally:
@@ -172,7 +170,7 @@ async def _commands(connection: Connection, facts: ServerFacts, asked: _Asked) -
     if facts.version >= (6, 0):
         (reply,) = await connection.pipeline([("ACL", "USERS")])
         listed = asked.value("ACL USERS", reply)
-        users = tuple(sorted(_text(name) for name in listed)) if isinstance(listed, list) else None
+        users = tuple(sorted(text_of(name) for name in listed)) if isinstance(listed, list) else None
     return {"commands": may, "acl_users": users}
 
 
@@ -193,7 +191,7 @@ async def _dry_run(connection: Connection, user: str | None, command: Sequence[s
     (reply,) = await connection.pipeline([("ACL", "DRYRUN", user, *command)])
     if isinstance(reply, ServerError):
         return Permission.MISSING if "not found" in reply.text.lower() and "command" in reply.text.lower() else Permission.UNKNOWN
-    return Permission.OK if _text(reply) == "OK" else Permission.DENIED
+    return Permission.OK if text_of(reply) == "OK" else Permission.DENIED
 
 
 async def _psync(connection: Connection, facts: ServerFacts) -> Permission:
@@ -216,9 +214,9 @@ async def _psync(connection: Connection, facts: ServerFacts) -> Permission:
     if facts.user is not None:
         (rules,) = await connection.pipeline([("ACL", "GETUSER", facts.user)])
     if isinstance(rules, list):
-        words = {_text(rules[i]): rules[i + 1] for i in range(0, len(rules) - 1, 2)}
+        words = {text_of(rules[i]): rules[i + 1] for i in range(0, len(rules) - 1, 2)}
         if isinstance(words.get("commands"), bytes):
-            return by_rules(_text(words["commands"]).split())
+            return by_rules(text_of(words["commands"]).split())
     return Permission.UNKNOWN
 
 
@@ -245,7 +243,7 @@ async def _surroundings(connection: Connection, facts: ServerFacts, asked: _Aske
         named = facts.info.get("module", "").partition("name=")[2].partition(",")[0]
         modules = (named,) if named not in ("", "lua") else () if facts.version >= (6, 0) and not named else None
     clients = asked.value("CLIENT LIST", replies[1])
-    sentinels = None if clients is None else tuple(sorted(set(_SENTINEL.findall(_text(clients)))))
+    sentinels = None if clients is None else tuple(sorted(set(_SENTINEL.findall(text_of(clients)))))
     counted = asked.value("PUBSUB NUMSUB", replies[2])
     hello = int(counted[1]) if isinstance(counted, list) and len(counted) == 2 else None
     return {"modules": modules, "sentinels": sentinels, "hello": hello}
@@ -254,9 +252,9 @@ async def _surroundings(connection: Connection, facts: ServerFacts, asked: _Aske
 def _module(entry: Any) -> str:
     if not isinstance(entry, list):
         return ""
-    pairs = {_text(entry[i]): entry[i + 1] for i in range(0, len(entry) - 1, 2)}
-    name = _text(pairs.get("name", ""))
-    path = _text(pairs.get("path", "")) if isinstance(pairs.get("path"), bytes) else ""
+    pairs = {text_of(entry[i]): entry[i + 1] for i in range(0, len(entry) - 1, 2)}
+    name = text_of(pairs.get("name", ""))
+    path = text_of(pairs.get("path", "")) if isinstance(pairs.get("path"), bytes) else ""
     return "" if name == "lua" and path in ("lua", "") else name  # Valkey's own script engine shows up as a module
 
 
@@ -323,7 +321,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

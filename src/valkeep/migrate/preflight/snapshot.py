@@ -14,7 +14,7 @@ from typing import Final
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.replication_reader import ReplicationReader
 from valkeep.errors import RemoteProtocolError
-from valkeep.migrate.preflight.facts import Census
+from valkeep.migrate.preflight.facts import Census, remember
 from valkeep.report.events import Emit, Progress
 from valkeep.wire.rdb.handler import module_name
 from valkeep.wire.rdb.opcodes import (
@@ -89,33 +89,30 @@ class SnapshotCounter:
             if scanner.stop == ATTENTION:
                 number = scanner.type
                 interesting = number in (TYPE_MODULE_2, TYPE_MODULE_PRE_GA) or number in _FIELD_TTL[self._redis]
-                if interesting and not self._look(data, pos, end, number):
+                if interesting and not self._look(scanner, data, pos, end):
                     return pos  # its head has not come in full
                 self.types[number] += 1
                 scanner.take()
             elif pos >= end or scanner.stop == 0:
                 return pos
 
-    def _look(self, data: memoryview, pos: int, end: int, number: int) -> bool:
+    def _look(self, scanner: Scanner, data: memoryview, pos: int, end: int) -> bool:
         """Remember the module, or the key, of the record at ``pos``; False: more bytes are needed."""
-        assert self._scanner is not None
         head = parse_record_prefix(data, pos, end, self._dialect)
         if head is None:
             return False
         what = "field-ttl"
-        if number == TYPE_MODULE_2:
+        if scanner.type == TYPE_MODULE_2:
             identity, after = read_length(data, head.value_pos, end)
             if after < 0:
                 return False
             name = module_name(identity)[0]
             self.modules[name] += 1
             what = f"module:{name}"
-        elif number == TYPE_MODULE_PRE_GA:
+        elif scanner.type == TYPE_MODULE_PRE_GA:
             self.modules["(before 4.0)"] += 1
             what = "module:(before 4.0)"
-        names = self.examples.setdefault(what, [])
-        if len(names) < 3:
-            names.append(f"db{self._scanner.database} {head.key.decode('utf-8', 'backslashreplace')[:80]!r}")
+        remember(self.examples, what, scanner.database, head.key)
         return True
 
     def census(self, seconds: float) -> Census:
