@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import sys
 import time
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["abort", "cutover", "gateway", "run"]
 
 E = TypeVar("E", bound=StrEnum)
+KEY_SECONDS = 0.05
 WILDCARDS = ("0.0.0.0", "::", "*")
 
 Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
@@ -275,18 +277,30 @@ async def _key_decides(ready: Ready, *, enabled: bool) -> AsyncIterator[None]:
     if not enabled or not sys.stdin.isatty():
         yield
         return
-    loop = asyncio.get_running_loop()
-
-    def pressed() -> None:
-        os.read(sys.stdin.fileno(), 1024)
-        if ready.waiting:
-            ready.go.set()
-
-    loop.add_reader(sys.stdin.fileno(), pressed)
+    listening = asyncio.create_task(_listen(sys.stdin.fileno(), ready), name="the key")
     try:
         yield
     finally:
-        loop.remove_reader(sys.stdin.fileno())
+        listening.cancel()
+
+
+async def _listen(terminal: int, ready: Ready) -> None:
+    """The end of input (Ctrl-D, a closed terminal) is nobody's decision. The terminal is asked and not waited for: what is typed while we are in the
+    background is for somebody else, and reading it would stop this process (SIGTTIN) in the middle of a migration."""
+    with contextlib.suppress(OSError):  # it was closed
+        while True:
+            await asyncio.sleep(KEY_SECONDS)
+            if not _in_foreground(terminal) or not select.select([terminal], [], [], 0)[0]:
+                continue
+            if os.read(terminal, 1024) and ready.waiting:
+                ready.go.set()
+
+
+def _in_foreground(terminal: int) -> bool:
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # not the terminal that controls us: there is no job control
+        return True
 
 
 async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: bool) -> list[str]:
