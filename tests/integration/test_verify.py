@@ -233,7 +233,7 @@ def test_a_fault_in_a_key_that_is_written_meanwhile_is_found_in_the_pause(server
     assert final.examples[0].key == b"list:3"
 
 
-def test_final_is_quick(server: Server, client: Client) -> None:
+def test_a_last_look_at_a_thousand_written_keys_takes_milliseconds(server: Server, client: Client) -> None:
     a, b = server("valkey-9.1"), server("valkey-9.1")
     follow(client(b), a)
 

@@ -45,7 +45,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """``phases``: (name, start, end) in seconds since ``origin_ns``; ``checkpoint``: operations before it; ``keys``: at the source when the move began."""
+    """``phases``: (name, start, end) in seconds since ``origin_ns``; ``keys``: at the source when the move began."""
 
     field_ttl: str
     seed: int
@@ -62,7 +62,6 @@ class Rehearsal:
     unexpected_error_replies: int
     exited: tuple[str, ...]
     history: History
-    checkpoint: int
     phases: tuple[tuple[str, float, float], ...]
     origin_ns: int
     elapsed: float

@@ -262,7 +262,6 @@ class _Story:
             unexpected_error_replies=max(moved.unexpected_error_replies, *errors),
             exited=exited,
             history=history,
-            checkpoint=stop,
             phases=tuple(self.phases),
             origin_ns=int(self.origin * 1e9),
             elapsed=self.now(),

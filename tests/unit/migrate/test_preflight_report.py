@@ -201,7 +201,7 @@ def test_the_write_rate_of_a_primary_that_does_not_count_is_the_writes_share_of_
     assert quiet.bytes_per_second == 0.0
 
 
-def test_sizes_are_readable() -> None:
+def test_bytes_are_told_to_people_with_one_decimal_and_a_unit() -> None:
     assert [human(count) for count in (0, 1023, 1536, 5 << 20, 3 << 40)] == ["0 B", "1023 B", "1.5 KiB", "5.0 MiB", "3.0 TiB"]
 
 

@@ -103,7 +103,7 @@ def test_a_refusal_by_preflight_is_told_with_its_reasons(tmp_path: Path) -> None
     assert "nothing was changed" in story.sentence
 
 
-def test_differences_are_told(tmp_path: Path) -> None:
+def test_a_folder_with_differences_says_how_many_keys_differ(tmp_path: Path) -> None:
     found = VERIFICATION | {
         "verdict": "invalid",
         "missing": 2,

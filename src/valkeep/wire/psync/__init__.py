@@ -47,7 +47,7 @@ from .events import (
 from .payload import Payload
 from .primary import PRIMARY_TABLE, Heard, PrimarySide, Serving
 from .replica import REPLICA_TABLE, Asking, ReplicaSide, ReplicationDenied, Said, ack
-from .replies import array_reply, bulk_reply, error_reply, integer_reply, simple_reply
+from .replies import bulk_reply, error_reply, simple_reply
 
 __all__ = [
     "GETACK",
@@ -75,9 +75,7 @@ __all__ = [
     "Said",
     "Serving",
     "ack",
-    "array_reply",
     "bulk_reply",
     "error_reply",
-    "integer_reply",
     "simple_reply",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 
 def simple_reply(text: str) -> bytes:
     return b"+%s\r\n" % text.encode()
@@ -16,12 +14,3 @@ def error_reply(text: str) -> bytes:
 
 def bulk_reply(data: bytes | None) -> bytes:
     return b"$-1\r\n" if data is None else b"$%d\r\n%s\r\n" % (len(data), data)
-
-
-def integer_reply(number: int) -> bytes:
-    return b":%d\r\n" % number
-
-
-def array_reply(items: Sequence[bytes]) -> bytes:
-    """``items`` are encoded replies."""
-    return b"*%d\r\n%s" % (len(items), b"".join(items))
