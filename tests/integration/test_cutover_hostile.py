@@ -335,3 +335,19 @@ def test_a_stream_that_is_held_within_the_pause_calls_the_cut_over_off_until_its
         writers.stop()
         assert lost(writers.acknowledged(), holding.there) == []
     assert holding.there.exists("vectors") == 0
+
+
+def test_a_move_that_was_completed_is_not_begun_again_over_the_newer_data(pair: Pair) -> None:
+    """Also with --wipe-target: the source is fenced, and what the promoted target got since is nowhere else."""
+    with pair.run() as run:
+        assert run.wait() == 0, run.stderr
+    fenced = pair.here.config_get("min-replicas-*")
+    pair.there.set("newer", "1")
+    with pair.run("--wipe-target") as again:
+        assert again.wait() == 4, again.stderr
+    assert again.code == "VK-CUTOVER-FENCED"
+    assert pair.there.get("newer") == b"1"
+    assert pair.here.config_get("min-replicas-*") == fenced
+    assert pair.valkeep("abort").code == "VK-ABORT-PROMOTED"
+    assert pair.valkeep("abort", "--force").process.returncode == 0
+    assert pair.here.config_get("min-replicas-*") == {"min-replicas-to-write": "0", "min-replicas-max-lag": "10"}

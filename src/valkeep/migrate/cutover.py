@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from valkeep.client.server_info import server_info
-from valkeep.errors import Refused, ServerError, ValkeepError
+from valkeep.errors import ServerError, ValkeepError
 from valkeep.migrate import fence, promotion
 from valkeep.migrate.abort import Paused, call_off, reopened, to_the_end
 from valkeep.migrate.fence import Aborted, FenceMode
@@ -155,7 +155,7 @@ class Cutover:
             self._emit(Note(self._clock(), "warning", text))
         before = {} if self._mode is FenceMode.EXTERNAL else await fence.settings(self._source)
         if fence.is_up(before):
-            raise _fenced_already()
+            raise fence.already_up()
         first = self._first = await self._lookout.look(before)
         if (objection := self._lookout.objection(first, first, token="")) is not None:
             raise objection
@@ -224,7 +224,7 @@ class Cutover:
             self._before = found
             self._state.step("cutting", fence_before=found)
         if fence.is_up(found):  # somebody was faster, whom the lookout could not see: their fence is put back
-            raise _fenced_already()
+            raise fence.already_up()
 
     async def _transactions_over(self) -> None:
         """Return when no transaction is open that was before the fence: its queued writes would pass it (before Redis 6.0)."""
@@ -326,11 +326,3 @@ class Cutover:
         now = self._clock()
         self._timeline.append((name, now))
         self._emit(Phase(now, f"cutover:{name}"))
-
-
-def _fenced_already() -> Refused:
-    return Refused(
-        f"the source is fenced already (min-replicas-to-write {fence.UP}): a cut-over before this one was neither completed nor aborted",
-        remedy="run `valkeep migrate abort` for it, or set min-replicas-to-write on the source to what it shall be, then start again",
-        code="VK-CUTOVER-FENCED",
-    )

@@ -26,7 +26,21 @@ from valkeep.errors import ExitCode, Refused, ServerError, ValkeepError
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
 
-__all__ = ["Aborted", "FenceMode", "as_commands", "decide", "is_ours", "is_up", "lift", "new_token", "persist", "raise_up", "settings"]
+__all__ = [
+    "Aborted",
+    "FenceMode",
+    "already_up",
+    "as_commands",
+    "decide",
+    "expect_down",
+    "is_ours",
+    "is_up",
+    "lift",
+    "new_token",
+    "persist",
+    "raise_up",
+    "settings",
+]
 
 UP: Final = "255"
 _NAMES: Final = (("min-replicas-to-write", "min-slaves-to-write"), ("min-replicas-max-lag", "min-slaves-max-lag"))
@@ -112,6 +126,25 @@ async def settings(source: Connection) -> dict[str, str]:
                 code="VK-CUTOVER-FENCE",
             )
     return found
+
+
+def already_up() -> Refused:
+    return Refused(
+        f"the source is fenced already (min-replicas-to-write {UP}): a cut-over before this one was completed, or neither completed nor aborted",
+        remedy="if it was completed, its target has the newer data, and another copy would replace that. `valkeep migrate abort` undoes what was not completed "
+        "(`--force`: whatever it was), or set min-replicas-to-write on the source to what it shall be; then start again",
+        code="VK-CUTOVER-FENCED",
+    )
+
+
+async def expect_down(source: Connection) -> None:
+    """Raise ``Refused`` where a fence stands; what cannot be asked is none of ours."""
+    try:
+        found = await settings(source)
+    except Refused:
+        return
+    if is_up(found):
+        raise already_up()
 
 
 async def raise_up(source: Connection, expected: Mapping[str, str], token: str, *, unpause: bool) -> dict[str, str]:

@@ -26,7 +26,7 @@ from valkeep.migrate import attach
 from valkeep.migrate.attachment import Attachment
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Cutover, CutoverResult
-from valkeep.migrate.fence import Aborted, FenceMode, decide
+from valkeep.migrate.fence import Aborted, FenceMode, decide, expect_down
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.journal import Journal
@@ -95,6 +95,8 @@ class _Migration:
             target = await stack.enter_async_context(await self._open(options.target))
             found = await attach.look(target, options.field_ttl, wipe=options.wipe_target)
             fence_at = await stack.enter_async_context(await self._fence_connection(source))
+            if options.fence is not FenceMode.EXTERNAL:  # now, and not after the copy has replaced what a promoted target got since
+                await expect_down(fence_at)
             ledger = Ledger(options.report / "ledger.jsonl" if options.report else None, journal.emit, journal.clock)
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
