@@ -33,7 +33,8 @@ from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.channel import GETACK, Channel
 from valkeep.migrate.copier import Copier
 from valkeep.migrate.sink import LinkState, TargetLink
-from valkeep.migrate.transform.stream import Place, Wanted
+from valkeep.migrate.transform.outcomes import Hold
+from valkeep.migrate.transform.stream import Place
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.upkeep import Upkeep
 from valkeep.report.events import Emit, Note, Phase
@@ -73,7 +74,8 @@ class GatewayOptions:
 class Gateway:
     """See the module's head. ``async with Gateway(…) as gateway`` binds, connects and starts; leaving it closes everything and removes the spool.
 
-    ``failed``: ends with the error that ended the gateway's work; wait for it beside whatever else is waited for (``watch``).
+    What ends its work is raised in whoever waits (``beside``, and the waits below). ``failed_syncs``: full syncs in a row that a target began and did not
+    finish. ``departure``: why the last link ended. ``departing``: targets leave, and that is as it should be.
     """
 
     def __init__(self, options: GatewayOptions, ledger: Ledger, emit: Emit, clock: Callable[[], float]) -> None:
@@ -83,9 +85,9 @@ class Gateway:
         self.links: list[TargetLink] = []
         self.source_info: ServerInfo | None = None
         self.address: tuple[str, int] = options.listen
-        self.failed_syncs = 0  # full syncs in a row that a target began and did not finish
-        self.departure = ""  # why the last link ended
-        self.departing = False  # targets leave, and that is as it should be
+        self.failed_syncs = 0
+        self.departure = ""
+        self.departing = False
         self._emit = emit
         self._clock = clock
         self._progress = asyncio.Event()
@@ -198,15 +200,10 @@ class Gateway:
 
     async def drained(self, source_offset: int) -> None:
         """Return when every online target has applied everything up to this source offset."""
-        while True:
-            waiting = [channel for channel in self.channels if channel.covering(source_offset) is None]
-            if not waiting:
-                break
-            self._progress.clear()
-            await self.beside(self._progress.wait())
         for channel in self.channels:
-            offset = channel.covering(source_offset)
-            assert offset is not None
+            while (offset := channel.covering(source_offset)) is None:
+                self._progress.clear()
+                await self.beside(self._progress.wait())
             links = [link for link in self.links if link.channel is channel and link.online]
             if not links:
                 raise ConnectionLost("no target is attached", remedy="see the target's log; it may connect again", code="VK-TARGET-LOST")
@@ -240,9 +237,10 @@ class Gateway:
         return self._source.received if self._source is not None else 0
 
     @property
-    def held(self) -> tuple[Wanted, ...]:
-        """Why channels do not go on, where a person has to do something."""
-        return tuple(channel.wanted for channel in self.channels if channel.wanted is not None and channel.wanted.hold is not None)
+    def held(self) -> tuple[tuple[int, Hold], ...]:
+        """From which source offset on channels do not go on, and why, where a person has to do something."""
+        waiting = (channel.wanted for channel in self.channels)
+        return tuple((wanted.offset, wanted.hold) for wanted in waiting if wanted is not None and wanted.hold is not None)
 
     async def recopy(self, places: tuple[Place, ...]) -> None:
         """Have these keys copied again from the source, in the stream, at a known offset; returns when the copies are in the stream."""

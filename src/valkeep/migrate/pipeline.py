@@ -336,9 +336,8 @@ class _Migration:
 
 def _refuse_held(gateway: Gateway) -> None:
     if gateway.held:
-        wanted = gateway.held[0]
-        assert wanted.hold is not None
-        raise Aborted(f"the stream is held: {wanted.hold.why}", remedy=wanted.hold.remedy, code="VK-HELD")
+        _, hold = gateway.held[0]
+        raise Aborted(f"the stream is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
 
 
 def _version(info: ServerInfo) -> str:

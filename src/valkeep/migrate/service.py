@@ -148,10 +148,7 @@ def _missing(gateway: Gateway) -> str:
     """Why the gateway is not ready, or ""."""
     if not gateway.channels or not all(channel.complete for channel in gateway.channels):
         return "the source's snapshot is not complete yet"
-    held = gateway.held
-    if held and held[0].hold is not None:
-        return f"held at source offset {held[0].offset}: {held[0].hold.why}"
-    return ""
+    return next((f"held at source offset {offset}: {hold.why}" for offset, hold in gateway.held), "")
 
 
 def _password(path: Path | None) -> Secret | None:
