@@ -8,22 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from valkeep.cli.endpoint import Source, SourcePasswordEnv, SourcePasswordFile, TargetPasswordEnv, TargetPasswordFile, endpoint
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, UsageError
 from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
-    from valkeep.client.endpoint import Endpoint
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.report.events import Event
 
-__all__ = ["acknowledged", "endpoint", "preflight"]
-
-_URL = "redis://user:password@host:port, rediss:// with TLS; valkey:// and valkeys:// mean the same"
+__all__ = ["acknowledged", "preflight"]
 
 
 def preflight(
-    source: Annotated[str, typer.Option(metavar="URL", help=f"What moves. {_URL}.")],
+    source: Source,
     target: Annotated[str | None, typer.Option(metavar="URL", help="Where to. Without it only the source is judged.")] = None,
     census: Annotated[
         str, typer.Option(metavar="sample|full", help="Look at some keys by SCAN, or read a whole snapshot (the source forks).")
@@ -35,10 +33,10 @@ def preflight(
     acknowledge: Annotated[
         list[str] | None, typer.Option(metavar="VK-…", help="A condition that is known; repeat it, or separate codes by commas.")
     ] = None,
-    source_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The source's password is in this file.")] = None,
-    source_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
-    target_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The target's password is in this file.")] = None,
-    target_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
+    source_password_file: SourcePasswordFile = None,
+    source_password_env: SourcePasswordEnv = None,
+    target_password_file: TargetPasswordFile = None,
+    target_password_env: TargetPasswordEnv = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every check, and the evidence of what is fine, too.")] = False,
     json: JsonPath = None,
 ) -> ExitCode:
@@ -63,21 +61,6 @@ def preflight(
         accepted = accepted | _ask(report, accepted)
     write_json(report.to_json(accepted), json)
     return report.exit_code(accepted)
-
-
-def endpoint(url: str, password_file: str | None = None, password_env: str | None = None) -> Endpoint:
-    """A server's URL with its password from where it was said to be. Raises ``UsageError`` where it names a database: all of them move."""
-    from valkeep.client.endpoint import Endpoint
-
-    parsed = Endpoint.parse(url)
-    if parsed.db:
-        raise UsageError(
-            f"{parsed.display} names database {parsed.db}, and a migration carries all of them",
-            remedy=f"leave /{parsed.db} out",
-        )
-    if password_file is None and password_env is None:
-        return parsed
-    return parsed.with_password_from(file=password_file, env=password_env)
 
 
 def acknowledged(words: list[str] | tuple[str, ...]) -> frozenset[str]:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from valkeep.cli.migrate_preflight import acknowledged, endpoint
+from valkeep.cli.endpoint import (
+    Source,
+    SourcePasswordEnv,
+    SourcePasswordFile,
+    Target,
+    TargetPasswordEnv,
+    TargetPasswordFile,
+    endpoint,
+)
+from valkeep.cli.migrate_preflight import acknowledged
 from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.errors import ConnectionLost, ExitCode, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
@@ -35,10 +44,6 @@ E = TypeVar("E", bound=StrEnum)
 KEY_SECONDS = 0.05
 WILDCARDS = ("0.0.0.0", "::", "*")
 
-Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
-Target = Annotated[str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS.")]
-Password = Annotated[str | None, typer.Option(metavar="PATH", help="The password is in this file.", show_default=False)]
-Variable = Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.", show_default=False)]
 Policy = Annotated[FieldTtl, typer.Option(help="TTLs on hash fields, for a Valkey before 9: keep the field, drop it, or refuse to start.")]
 Listen = Annotated[
     str, typer.Option(metavar="HOST:PORT", help="Where the gateway listens. Default: the address that faces the target, any free port.")
@@ -48,6 +53,8 @@ Certificate = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The gateway's certificate (PEM), for a target with tls-replication.")
 ]
 Key = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key.")]
+SpoolFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)]
+SpoolLimit = Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")]
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
 
 
@@ -84,16 +91,16 @@ def run(
     allow: Allow = None,
     gateway_cert: Certificate = None,
     gateway_key: Key = None,
-    spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)] = None,
-    spool_limit: Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")] = 0,
+    spool: SpoolFolder = None,
+    spool_limit: SpoolLimit = 0,
     state: State = None,
     source_primary: Annotated[
         str, typer.Option(metavar="URL", help="The primary of a source that is a replica, if not the one it names.")
     ] = "",
-    source_password_file: Password = None,
-    source_password_env: Variable = None,
-    target_password_file: Password = None,
-    target_password_env: Variable = None,
+    source_password_file: SourcePasswordFile = None,
+    source_password_env: SourcePasswordEnv = None,
+    target_password_file: TargetPasswordFile = None,
+    target_password_env: TargetPasswordEnv = None,
     json: JsonPath = None,
 ) -> ExitCode:
     """Move a live source to a Valkey target: preflight, copy, follow, verify, cut over.
@@ -171,15 +178,15 @@ def gateway(
     ] = None,
     gateway_cert: Certificate = None,
     gateway_key: Key = None,
-    spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)] = None,
-    spool_limit: Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")] = 0,
+    spool: SpoolFolder = None,
+    spool_limit: SpoolLimit = 0,
     keep: Annotated[
         int,
         typer.Option(metavar="MB", min=1, help="How much may be written since the snapshot until it is given up and no target can attach."),
     ] = 4096,
     ledger: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the ledger there.", show_default=False)] = None,
-    source_password_file: Password = None,
-    source_password_env: Variable = None,
+    source_password_file: SourcePasswordFile = None,
+    source_password_env: SourcePasswordEnv = None,
 ) -> ExitCode:
     """Run the gateway alone, as a service: targets attach by REPLICAOF and detach when they like. Ends with SIGINT or SIGTERM."""
     from valkeep.migrate import service
@@ -230,10 +237,10 @@ def abort(
     target: Target,
     state: State = None,
     force: Annotated[bool, typer.Option("--force", help="Make the source writable although the target was promoted.")] = False,
-    source_password_file: Password = None,
-    source_password_env: Variable = None,
-    target_password_file: Password = None,
-    target_password_env: Variable = None,
+    source_password_file: SourcePasswordFile = None,
+    source_password_env: SourcePasswordEnv = None,
+    target_password_file: TargetPasswordFile = None,
+    target_password_env: TargetPasswordEnv = None,
     json: JsonPath = None,
 ) -> ExitCode:
     """Undo what a migration changed: the source accepts writes again, the target is detached. Also after a kill -9."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from valkeep.cli.migrate_preflight import endpoint
+from valkeep.cli.endpoint import SourcePasswordEnv, SourcePasswordFile, TargetPasswordEnv, TargetPasswordFile, endpoint
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, Refused, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
@@ -38,10 +38,10 @@ def verify(
     workdir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where temporary files go: some 100 bytes for each key and side.")
     ] = None,
-    source_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The source's password is in this file.")] = None,
-    source_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
-    target_password_file: Annotated[str | None, typer.Option(metavar="PATH", help="The target's password is in this file.")] = None,
-    target_password_env: Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.")] = None,
+    source_password_file: SourcePasswordFile = None,
+    source_password_env: SourcePasswordEnv = None,
+    target_password_file: TargetPasswordFile = None,
+    target_password_env: TargetPasswordEnv = None,
     json: JsonPath = None,
 ) -> ExitCode:
     """Compare every key, value, TTL and field of two servers, also under writes: two snapshots, then what was written meanwhile.

@@ -1,0 +1,36 @@
+"""The two servers on a command line: their URLs, and where their passwords are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from valkeep.errors import UsageError
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+
+__all__ = ["Source", "SourcePasswordEnv", "SourcePasswordFile", "Target", "TargetPasswordEnv", "TargetPasswordFile", "endpoint"]
+
+Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
+Target = Annotated[str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS.")]
+SourcePasswordFile = Annotated[str | None, typer.Option(metavar="PATH", help="The source's password is in this file.", show_default=False)]
+SourcePasswordEnv = Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.", show_default=False)]
+TargetPasswordFile = Annotated[str | None, typer.Option(metavar="PATH", help="The target's password is in this file.", show_default=False)]
+TargetPasswordEnv = Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.", show_default=False)]
+
+
+def endpoint(url: str, password_file: str | None = None, password_env: str | None = None) -> Endpoint:
+    """A server's URL with its password from where it was said to be. Raises ``UsageError`` where it names a database: all of them move."""
+    from valkeep.client.endpoint import Endpoint
+
+    parsed = Endpoint.parse(url)
+    if parsed.db:
+        raise UsageError(
+            f"{parsed.display} names database {parsed.db}, and a migration carries all of them",
+            remedy=f"leave /{parsed.db} out",
+        )
+    if password_file is None and password_env is None:
+        return parsed
+    return parsed.with_password_from(file=password_file, env=password_env)
