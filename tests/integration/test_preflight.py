@@ -184,6 +184,17 @@ def test_a_user_with_only_what_is_needed_may_replicate(server: Server, client: C
     assert report.verdict is Verdict.GO, [finding for finding in report.findings if finding.severity in ("warning", "blocker")]
 
 
+def test_a_user_who_may_not_discard_is_asked_all_the_same(server: Server, client: Client) -> None:
+    """The transaction in which permissions are asked ends with its connection: nothing after it is queued."""
+    here, there = server("redis-8.0"), server("valkey-8.1")
+    client(here).set("k", "v")
+    client(here).execute_command("ACL", "SETUSER", "low", "on", ">secret-word", "~*", "&*", "+@all", "-discard")
+    report = look(user(here, "low"), there)
+    assert report.cutover is FenceMode.PAUSE
+    assert report.source.census is not None
+    assert report.source.census.seen == 1
+
+
 def test_a_user_without_info_gets_one_finding_and_no_crash(server: Server, client: Client) -> None:
     here, there = server("redis-7.0"), server("valkey-8.1")
     client(here).execute_command("ACL", "SETUSER", "blind", "on", ">secret-word", "~*", "+@all", "-info")

@@ -140,16 +140,16 @@ def _settings(connection: Connection, secrets: dict[str, str]) -> dict[str, Any]
 
 
 async def _commands(connection: Connection, facts: ServerFacts, asked: _Asked) -> dict[str, Any]:
-    """Permissions of every command that the move may need."""
+    """Permissions of every command that the move may need; asked over a connection of its own, as in ``_rate``."""
     may: dict[str, Permission] = {"INFO": Permission.OK}
     names = list(PROBES)
-    opened = await connection.pipeline([("MULTI",)])
     psync = Permission.UNKNOWN
-    if not isinstance(opened[0], ServerError) and text_of(opened[0]) == "OK":
-        try:
-            replies = await connection.pipeline([*PROBES.values(), ("PSYNC", "?", "-1")] if facts.version >= (6, 2) else PROBES.values())
-        finally:
-            await connection.pipeline([("DISCARD",)])
+    async with await Connection.open(connection.endpoint, connection.timeout, "valkeep-preflight") as asking:
+        there, *opened = await asking.pipeline([("INFO", "server"), ("MULTI",)])
+        began = not isinstance(opened[0], ServerError) and text_of(opened[0]) == "OK"
+        probes = [*PROBES.values(), ("PSYNC", "?", "-1")] if facts.version >= (6, 2) else list(PROBES.values())
+        replies = await asking.pipeline(probes if began else [])
+    if began:  # hanging up discards it, also for a user who may not DISCARD
         for name, reply in zip(names, replies, strict=False):
             may[name] = _permission(reply)
         may["MULTI"] = Permission.OK
@@ -171,7 +171,8 @@ async def _commands(connection: Connection, facts: ServerFacts, asked: _Asked) -
         (reply,) = await connection.pipeline([("ACL", "USERS")])
         listed = asked.value("ACL USERS", reply)
         users = tuple(sorted(text_of(name) for name in listed)) if isinstance(listed, list) else None
-    return {"commands": may, "acl_users": users}
+    run_id = parse_info(there).get("run_id", "") if isinstance(there, bytes) else ""
+    return {"commands": may, "acl_users": users, "run_ids": (*facts.run_ids, run_id)}
 
 
 def _permission(reply: Any) -> Permission:
