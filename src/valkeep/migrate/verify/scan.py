@@ -8,28 +8,22 @@ time, whenever it was read. SCAN returns every key that is there from beginning 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import server_info
 from valkeep.migrate.verify.functions import libraries_of
 from valkeep.migrate.verify.look import Eye
-from valkeep.migrate.verify.mode import Mode
-from valkeep.migrate.verify.side import Snapshot, Spill
+from valkeep.migrate.verify.side import Progress, Snapshot, Spill
 
 __all__ = ["read_by_scan"]
 
 COUNT = 1000  # keys that one SCAN walks over
 
 
-async def read_by_scan(
-    endpoint: Endpoint, directory: Path, side: str, key: bytes, partitions: int, mode: Mode, progress: Callable[[int, int], None]
-) -> Snapshot:
+async def read_by_scan(endpoint: Endpoint, spill: Spill, progress: Progress) -> Snapshot:
     """As `side.read_snapshot`. Raises ``Refused`` where SCAN or DUMP is not permitted either."""
     begun = told = time.monotonic()
-    spill = Spill(directory, side, key, partitions, mode)
     try:
         async with await Connection.open(endpoint.without_database(), client_name="valkeep-verify") as connection:
             info = await server_info(connection)

@@ -31,7 +31,7 @@ from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.repair import Recopy, Repair
 from valkeep.migrate.verify.result import Comparison, Difference
 from valkeep.migrate.verify.settle import Settler
-from valkeep.migrate.verify.side import PRESENT_AS, digest_written, partitions_for, read_snapshot
+from valkeep.migrate.verify.side import PRESENT_AS, Spill, digest_written, partitions_for, read_snapshot
 from valkeep.migrate.verify.target_side import TargetSide
 from valkeep.migrate.verify.written import Key
 
@@ -177,7 +177,7 @@ class Session:
         link = await ReplicationReader.open(self._settings.source, present_as=PRESENT_AS)
         follower = self._follower = Follower(
             link,
-            lambda chunks: read_snapshot(chunks, self._directory, "source", key, partitions, self.mode, self._progress("source")),
+            lambda chunks: read_snapshot(chunks, Spill(self._directory, "source", key, partitions, self.mode), self._progress("source")),
             self._directory,
         )
         if (await server_info(self._source)).replid not in (link.replid, "?"):

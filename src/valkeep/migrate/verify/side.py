@@ -19,6 +19,7 @@ from valkeep.wire.spiller import Spiller, policy
 
 __all__ = [
     "PRESENT_AS",
+    "Progress",
     "Snapshot",
     "Spill",
     "digest_written",
@@ -34,7 +35,8 @@ FLUSH = 64 << 10  # bytes of a partition's buffer that go to its file at once
 NAMES_AT_ONCE = 10_000  # digested before the source's stream is read on
 KEYS_PER_PARTITION = 250_000  # some 12 MB of rows a side when compared
 
-_Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
+"""Called with keys and bytes so far, some times a second."""
 
 
 def rows_path(directory: Path, side: str, partition: int) -> Path:
@@ -142,13 +144,9 @@ def libraries(codes: list[bytes]) -> dict[str, str]:
     return {library_name(code): blake2b(code, digest_size=16).hexdigest() for code in codes}
 
 
-async def read_snapshot(
-    chunks: AsyncIterator[bytes], directory: Path, side: str, key: bytes, partitions: int, mode: Mode, progress: _Progress
-) -> Snapshot:
-    """Read all of it. ``progress(keys, bytes)`` some times a second. Raises what the link or the decoder raises."""
-    begun = time.monotonic()
-    told = begun
-    spill = Spill(directory, side, key, partitions, mode)
+async def read_snapshot(chunks: AsyncIterator[bytes], spill: Spill, progress: Progress) -> Snapshot:
+    """Read all of it into ``spill``, and close that. Raises what the link or the decoder raises."""
+    begun = told = time.monotonic()
     try:
         async for chunk in chunks:
             spill.feed(chunk)

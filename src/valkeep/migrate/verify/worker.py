@@ -29,7 +29,7 @@ async def _side(mouth: Mouth) -> None:
     from valkeep.migrate.verify.memory import peak_memory
     from valkeep.migrate.verify.mode import Mode
     from valkeep.migrate.verify.scan import read_by_scan
-    from valkeep.migrate.verify.side import PRESENT_AS, Snapshot, read_snapshot
+    from valkeep.migrate.verify.side import PRESENT_AS, Snapshot, Spill, read_snapshot
     from valkeep.wire.psync import ReplicationDenied
 
     asked: Line = {}
@@ -38,6 +38,9 @@ async def _side(mouth: Mouth) -> None:
 
     def progress(keys: int, size: int) -> None:
         mouth.say("progress", about, keys=keys, bytes=size)
+
+    def spill() -> Spill:
+        return Spill(Path(asked["directory"]), "target", unpack(asked["key"]), asked["partitions"], Mode.EXACT)
 
     def done(read: Snapshot) -> None:
         mouth.say("done", about, keys=read.keys, bytes=read.bytes, functions=read.functions, memory=peak_memory())
@@ -56,14 +59,11 @@ async def _side(mouth: Mouth) -> None:
             elif line["do"] == "drop" and link is not None:
                 await link.close()
             elif line["do"] == "go" and link is not None:
-                directory, key = Path(asked["directory"]), unpack(asked["key"])
-                read = await read_snapshot(link.snapshot(), directory, "target", key, asked["partitions"], Mode.EXACT, progress)
+                read = await read_snapshot(link.snapshot(), spill(), progress)
                 await link.close()
                 done(read)
             elif line["do"] == "scan":
-                directory, key = Path(asked["directory"]), unpack(asked["key"])
-                server = endpoint_from(asked["endpoint"])
-                done(await read_by_scan(server, directory, "target", key, asked["partitions"], Mode.EXACT, progress))
+                done(await read_by_scan(endpoint_from(asked["endpoint"]), spill(), progress))
             elif line["do"] == "compare":
                 directory = Path(line["directory"])
                 counts = await compare_partitions(
