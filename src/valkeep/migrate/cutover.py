@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Aborted", "Cutover", "CutoverResult"]
 
 SILENCE_SECONDS = 2.0  # without a write, where we cannot fence
-SETTLING_SECONDS = 0.5  # the same behind a fence of an old server, and at most a quarter of the lease
+SETTLING_SECONDS = 0.5  # the same behind the fence of a server before Redis 7.0, and at most a quarter of the lease
 PATIENCE_SECONDS = 60.0  # for the comparison where nobody waits for us: the writers were stopped by their owner
 
 
@@ -242,8 +242,9 @@ class Cutover:
 
     async def _drain_all(self) -> None:
         """Step 5: returns when nothing was written, for as long as we can see, that the target does not have."""
-        settling = {FenceMode.PAUSE: 0.0, FenceMode.DIRECT: min(SETTLING_SECONDS, self._lease / 4), FenceMode.EXTERNAL: 0.0}[self._mode]
         look = await self._look(fenced=True)
+        leaks = self._mode is FenceMode.DIRECT and look.scripts_pass  # what was queued before may pass such a fence, too
+        settling = min(SETTLING_SECONDS, self._lease / 4) if leaks else 0.0
         if self._silent is not None:
             self._expect_silence(await self._lookout.wrote(self._silent, look))
         while True:

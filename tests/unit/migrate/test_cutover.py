@@ -88,6 +88,24 @@ def test_a_fence_that_does_not_hold_calls_the_cut_over_off_when_the_lease_ends(m
     assert "EVAL" in aborted.value.message
 
 
+@pytest.mark.parametrize(("leaks", "seconds"), [(True, 0.05), (False, 0.0)], ids=["before-7.0", "since"])
+def test_writers_wait_for_silence_only_behind_a_fence_that_scripts_pass(
+    leaks: bool, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    class Source(Leaky):
+        async def look(self, parameters: object) -> Look:
+            return replace(await super().look(parameters), scripts_pass=leaks)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(cutover(Source(0), FenceMode.DIRECT, [], lambda: 0.5, tmp_path)._drain_all())
+    assert slept == [seconds]
+
+
 def test_a_direct_cut_over_refuses_writers_no_longer_than_the_lease(tmp_path: Path) -> None:
     async def story() -> None:
         async def endless(offset: int) -> tuple[int, int]:
