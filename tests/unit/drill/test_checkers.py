@@ -192,6 +192,22 @@ def test_a_lost_or_changed_ttl_is_found_to_the_millisecond(final: int, kind: str
     assert (judgement.verdict, kinds(judgement), judgement.lost) == ("invalid", {kind}, 1)
 
 
+def test_a_changed_ttl_is_said_with_how_far_it_is_off_and_in_which_direction() -> None:
+    history = record((1, 10, "ok", None, None, (0, 4_000_000)))  # from 9,995 to 10,009 ms, the slack included
+    late = check_expiries(history, {K: 10_012}, origin_unix_ns=0)
+    early = check_expiries(history, {K: 9_994}, origin_unix_ns=0)
+    assert "+3 ms beside 9995 … 10009" in late.anomalies[0].detail
+    assert "-1 ms beside 9995 … 10009" in early.anomalies[0].detail
+
+
+def test_a_key_whose_expire_was_refused_keeps_the_ttl_that_it_had() -> None:
+    refused = record((1, 10, "fail"))
+    assert check_expiries(refused, {K: 777}, origin_unix_ns=0, initial={K: 777}).verdict == "valid"
+    assert check_expiries(refused, {K: 778}, origin_unix_ns=0, initial={K: 777}).verdict == "invalid"
+    assert check_expiries(refused, {K: PERSISTENT}, origin_unix_ns=0, initial={K: 777}).verdict == "invalid"
+    assert check_expiries(refused, {K: PERSISTENT}, origin_unix_ns=0).verdict == "valid"
+
+
 def test_an_indefinite_expire_may_have_happened_or_not() -> None:
     rows = (1, 100, "ok", 1, None, (0, 1_000_000)), (1, 500, "info", None, None, (2_000_000, 3_000_000))
     assert expiries(WALL + 100_001, *rows).verdict == "valid"

@@ -350,3 +350,64 @@ def test_clock_skew_within_the_uncertainty_of_slow_links_is_not_reported() -> No
 def test_scripts_pass_the_fence_of_a_redis_before_7(scripts: str, severity: Severity) -> None:
     found = findings({"version": (6, 2, 14), "product": "Redis 6.2.14", "info": {"number_of_cached_scripts": scripts}})
     assert [f.severity for f in found if f.code == "VK-CUTOVER"] == [severity]
+
+
+def evidence_of(code: str, found: tuple[Finding, ...], name: str = "source") -> str:
+    (one,) = [finding for finding in found if finding.code == code]
+    return one.evidence[name]
+
+
+@pytest.mark.parametrize("changes", [{"rdb_bgsave_in_progress": "1"}, {"aof_last_write_status": "err"}])
+def test_a_source_that_saves_or_could_not_save_is_not_called_quiet_as_well(changes: dict[str, str]) -> None:
+    assert [f.severity for f in findings({"info": changes}) if f.code == "VK-SOURCE-BUSY"] in ([Severity.INFO], [])
+    assert [f.severity for f in findings() if f.code == "VK-SOURCE-BUSY"] == [Severity.OK]
+
+
+def test_the_remedy_for_a_command_is_the_one_for_why_it_is_not_permitted() -> None:
+    (denied,) = [f for f in findings({"commands": {"PSYNC": Permission.DENIED}, "user": "mover"}) if f.code == "VK-SOURCE-COMMANDS"]
+    assert "ACL SETUSER mover +psync" in denied.remedy
+    assert "rename-command" not in denied.remedy
+    (renamed,) = [f for f in findings({"commands": {"REPLCONF": Permission.MISSING}}) if f.code == "VK-SOURCE-COMMANDS"]
+    assert "rename-command" in renamed.remedy
+    assert "ACL SETUSER" not in renamed.remedy
+
+
+def test_replication_is_called_permitted_only_where_that_is_known() -> None:
+    assert [f.severity for f in findings() if f.code == "VK-SOURCE-COMMANDS"] == [Severity.OK]
+    assert [f for f in findings({"commands": {"PSYNC": Permission.UNKNOWN}}) if f.code == "VK-SOURCE-COMMANDS"] == []
+
+
+@pytest.mark.parametrize(("diskless", "words"), [("yes", "waits 5 s before it forks"), ("no", "writes the snapshot to its disk first")])
+def test_how_the_source_will_make_its_snapshot_is_told_as_it_is_configured(diskless: str, words: str) -> None:
+    found = findings({"config": {"repl-diskless-sync": diskless, "repl-diskless-sync-delay": "5"}})
+    assert [words in f.title for f in found if f.code == "VK-DISKLESS"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("aof", "save", "text"),
+    [
+        ("1", "3600 1", "AOF on, RDB '3600 1'"),
+        ("0", "3600 1", "AOF off, RDB '3600 1'"),
+        ("0", "", "AOF off, RDB off"),
+        ("0", None, "AOF off, RDB not known"),
+    ],
+)
+def test_how_the_source_keeps_its_data_is_told_as_it_is_configured(aof: str, save: str | None, text: str) -> None:
+    found = findings({"info": {"aof_enabled": aof}, "config": {"save": save}})
+    assert evidence_of("VK-SOURCE-PERSISTENCE", found) == text
+
+
+@pytest.mark.parametrize(("exact", "said"), [(True, False), (False, True)])
+def test_a_write_rate_that_was_estimated_is_called_so(exact: bool, said: bool) -> None:
+    found = findings({"rate": Rate(1000.0, exact, 1.0)})
+    for code in ("VK-BACKLOG", "VK-OUTPUT-BUFFER"):
+        assert ("estimated" in evidence_of(code, found, "write rate")) is said
+
+
+def test_examples_of_field_ttls_and_the_snapshot_that_was_read_are_in_the_evidence() -> None:
+    census = Census(
+        "full", True, 9, 9, {"hash": 9}, field_ttl_hashes=2, examples={"field-ttl": ("db0 'h'",)}, snapshot_version=12, snapshot_bytes=99
+    )
+    found = findings({**R74, "census": census}, {"version": (9, 1, 2)})
+    assert evidence_of("VK-FIELD-TTL", found, "examples") == "db0 'h'"
+    assert any("RDB 12, 99 bytes" in value for finding in found for value in finding.evidence.values())
