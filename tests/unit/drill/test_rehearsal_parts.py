@@ -108,7 +108,9 @@ ABORT = ServerError("EXECABORT", "Transaction discarded because of: NOREPLICAS N
         (step("multi", 5), [b"OK", b"QUEUED", b"QUEUED", b"QUEUED", None], "NULL", None),
     ],
 )
-def test_a_steps_replies_become_its_result_or_the_error_that_refused_it(operation: Step, replies: list[object], error: str, result: int | None) -> None:
+def test_a_steps_replies_become_its_result_or_the_error_that_refused_it(
+    operation: Step, replies: list[object], error: str, result: int | None
+) -> None:
     meaning = understood(operation, replies)
     assert (meaning.error, meaning.result) == (error, result)
 
