@@ -285,6 +285,20 @@ def test_a_lost_field_is_not_forgotten_when_databases_are_swapped() -> None:
     assert stream.places == ((7, b"k"),)
 
 
+def test_a_copy_that_lost_fields_is_remembered_under_the_database_it_is_sent_to() -> None:
+    stream = Stream(V8, FieldTtl.DROP_FIELD)
+    lines = ("XDELEX k IDS 1 1-1", "SWAPDB 0 7", "INCR n")
+    stream.say(*lines)
+    stream.copy(size(*lines), (0, b"k"))
+    stream.say()
+    assert set(stream.places) == {(0, b"k"), (7, b"k")}
+    read = [Copy(0, b"k", size(*lines), payload(HASH_7)), Copy(7, b"k", size(*lines), None)]  # both were read behind the swap
+    stream.transform.supply(read)
+    assert b"RESTORE" in stream.say("PING")
+    stream.say("HINCRBY k f 1")
+    assert stream.places == ((0, b"k"),)
+
+
 def test_getack_is_for_us_and_never_for_the_target() -> None:
     stream = Stream()
     assert stream.say("SET a 1", "REPLCONF GETACK *", "INCR a") == command("SET a 1") + command("INCR a")

@@ -332,6 +332,8 @@ class StreamTransform:
             self._note(LedgerNote("recopied", "key", due.why, "", key, database, due.offset))
             if value is not None and value.fields_with_ttl and not self.target.field_ttl:
                 self._note(field_ttls_lost(self.policy, key, database, due.offset, value.fields_with_ttl))
+            if value is not None and value.fields_dropped:
+                self.lost_fields.add(database, key)  # now, and not when it was handed in: databases may have been swapped since
             if database != self.database:
                 _put(out, b"SELECT", b"%d" % database)
             if value is None or value.empty:
@@ -355,8 +357,6 @@ class StreamTransform:
                 remedy="choose --field-ttl keep-field or drop-field, or a target of Valkey 9.0 or later, and start again",
                 code="VK-FIELD-TTL",
             )
-        if result.fields_dropped:
-            self.lost_fields.add(copy.database, copy.key)
         return result
 
     @staticmethod
