@@ -131,6 +131,27 @@ def test_a_replica_that_is_promoted_in_the_middle_calls_the_cut_over_off(server:
     assert f"127.0.0.1:{replica.port} left the source" in run.stderr
 
 
+def test_a_replica_that_flaps_in_a_manual_cut_over_costs_no_new_copy(server: Server, client: Client, pair: Pair) -> None:
+    """A person has looked when they say go again; without one the move ends."""
+    replica = server("redis-7.0")
+    client(replica).replicaof("127.0.0.1", pair.source.port)
+    until(lambda: client(replica).execute_command("ROLE")[3] == b"connected", "the replica does not follow")
+
+    def flap() -> None:
+        client(replica).replicaof("no", "one")
+        until(lambda: f"port={replica.port}," not in str(client(pair.source).execute_command("INFO", "replication")), "it is still there")
+
+    with Writers(pair.source.port) as writers, pair.run("--cutover", "manual") as run:
+        run.wait_for("waiting")
+        pair.to_source.when(FENCE, after=flap)
+        assert pair.valkeep("cutover").code == "VK-CUTOVER-REPLICA", run.stderr
+        assert pair.fence == "0"
+        until(lambda: pair.valkeep("cutover").process.returncode == 0, lambda: run.stderr)  # as soon as it waits again
+        assert run.wait() == 0, run.stderr
+        writers.stop()
+        assert lost(writers.acknowledged(), pair.there) == []
+
+
 @pytest.mark.parametrize("watched", [False, True], ids=["", "a Sentinel watches"])
 def test_replicas_of_the_source_are_told_as_read_only_and_not_fenced(server: Server, client: Client, pair: Pair, watched: bool) -> None:
     replica = server("redis-7.0")

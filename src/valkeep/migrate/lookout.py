@@ -158,13 +158,13 @@ class Lookout:
         if left := first.replicas - now.replicas:
             return Aborted(
                 f"{', '.join(sorted(left))} left the source {where} in the middle of the cut-over: a replica that was promoted would take writes that are lost",
-                remedy="see whether a Sentinel or a person promoted it (ROLE there), and keep them from it until the writers have moved; then start again",
+                remedy="see whether a Sentinel or a person promoted it (ROLE there), and keep them from it until the writers have moved; then try again",
                 code="VK-CUTOVER-REPLICA",
             )
         if token and not fence.is_ours(now.settings, token):
             return Aborted(
                 f"somebody changed the fence of the source {where} in the middle of the cut-over ({fence.as_commands(now.settings)})",
-                remedy="find out who sets min-replicas-to-write there (configuration management?), keep it from that, and start again",
+                remedy="find out who sets min-replicas-to-write there (configuration management?), keep it from that, and try again",
                 code="VK-CUTOVER-FENCE-LOST",
             )
         return None

@@ -58,6 +58,7 @@ PASSING = frozenset(  # reasons to call a cut-over off that may pass
         "VK-HELD",
     }
 )
+FOR_A_PERSON = frozenset({"VK-CUTOVER-REPLICA", "VK-CUTOVER-FENCE-LOST"})  # may pass, but somebody has to look; whoever says go again has
 ROUND_SECONDS = 5.0  # while a person has not decided yet
 
 
@@ -181,6 +182,7 @@ class _Migration:
         """Cut over, again when it was called off for a reason that may pass: at once a few times, or whenever a person says so."""
         attempts = 0
         manual = self.options.cutover == "manual"
+        passing = PASSING | FOR_A_PERSON if manual else PASSING
         while True:
             if manual:
                 await self._wait_for_go(gateway, proof)
@@ -188,7 +190,7 @@ class _Migration:
                 return await self._cut(gateway, fence_at, target, proof, mode)
             except ValkeepError as error:
                 attempts += 1
-                if error.code not in PASSING or not isinstance(error, Aborted) or (not manual and attempts >= ATTEMPTS):
+                if error.code not in passing or not isinstance(error, Aborted) or (not manual and attempts >= ATTEMPTS):
                     self.handover.answer(error)
                     raise
                 self.journal.say("warning", f"the cut-over was called off: {error.message}. {error.remedy}")
