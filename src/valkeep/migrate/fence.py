@@ -162,7 +162,7 @@ async def raise_up(source: Connection, expected: Mapping[str, str], token: str, 
     if failed is not None:
         raise Aborted(
             f"the source could not be fenced: {failed.message}",
-            remedy="permit CONFIG SET to this user, or stop the writers yourself and use --fence external",
+            remedy="permit MULTI, EXEC and CONFIG SET to this user, or stop the writers yourself and use --fence external",
             code="VK-CUTOVER-FENCE",
         )
     return {name: reply[1].decode() for name, reply in zip(expected, replies, strict=False)}
