@@ -44,7 +44,7 @@ class Look:
     ``replicas``: address:port of those that follow its stream; ``settings``: of the fence's parameters, where they were asked for."""
 
     run_id: str
-    role: str  # master | slave
+    role: str  # primary | replica
     primary: str  # whom it follows
     offset: int
     calls: Mapping[str, int]
@@ -115,10 +115,10 @@ class Lookout:
             if isinstance(reply, ServerError):
                 raise reply
         stats, server, replication = (parse_info(reply) for reply in replies[:3])
-        offset = "master_repl_offset" if replication.get("role") == "master" else "slave_repl_offset"
+        role, offset = ("primary", "master_repl_offset") if replication.get("role") == "master" else ("replica", "slave_repl_offset")
         return Look(
             run_id=server.get("run_id", ""),
-            role=replication.get("role", ""),
+            role=role,
             primary=f"{replication.get('master_host', '')}:{replication.get('master_port', '')}",
             offset=int(replication.get(offset, "0")),
             calls={name.removeprefix("cmdstat_"): int(_pairs(value).get("calls", "0")) for name, value in stats.items()},
@@ -143,7 +143,7 @@ class Lookout:
                 remedy="see its log; start the migration again",
                 code="VK-CUTOVER-RESTARTED",
             )
-        if now.role != "master":
+        if now.role != "primary":
             return Aborted(
                 f"the source {where} is a replica of {now.primary}: its writers are somewhere else, and cannot be held here",
                 remedy="give the primary: --source, or --source-primary where the source is its replica",

@@ -21,7 +21,7 @@ from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.report.events import Event
 
 UP = {"min-replicas-to-write": "255", "min-replicas-max-lag": "10"}
-LOOK = Look("1" * 40, "master", ":", 100, {}, frozenset(), UP, scripts_pass=True)
+LOOK = Look("1" * 40, "primary", ":", 100, {}, frozenset(), UP, scripts_pass=True)
 SOURCE = cast("Connection", SimpleNamespace(endpoint=SimpleNamespace(address="10.0.0.1:6379"), closed=False))
 
 

@@ -128,3 +128,11 @@ def test_a_fence_that_cannot_be_lifted_is_said() -> None:
     with pytest.raises(Refused, match="somebody else") as refused:
         asyncio.run(fence.lift(connection(fought_over), OLD, TOKEN))
     assert "CONFIG SET min-replicas-to-write 1" in refused.value.remedy
+
+
+def test_a_source_that_is_fenced_already_is_refused_and_one_that_cannot_be_asked_is_not() -> None:
+    with pytest.raises(Refused) as refused:
+        asyncio.run(fence.expect_down(connection(Configured(RAISED))))
+    assert refused.value.code == "VK-CUTOVER-FENCED"
+    asyncio.run(fence.expect_down(connection(Configured(OLD))))
+    asyncio.run(fence.expect_down(connection(Configured({}))))

@@ -71,3 +71,13 @@ def test_calling_off_comes_to_its_end_however_often_it_is_cancelled_and_the_stop
         assert done.is_set()
 
     asyncio.run(story())
+
+
+def test_who_says_go_before_there_is_something_to_cut_over_is_refused(state: StateFile) -> None:
+    async def story() -> None:
+        ready = Ready()
+        with pytest.raises(Refused, match="not ready"):
+            await Handover(ready, state).go()
+        assert not ready.go.is_set()
+
+    asyncio.run(story())

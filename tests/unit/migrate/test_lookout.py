@@ -18,7 +18,7 @@ from valkeep.migrate.lookout import CUTTING, Look, Lookout
 TOKEN = "7654321"
 UP = {"min-replicas-to-write": "255", "min-replicas-max-lag": TOKEN}
 DOWN = {**UP, "min-replicas-to-write": "0"}
-FIRST = Look("1" * 40, "master", ":", 100, {"set": 5, "get": 7}, frozenset({"10.0.0.2:6379"}), DOWN, scripts_pass=False)
+FIRST = Look("1" * 40, "primary", ":", 100, {"set": 5, "get": 7}, frozenset({"10.0.0.2:6379"}), DOWN, scripts_pass=False)
 FLAGS = {"set": [b"write", b"denyoom"], "get": [b"readonly"], "del": [b"write"]}
 
 
@@ -48,7 +48,7 @@ def lookout(**answers: Any) -> Lookout:
     ("change", "code"),
     [
         ({"run_id": "2" * 40}, "VK-CUTOVER-RESTARTED"),
-        ({"role": "slave", "primary": "10.0.0.2:6379"}, "VK-CUTOVER-ROLE"),
+        ({"role": "replica", "primary": "10.0.0.2:6379"}, "VK-CUTOVER-ROLE"),
         ({"replicas": frozenset()}, "VK-CUTOVER-REPLICA"),
         ({"settings": DOWN}, "VK-CUTOVER-FENCE-LOST"),
         ({"settings": {**UP, "min-replicas-max-lag": "10"}}, "VK-CUTOVER-FENCE-LOST"),
@@ -105,3 +105,64 @@ def test_who_may_not_look_says_so() -> None:
 def test_open_transactions_are_those_with_something_queued() -> None:
     rows = b"id=3 addr=a:1 multi=2\nid=4 addr=b:1 multi=0\nid=5 addr=c:1 multi=-1\n"
     assert asyncio.run(lookout(CLIENT_LIST=rows).transactions()) == {"a:1"}
+
+
+class Promoted(Source):
+    """The source after the promotion, with one replica. ``settings``: its parameters."""
+
+    def __init__(self, version: str, run_id: str, settings: dict[str, str], watchers: int) -> None:
+        super().__init__(
+            INFO_commandstats=b"",
+            INFO_server=f"redis_version:{version}\r\nrun_id:{run_id}\r\n".encode(),
+            INFO_replication=b"role:master\r\nmaster_repl_offset:9\r\nslave0:ip=10.0.0.2,port=6379,state=online,offset=9,lag=0\r\n",
+            PUBSUB_NUMSUB=[b"__sentinel__:hello", watchers],
+        )
+        self.settings = settings
+
+    async def pipeline(self, commands: Iterable[Sequence[str]]) -> list[Any]:
+        every = []
+        for command in commands:
+            if command[0] == "CONFIG":
+                every.append([command[2].encode(), self.settings[command[2]].encode()])
+            else:
+                every += await super().pipeline([command])
+        return every
+
+
+def standing(
+    version: str = "7.2.4",
+    run_id: str = FIRST.run_id,
+    settings: dict[str, str] = UP,
+    watchers: int = 0,
+    parameters: Iterable[str] = UP,
+    kept: bool = False,
+) -> list[tuple[bool | None, str]]:
+    """What is said of the source and of its replica: whether it takes writes, and why."""
+    look = Lookout(cast("Connection", Promoted(version, run_id, settings, watchers)), 7000)
+    return [(one.takes_writes, one.why) for one in asyncio.run(look.remaining(FIRST, parameters, kept=kept))]
+
+
+@pytest.mark.parametrize(
+    ("how", "takes_writes", "words"),
+    [
+        ({}, False, "until it is restarted"),
+        ({"kept": True}, False, "also when it is restarted"),
+        ({"settings": DOWN}, True, "not fenced any more"),
+        ({"run_id": "2" * 40}, True, "not fenced any more"),
+        ({"parameters": ()}, True, "it was not fenced"),
+        ({"version": "6.2.14"}, True, "scripts pass the fence"),
+    ],
+)
+def test_whether_the_source_takes_writes_after_the_promotion_is_said_with_the_reason(
+    how: dict[str, Any], takes_writes: bool, words: str
+) -> None:
+    (found, why), (replica, _) = standing(**how)
+    assert found is takes_writes
+    assert words in why
+    assert replica is False
+
+
+@pytest.mark.parametrize(("watchers", "words"), [(0, "somebody promotes it"), (2, "a Sentinel")])
+def test_a_replica_of_the_source_is_named_with_who_may_promote_it(watchers: int, words: str) -> None:
+    _, (_, why) = standing(watchers=watchers)
+    assert words in why
