@@ -14,10 +14,13 @@ import pytest
 from tests.conftest import Server
 from tests.support.verifying import FAR, Writers, bounded, endpoint, fill
 from tests.support.waiting import until
+from valkeep.client.replication_reader import ReplicationReader
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.verify import Comparison, Verifier
+from valkeep.migrate.verify.barrier import Relation
+from valkeep.migrate.verify.session import Session, VerifySettings
 from valkeep.runtime.node import Process
 
 pytestmark = [pytest.mark.slow]
@@ -107,3 +110,46 @@ def test_repairs_through_the_gateway_while_writers_write(server: Server, client:
     assert quiet.verdict == "valid"
     for database in (0, 3, 5, 7, 9):
         assert client(a, db=database).dbsize() == client(b, db=database).dbsize()
+
+
+def test_a_repaired_key_is_looked_at_behind_its_copy_and_not_before(
+    server: Server, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = ReplicationReader.stream
+
+    async def late(self: ReplicationReader) -> AsyncIterator[bytes]:
+        async for piece in stream(self):
+            await asyncio.sleep(0.2)  # a link that is slower than the gateway's
+            yield piece
+
+    monkeypatch.setattr(ReplicationReader, "stream", late)
+    a, b = server("valkey-9.1"), server("valkey-9.1")
+    client(a).set("k", 1)
+    waited_for: list[int] = []
+    copied_at: list[int] = []
+
+    async def barrier(offset: int) -> None:
+        waited_for.append(offset)
+
+    async def recopy(_database: int, _key: bytes) -> None:
+        client(a).set("written before the copy is read", 1)
+        client(b).set("written before the copy is read", 1)
+        copied_at.append(client(a).info("replication")["master_repl_offset"])
+        client(b).set("k", 1)
+
+    async def job() -> list[Comparison]:
+        settings = VerifySettings(endpoint(a), endpoint(b), FieldTtl.REFUSE, Relation.PIPELINE, tmp_path, 30.0)
+        session = Session(settings, barrier, lambda *_, **__: None)
+        try:
+            await session.open()
+            results = [await session.full()]
+            del waited_for[:]
+            results.append(await session.repair(None, recopy))
+        finally:
+            await session.close()
+        return results
+
+    found, repaired = bounded(job())
+    assert (found.verdict, found.missing) == ("invalid", 1)
+    assert (repaired.verdict, repaired.repaired) == ("valid", 1)
+    assert waited_for[0] >= copied_at[0]

@@ -320,6 +320,8 @@ class Session:
         before = len(self._found)
         try:
             await tool.copy(keys)
+            # the look must not wait for less than the copies, which stand behind everything that was written before they were read
+            await self._following()[0].tracked(await self._see_source.offset())
         except BaseException:
             settler.owe(keys)
             raise
