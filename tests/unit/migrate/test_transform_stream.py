@@ -285,6 +285,16 @@ def test_a_lost_field_is_not_forgotten_when_databases_are_swapped() -> None:
     assert stream.places == ((7, b"k"),)
 
 
+def test_a_hash_that_a_restore_brought_without_some_fields_is_remembered_and_a_whole_one_is_not() -> None:
+    stream = Stream(V8, FieldTtl.DROP_FIELD, lost_fields=MaybeSet())
+    stream.say(command("RESTORE", "lossy", 0, payload(HASH_7)), command("RESTORE", "whole", 0, ONE))
+    assert (0, b"lossy") in stream.transform.lost_fields
+    assert (0, b"whole") not in stream.transform.lost_fields
+    stream.say("HINCRBY lossy f 1")
+    assert stream.say("PING") == b""
+    assert stream.places == ((0, b"lossy"),)
+
+
 def test_a_copy_that_lost_fields_is_remembered_under_the_database_it_is_sent_to() -> None:
     stream = Stream(V8, FieldTtl.DROP_FIELD)
     lines = ("XDELEX k IDS 1 1-1", "SWAPDB 0 7", "INCR n")
