@@ -137,6 +137,7 @@ def test_preflight_changes_nothing_and_runs_none_of_the_commands_it_asks_about(s
             "time",
             "command|info",
             "multi",
+            "exec",  # outside a transaction: an error, which says whether it would be permitted
             "discard",
             "select",
             "scan",
@@ -193,6 +194,20 @@ def test_a_user_who_may_not_discard_is_asked_all_the_same(server: Server, client
     assert report.cutover is FenceMode.PAUSE
     assert report.source.census is not None
     assert report.source.census.seen == 1
+
+
+@pytest.mark.parametrize("denied", ["exec", "multi"])
+def test_a_user_who_may_run_no_transaction_learns_before_the_copy_that_nothing_can_fence_the_source(
+    server: Server, client: Client, denied: str
+) -> None:
+    here, there = server("redis-8.0"), server("valkey-8.1")
+    client(here).execute_command("ACL", "SETUSER", "low", "on", ">secret-word", "~*", "&*", "+@all", f"-{denied}")
+    report = look(user(here, "low"), there)
+    assert report.source.may(denied.upper()) is Permission.DENIED
+    assert report.cutover is FenceMode.EXTERNAL
+    (finding,) = found(report, "VK-CUTOVER")
+    assert finding.severity == "warning"
+    assert f"+{denied}" in finding.remedy
 
 
 def test_a_user_without_info_gets_one_finding_and_no_crash(server: Server, client: Client) -> None:

@@ -59,7 +59,7 @@ class FenceMode(StrEnum):
 
     PAUSE = "pause"  # CLIENT PAUSE WRITE, drain, then the fence
     DIRECT = "direct"  # no PAUSE WRITE (before 6.2, or denied): the fence at once, writers get errors
-    EXTERNAL = "external"  # no CONFIG SET: nothing can keep a writer out but its owner
+    EXTERNAL = "external"  # no CONFIG SET, MULTI or EXEC: nothing can keep a writer out but its owner
 
     @property
     def variant(self) -> str:
@@ -80,7 +80,7 @@ class _Facts(Protocol):
 
 def decide(source: _Facts) -> FenceMode:
     """The safest mode that this user may run there. What is not known counts as permitted only if it can be tried safely: it can't."""
-    if source.role == "replica" or not (source.allows("CONFIG GET") and source.allows("CONFIG SET")):
+    if source.role == "replica" or not all(source.allows(name) for name in ("CONFIG GET", "CONFIG SET", "MULTI", "EXEC")):
         return FenceMode.EXTERNAL
     knows_pause = source.is_valkey or source.version >= (6, 2)
     if knows_pause and source.allows("CLIENT PAUSE") and source.allows("CLIENT UNPAUSE"):

@@ -47,7 +47,7 @@ CONFIG: Mapping[str, str] = {
     "tls-replication": "no",
     "notify-keyspace-events": "",
 }
-MAY = dict.fromkeys([*PROBES, "PSYNC", "MULTI"], Permission.OK)
+MAY = dict.fromkeys([*PROBES, "PSYNC", "MULTI", "EXEC"], Permission.OK)
 SOURCE = ServerFacts(
     address="10.0.0.1:6379",
     display="rediss://10.0.0.1:6379",

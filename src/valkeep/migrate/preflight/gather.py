@@ -145,10 +145,11 @@ async def _commands(connection: Connection, facts: ServerFacts, asked: _Asked) -
     names = list(PROBES)
     psync = Permission.UNKNOWN
     async with await Connection.open(connection.endpoint, connection.timeout, "valkeep-preflight") as asking:
-        there, *opened = await asking.pipeline([("INFO", "server"), ("MULTI",)])
-        began = not isinstance(opened[0], ServerError) and text_of(opened[0]) == "OK"
+        there, executed, opened = await asking.pipeline([("INFO", "server"), ("EXEC",), ("MULTI",)])
+        began = not isinstance(opened, ServerError) and text_of(opened) == "OK"
         probes = [*PROBES.values(), ("PSYNC", "?", "-1")] if facts.version >= (6, 2) else list(PROBES.values())
         replies = await asking.pipeline(probes if began else [])
+    may["EXEC"] = _exec(executed)
     if began:  # hanging up discards it, also for a user who may not DISCARD
         for name, reply in zip(names, replies, strict=False):
             may[name] = _permission(reply)
@@ -156,8 +157,8 @@ async def _commands(connection: Connection, facts: ServerFacts, asked: _Asked) -
         if len(replies) > len(names):
             psync = _permission(replies[-1])
     else:
-        asked.value("MULTI", opened[0])
-        may["MULTI"] = _permission(opened[0]) if isinstance(opened[0], ServerError) else Permission.UNKNOWN
+        asked.value("MULTI", opened)
+        may["MULTI"] = _permission(opened) if isinstance(opened, ServerError) else Permission.UNKNOWN
         for name, probe in PROBES.items():
             may[name] = await _dry_run(connection, facts.user, probe)
     if psync is Permission.MISSING:
@@ -184,6 +185,14 @@ def _permission(reply: Any) -> Permission:
     if "unknown command" in text or "unknown subcommand" in text or "unknown redis command" in text:
         return Permission.MISSING
     return Permission.UNKNOWN
+
+
+def _exec(reply: Any) -> Permission:
+    """EXEC can't be queued; without a MULTI it is an error for everybody, which says whether it would be permitted."""
+    text = f"{reply.kind} {reply.text}" if isinstance(reply, ServerError) else ""
+    if "without MULTI" in text:
+        return Permission.OK
+    return Permission.DENIED if "NOPERM" in text else _permission(reply)
 
 
 async def _dry_run(connection: Connection, user: str | None, command: Sequence[str]) -> Permission:

@@ -179,7 +179,7 @@ def cutover(case: Case) -> Findings:
         yield info("VK-CUTOVER", "how writers are kept out is found out at the source's primary when the time comes", source=source.product)
         return
     mode = fence.decide(source)
-    names = ("CLIENT PAUSE", "CLIENT UNPAUSE", "CONFIG GET", "CONFIG SET")
+    names = ("CLIENT PAUSE", "CLIENT UNPAUSE", "CONFIG GET", "CONFIG SET", "MULTI", "EXEC")
     state = ", ".join(f"{name} {source.may(name)}" for name in names)
     evidence = {"source": f"{source.product}, {source.role}; {state}", "variant": mode.variant}
     leaky = not source.is_valkey and source.version < (7, 0) and source.info.get("number_of_cached_scripts") != "0"
@@ -218,7 +218,7 @@ def comparing(case: Case) -> Findings:
         if facts is None:
             continue
         names = (
-            ("DUMP", "PTTL", "SELECT", "MULTI")
+            ("DUMP", "PTTL", "SELECT", "MULTI", "EXEC")
             if side == "source"
             else ("DUMP", "PTTL", "SELECT", "RESTORE", "DEL", "PSYNC", "REPLCONF", "CONFIG SET")
         )
