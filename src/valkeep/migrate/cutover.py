@@ -141,8 +141,7 @@ class Cutover:
                     code="VK-CUTOVER-BROKEN",
                 ) from error
             raise
-        promoted = await promotion.beyond_return(self._promote(), self._emit, self._clock)
-        kept = await self._keep() if self._keep_fence and self._before else False
+        promoted, kept = await promotion.beyond_return(self._finish(), self._emit, self._clock)
         nodes = await self._remaining(first, kept=kept)
         return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._mode, checked, nodes)
 
@@ -294,6 +293,11 @@ class Cutover:
             ) from None
 
     # -- step 6 -----------------------------------------------------------------------------------------------------------------------
+
+    async def _finish(self) -> tuple[float, bool]:
+        """The promotion and what must not be parted from it: when it was, and whether the fence survives a restart of the source."""
+        promoted = await self._promote()
+        return promoted, await self._keep() if self._keep_fence and self._before else False
 
     async def _promote(self) -> float:
         self._mark("promote")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from valkeep.errors import ValkeepError
 from valkeep.report.events import Emit, Note
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from valkeep.migrate.state import StateFile
 
 __all__ = ["beyond_return", "promote"]
+
+Done = TypeVar("Done")
 
 
 async def promote(target: Connection, run_id: str, state: StateFile, emit: Emit, clock: Callable[[], float]) -> float:
@@ -37,7 +39,7 @@ async def promote(target: Connection, run_id: str, state: StateFile, emit: Emit,
     return promoted
 
 
-async def beyond_return(promotion: Coroutine[Any, Any, float], emit: Emit, clock: Callable[[], float]) -> float:
+async def beyond_return(promotion: Coroutine[Any, Any, Done], emit: Emit, clock: Callable[[], float]) -> Done:
     """Run it to its end: the target has everything, the source refuses, and half a promotion helps nobody. Ctrl-C counts after it."""
     work = asyncio.ensure_future(promotion)
     try:
