@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import pytest
 import valkey
 
 from tests.conftest import Server
+from tests.support.pair import ProxiedPair
 from tests.support.proxy import Proxy
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
-from valkeep.runtime.node import Process
 
 pytestmark = [pytest.mark.slow]
 Client = Callable[..., Any]
@@ -28,48 +27,17 @@ FENCE = b"$3\r\n255\r\n"
 PROMOTE = b"REPLICAOF\r\n$2\r\nNO\r\n"
 
 
-@dataclass
-class Pair:
-    source: Process
-    target: Process
-    here: Any
-    there: Any
-    to_source: Proxy
-    to_target: Proxy
-    folder: Path
-
-    def where(self) -> tuple[str, ...]:
-        return ("--source", self.to_source.url(), "--target", self.to_target.url("valkey"), "--state", str(self.folder / "state"))
-
-    def run(self, *more: str) -> Valkeep:
-        return Valkeep("migrate", "run", *self.where(), "--acknowledge", "all", *more, folder=self.folder / "run")
-
-    def valkeep(self, command: str, *more: str) -> Valkeep:
-        """``cutover`` or ``abort``, ended."""
-        with Valkeep("migrate", command, *self.where(), *more, folder=self.folder / command, report=False) as process:
-            process.wait()
-        return process
-
-    @property
-    def fence(self) -> str:
-        return str(self.here.config_get("min-replicas-to-write")["min-replicas-to-write"])
-
-    @property
-    def promoted(self) -> bool:
-        return bool(self.there.execute_command("ROLE")[0] == b"master")
-
-
 @pytest.fixture
-def pair(server: Server, client: Client, tmp_path: Path) -> Iterator[Pair]:
+def pair(server: Server, client: Client, tmp_path: Path) -> Iterator[ProxiedPair]:
     """A source that keeps its data over a restart, and a target."""
     source, target = server("redis-7.0", appendonly="yes", appendfsync="always"), server("valkey-8.1")
     here = client(source)
     here.mset({f"k{number}": f"v{number}" for number in range(100)})
     with Proxy(source.address) as to_source, Proxy(target.address) as to_target:
-        yield Pair(source, target, here, client(target), to_source, to_target, tmp_path)
+        yield ProxiedPair(source, target, here, client(target), tmp_path, to_source, to_target)
 
 
-def expect_called_off(pair: Pair, run: Valkeep, writers: Writers, code: str) -> None:
+def expect_called_off(pair: ProxiedPair, run: Valkeep, writers: Writers, code: str) -> None:
     """The source goes on as before, and the target was only detached."""
     assert run.wait() != 0
     assert run.code == code, run.stderr
@@ -82,19 +50,19 @@ def expect_called_off(pair: Pair, run: Valkeep, writers: Writers, code: str) -> 
     run.assert_nothing_left()
 
 
-def test_a_source_that_restarts_behind_the_fence_is_not_given_up(pair: Pair) -> None:
+def test_a_source_that_restarts_behind_the_fence_is_not_given_up(pair: ProxiedPair) -> None:
     with Writers(pair.source.port) as writers, pair.run() as run:
         pair.to_source.when(FENCE, after=pair.source.restart)
         expect_called_off(pair, run, writers, "VK-CUTOVER-BROKEN")
 
 
-def test_a_source_that_restarts_within_the_pause_is_not_given_up(pair: Pair) -> None:
+def test_a_source_that_restarts_within_the_pause_is_not_given_up(pair: ProxiedPair) -> None:
     with Writers(pair.source.port) as writers, pair.run() as run:
         pair.to_source.when(b"PAUSE\r\n$4\r\n5000", after=pair.source.restart)
         expect_called_off(pair, run, writers, "VK-CUTOVER-BROKEN")
 
 
-def test_a_source_that_restarts_at_the_promotion_is_said_to_take_writes(pair: Pair) -> None:
+def test_a_source_that_restarts_at_the_promotion_is_said_to_take_writes(pair: ProxiedPair) -> None:
     """The one round trip that no look can cover: it is seen afterwards, and said."""
     with pair.run() as run:
         pair.to_target.when(PROMOTE, before=pair.source.restart)
@@ -105,7 +73,7 @@ def test_a_source_that_restarts_at_the_promotion_is_said_to_take_writes(pair: Pa
     assert "it is not fenced any more" in run.stderr
 
 
-def test_a_fence_that_somebody_lowers_calls_the_cut_over_off(pair: Pair) -> None:
+def test_a_fence_that_somebody_lowers_calls_the_cut_over_off(pair: ProxiedPair) -> None:
     def lower() -> None:
         until(lambda: pair.fence == "255", "the fence is not there")
         pair.here.config_set("min-replicas-to-write", 0)
@@ -115,7 +83,7 @@ def test_a_fence_that_somebody_lowers_calls_the_cut_over_off(pair: Pair) -> None
         expect_called_off(pair, run, writers, "VK-CUTOVER-FENCE-LOST")
 
 
-def test_a_replica_that_is_promoted_in_the_middle_calls_the_cut_over_off(server: Server, client: Client, pair: Pair) -> None:
+def test_a_replica_that_is_promoted_in_the_middle_calls_the_cut_over_off(server: Server, client: Client, pair: ProxiedPair) -> None:
     replica = server("redis-7.0")
     client(replica).replicaof("127.0.0.1", pair.source.port)
     until(lambda: client(replica).execute_command("ROLE")[3] == b"connected", "the replica does not follow")
@@ -131,7 +99,7 @@ def test_a_replica_that_is_promoted_in_the_middle_calls_the_cut_over_off(server:
     assert f"127.0.0.1:{replica.port} left the source" in run.stderr
 
 
-def test_a_replica_that_flaps_in_a_manual_cut_over_costs_no_new_copy(server: Server, client: Client, pair: Pair) -> None:
+def test_a_replica_that_flaps_in_a_manual_cut_over_costs_no_new_copy(server: Server, client: Client, pair: ProxiedPair) -> None:
     """A person has looked when they say go again; without one the move ends."""
     replica = server("redis-7.0")
     client(replica).replicaof("127.0.0.1", pair.source.port)
@@ -153,7 +121,9 @@ def test_a_replica_that_flaps_in_a_manual_cut_over_costs_no_new_copy(server: Ser
 
 
 @pytest.mark.parametrize("watched", [False, True], ids=["", "a Sentinel watches"])
-def test_replicas_of_the_source_are_told_as_read_only_and_not_fenced(server: Server, client: Client, pair: Pair, watched: bool) -> None:
+def test_replicas_of_the_source_are_told_as_read_only_and_not_fenced(
+    server: Server, client: Client, pair: ProxiedPair, watched: bool
+) -> None:
     replica = server("redis-7.0")
     client(replica).replicaof("127.0.0.1", pair.source.port)
     until(lambda: client(replica).execute_command("ROLE")[3] == b"connected", "the replica does not follow")
@@ -171,7 +141,7 @@ def test_replicas_of_the_source_are_told_as_read_only_and_not_fenced(server: Ser
     assert ("warning: on the source's side" in run.stderr) is watched
 
 
-def test_what_was_written_in_spite_of_the_fence_is_on_the_target(pair: Pair) -> None:
+def test_what_was_written_in_spite_of_the_fence_is_on_the_target(pair: ProxiedPair) -> None:
     """A leak as of a script before Redis 7.0, between the two looks: the fence stands when we look, and something was written all the same."""
 
     def leak() -> None:
@@ -186,7 +156,7 @@ def test_what_was_written_in_spite_of_the_fence_is_on_the_target(pair: Pair) -> 
 
 
 def test_of_two_cut_overs_of_one_source_the_second_is_refused_and_leaves_the_first_ones_fence(
-    server: Server, client: Client, pair: Pair
+    server: Server, client: Client, pair: ProxiedPair
 ) -> None:
     other = server("valkey-8.1")
     where = ("--source", pair.source.endpoint, "--target", other.endpoint, "--state", str(pair.folder / "other"))
@@ -222,7 +192,7 @@ def test_of_two_cut_overs_of_one_source_the_second_is_refused_and_leaves_the_fir
 
 
 def test_the_abort_of_a_killed_migration_does_not_lift_the_fence_of_the_one_that_came_after_it(
-    server: Server, client: Client, pair: Pair
+    server: Server, client: Client, pair: ProxiedPair
 ) -> None:
     other = server("valkey-8.1")
     where = ("--source", pair.source.endpoint, "--target", other.endpoint, "--state", str(pair.folder / "other"))
@@ -242,7 +212,7 @@ def test_the_abort_of_a_killed_migration_does_not_lift_the_fence_of_the_one_that
     assert pair.promoted  # detached
 
 
-def test_a_direct_cut_over_waits_for_transactions_that_were_open_before_the_fence(pair: Pair) -> None:
+def test_a_direct_cut_over_waits_for_transactions_that_were_open_before_the_fence(pair: ProxiedPair) -> None:
     with valkey.Valkey(port=pair.source.port, single_connection_client=True) as writer, pair.run("--fence", "direct") as run:
         for command in (("MULTI",), ("SET", "queued", "1")):
             writer.connection.send_command(*command)
@@ -258,7 +228,7 @@ def test_a_direct_cut_over_waits_for_transactions_that_were_open_before_the_fenc
     assert pair.promoted
 
 
-def test_a_transaction_that_stays_open_calls_a_direct_cut_over_off_when_the_lease_ends(pair: Pair) -> None:
+def test_a_transaction_that_stays_open_calls_a_direct_cut_over_off_when_the_lease_ends(pair: ProxiedPair) -> None:
     with (
         Writers(pair.source.port) as writers,
         valkey.Valkey(port=pair.source.port, single_connection_client=True) as writer,
@@ -270,7 +240,7 @@ def test_a_transaction_that_stays_open_calls_a_direct_cut_over_off_when_the_leas
         expect_called_off(pair, run, writers, "VK-CUTOVER-TRANSACTION")
 
 
-def test_an_external_cut_over_is_not_held_up_by_keys_that_expire(pair: Pair) -> None:
+def test_an_external_cut_over_is_not_held_up_by_keys_that_expire(pair: ProxiedPair) -> None:
     pipe = pair.here.pipeline(transaction=False)
     for number in range(6000):
         pipe.set(f"short:{number}", "1", px=1000 + 2 * number)
@@ -285,7 +255,7 @@ def test_an_external_cut_over_is_not_held_up_by_keys_that_expire(pair: Pair) -> 
     until(lambda: pair.there.dbsize() == 100, "the expired keys are still there", 20)
 
 
-def test_a_kept_fence_survives_a_restart_of_the_source_and_is_taken_out_again_by_an_abort(pair: Pair) -> None:
+def test_a_kept_fence_survives_a_restart_of_the_source_and_is_taken_out_again_by_an_abort(pair: ProxiedPair) -> None:
     with pair.run("--keep-fence") as run:
         assert run.wait() == 0, run.stderr
     (source,) = json.loads((run.report / "cutover.json").read_text())["source_nodes"]
@@ -301,7 +271,7 @@ def test_a_kept_fence_survives_a_restart_of_the_source_and_is_taken_out_again_by
     assert pair.fence == "0"
 
 
-def test_a_user_who_may_see_little_cuts_over_and_is_told_what_cannot_be_seen(pair: Pair) -> None:
+def test_a_user_who_may_see_little_cuts_over_and_is_told_what_cannot_be_seen(pair: ProxiedPair) -> None:
     pair.here.execute_command(
         "ACL", "SETUSER", "mover", "on", ">pw", "~*", "&*", "+@all", "-command", "-client|list", "-client|setname", "-pubsub"
     )
@@ -317,20 +287,20 @@ def test_a_user_who_may_see_little_cuts_over_and_is_told_what_cannot_be_seen(pai
 
 
 @pytest.fixture
-def holding(server: Server, client: Client, tmp_path: Path) -> Iterator[Pair]:
+def holding(server: Server, client: Client, tmp_path: Path) -> Iterator[ProxiedPair]:
     """A source that has what its target cannot take: vector sets."""
     source, target = server("redis-8.0"), server("valkey-8.1")
     here = client(source)
     here.set("some", "1")
     with Proxy(source.address) as to_source, Proxy(target.address) as to_target:
-        yield Pair(source, target, here, client(target), to_source, to_target, tmp_path)
+        yield ProxiedPair(source, target, here, client(target), tmp_path, to_source, to_target)
 
 
-def hold(pair: Pair) -> None:
+def hold(pair: ProxiedPair) -> None:
     pair.here.execute_command("VADD", "vectors", "VALUES", 2, "1", "0", "e")
 
 
-def test_a_stream_that_is_held_too_long_ends_the_migration_and_the_source_goes_on(holding: Pair) -> None:
+def test_a_stream_that_is_held_too_long_ends_the_migration_and_the_source_goes_on(holding: ProxiedPair) -> None:
     with Writers(holding.source.port) as writers, holding.run("--cutover", "manual", "--hold", "8") as run:
         run.wait_for("waiting")
         hold(holding)
@@ -342,7 +312,7 @@ def test_a_stream_that_is_held_too_long_ends_the_migration_and_the_source_goes_o
     assert "cutover:pause" not in run.phases()
 
 
-def test_a_stream_that_is_held_within_the_pause_calls_the_cut_over_off_until_its_cause_is_gone(holding: Pair) -> None:
+def test_a_stream_that_is_held_within_the_pause_calls_the_cut_over_off_until_its_cause_is_gone(holding: ProxiedPair) -> None:
     with Writers(holding.source.port) as writers, holding.run("--cutover", "manual", "--hold", "60", "--lease", "1000") as run:
         run.wait_for("waiting")
         holding.to_source.when(b"PAUSE\r\n$4\r\n1000", before=lambda: hold(holding))
@@ -358,7 +328,7 @@ def test_a_stream_that_is_held_within_the_pause_calls_the_cut_over_off_until_its
     assert holding.there.exists("vectors") == 0
 
 
-def test_a_move_that_was_completed_is_not_begun_again_over_the_newer_data(pair: Pair) -> None:
+def test_a_move_that_was_completed_is_not_begun_again_over_the_newer_data(pair: ProxiedPair) -> None:
     """Also with --wipe-target: the source is fenced, and what the promoted target got since is nowhere else."""
     with pair.run() as run:
         assert run.wait() == 0, run.stderr

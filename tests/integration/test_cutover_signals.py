@@ -4,50 +4,34 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Server
+from tests.support.pair import ProxiedPair
 from tests.support.proxy import Proxy
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
-from valkeep.runtime.node import Process
 
 pytestmark = [pytest.mark.slow]
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 
 
-@dataclass
-class Pair:
-    source: Process
-    target: Process
-    here: Any
-    there: Any
-    to_source: Proxy
-    to_target: Proxy
-    folder: Path
-
-    def arguments(self, *more: str) -> tuple[str, ...]:
-        where = ("--source", self.to_source.url(), "--target", self.to_target.url("valkey"), "--state", str(self.folder / "state"))
-        return ("migrate", "run", *where, "--acknowledge", "all", *more)
-
-
 @pytest.fixture
-def pair(server: Server, client: Callable[..., Any], tmp_path: Path) -> Iterator[Pair]:
+def pair(server: Server, client: Callable[..., Any], tmp_path: Path) -> Iterator[ProxiedPair]:
     source, target = server("redis-8.0"), server("valkey-9.1")
     here, there = client(source), client(target)
     for number in range(100):
         here.zadd("scores", {f"m{number}": number})
     with Proxy(source.address) as to_source, Proxy(target.address) as to_target:
-        yield Pair(source, target, here, there, to_source, to_target, tmp_path)
+        yield ProxiedPair(source, target, here, there, tmp_path, to_source, to_target)
 
 
-def expect_as_before(pair: Pair, run: Valkeep, writers: Writers) -> None:
+def expect_as_before(pair: ProxiedPair, run: Valkeep, writers: Writers) -> None:
     writers.wait_for_acks(3)
     assert pair.here.config_get("min-replicas-to-write") == {"min-replicas-to-write": "0"}
     assert pair.there.execute_command("ROLE")[0] == b"master"
@@ -68,9 +52,9 @@ def expect_as_before(pair: Pair, run: Valkeep, writers: Writers) -> None:
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else value,
 )
-def test_a_signal_ends_a_migration_and_leaves_everything_as_it_was(pair: Pair, number: signal.Signals, phase: str) -> None:
+def test_a_signal_ends_a_migration_and_leaves_everything_as_it_was(pair: ProxiedPair, number: signal.Signals, phase: str) -> None:
     manual = ("--cutover", "manual") if phase == "waiting" else ()
-    with Writers(pair.source.port) as writers, Valkeep(*pair.arguments(*manual), folder=pair.folder) as run:
+    with Writers(pair.source.port) as writers, pair.run(*manual) as run:
         run.wait_for(phase)
         run.send(number)
         assert run.wait() == 128 + number, run.stderr
@@ -80,8 +64,8 @@ def test_a_signal_ends_a_migration_and_leaves_everything_as_it_was(pair: Pair, n
 @pytest.mark.parametrize(
     ("number", "request_"), [(TERM, b"PAUSE\r\n$4\r\n5000"), (INT, b"$3\r\n255\r\n")], ids=["in-the-pause", "behind-the-fence"]
 )
-def test_a_signal_in_the_cut_over_calls_it_off(pair: Pair, number: signal.Signals, request_: bytes) -> None:
-    with Writers(pair.source.port) as writers, Valkeep(*pair.arguments(), folder=pair.folder) as run:
+def test_a_signal_in_the_cut_over_calls_it_off(pair: ProxiedPair, number: signal.Signals, request_: bytes) -> None:
+    with Writers(pair.source.port) as writers, pair.run() as run:
         seen = pair.to_source.when(request_, after=lambda: run.send(number))
         until(lambda: seen.is_set() or not run.running, lambda: run.stderr, 40)
         assert run.wait() == 128 + number, run.stderr
@@ -89,8 +73,8 @@ def test_a_signal_in_the_cut_over_calls_it_off(pair: Pair, number: signal.Signal
         expect_as_before(pair, run, writers)
 
 
-def test_a_signal_after_the_point_of_no_return_completes_the_cut_over_and_says_so(pair: Pair) -> None:
-    with Writers(pair.source.port) as writers, Valkeep(*pair.arguments(), folder=pair.folder) as run:
+def test_a_signal_after_the_point_of_no_return_completes_the_cut_over_and_says_so(pair: ProxiedPair) -> None:
+    with Writers(pair.source.port) as writers, pair.run() as run:
 
         def stop() -> None:
             pair.to_target.delay = 0.05  # the reply comes after the signal
@@ -104,15 +88,15 @@ def test_a_signal_after_the_point_of_no_return_completes_the_cut_over_and_says_s
         writers.stop()
         assert lost(writers.acknowledged(), pair.there) == []
         run.assert_nothing_left()
-    with Valkeep("migrate", "abort", *pair.arguments()[2:8], folder=pair.folder, report=False) as abort:
+    with Valkeep("migrate", "abort", *pair.where(), folder=pair.folder, report=False) as abort:
         assert abort.wait() == 4
         assert abort.code == "VK-ABORT-PROMOTED"
 
 
-def test_ctrl_c_reaches_the_whole_foreground_group_and_still_cleans_up(pair: Pair) -> None:
+def test_ctrl_c_reaches_the_whole_foreground_group_and_still_cleans_up(pair: ProxiedPair) -> None:
     import os
 
-    with Writers(pair.source.port) as writers, Valkeep(*pair.arguments(), folder=pair.folder) as run:
+    with Writers(pair.source.port) as writers, pair.run() as run:
         run.wait_for("verify-snapshots")
         os.killpg(run.process.pid, INT)
         assert run.wait() == 130, run.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +11,15 @@ import pytest
 import valkey
 
 from tests.conftest import Server
+from tests.support.pair import Pair
 from tests.support.proxy import Proxy
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
-from valkeep.runtime.node import Process
 
 pytestmark = [pytest.mark.slow]
 Client = Callable[..., Any]
-FENCED = {"min-replicas-to-write": "255"}
-OPEN = {"min-replicas-to-write": "0"}
-
-
-@dataclass
-class Pair:
-    source: Process
-    target: Process
-    here: Any
-    there: Any
-    folder: Path
-
-    def where(self) -> tuple[str, ...]:
-        return ("--source", self.source.endpoint, "--target", self.target.endpoint, "--state", str(self.folder / "state"))
-
-    def run(self, *more: str, name: str = "run") -> Valkeep:
-        return Valkeep("migrate", "run", *self.where(), "--acknowledge", "all", *more, folder=self.folder / name)
-
-    def valkeep(self, command: str, *more: str) -> Valkeep:
-        """``cutover`` or ``abort``, ended."""
-        with Valkeep("migrate", command, *self.where(), *more, folder=self.folder / command, report=False) as process:
-            process.wait()
-        return process
-
-    def fence(self) -> dict[str, str]:
-        found: dict[str, str] = self.here.config_get("min-replicas-to-write")
-        return found
+FENCED, OPEN = "255", "0"
 
 
 @pytest.fixture
@@ -61,7 +34,7 @@ def pair(server: Server, client: Client, tmp_path: Path) -> Pair:
 def test_a_cut_over_under_writers_loses_nothing(pair: Pair, fence: str) -> None:
     with Writers(pair.source.port) as writers, pair.run("--fence", fence) as run:
         assert run.wait() == 0, run.stderr
-        assert pair.fence() == FENCED
+        assert pair.fence == FENCED
         writers.stop()
         assert lost(writers.acknowledged(), pair.there) == []
         assert writers.acked > 100
@@ -84,7 +57,7 @@ def test_a_report_that_cannot_be_written_any_more_does_not_hide_a_cut_over(pair:
         assert pair.valkeep("cutover").process.returncode == 0
         assert run.wait() == 0, run.stderr
         assert "cutover.json cannot be written" in run.stderr
-    assert pair.fence() == FENCED
+    assert pair.fence == FENCED
     assert pair.there.execute_command("ROLE")[0] == b"master"
 
 
@@ -95,7 +68,7 @@ def test_writers_that_their_owner_did_not_stop_hold_up_an_external_cut_over(pair
         writers.stop()
         assert run.wait() == 0, run.stderr
     assert "the source still gets writes" in run.stderr
-    assert pair.fence() == OPEN
+    assert pair.fence == OPEN
     assert lost(writers.acknowledged(), pair.there) == []
 
 
@@ -111,7 +84,7 @@ def test_a_target_that_does_not_drain_within_the_lease_calls_the_cut_over_off_an
                 asked = pair.valkeep("cutover")
                 assert asked.process.returncode == 1, asked.stdout
                 assert asked.code == "VK-CUTOVER-LAG", asked.stderr
-                assert pair.fence() == OPEN
+                assert pair.fence == OPEN
                 writers.wait_for_acks(5)
                 assert run.running
             finally:
@@ -150,7 +123,7 @@ def test_a_difference_planted_while_the_target_follows_calls_the_cut_over_off(pa
         assert asked.process.returncode not in (0, None)
         assert run.wait() == 1, run.stderr
         assert run.code in ("VK-CUTOVER-DIFFERENT", "VK-VERIFY"), run.stderr
-        assert pair.fence() == OPEN
+        assert pair.fence == OPEN
         writers.wait_for_acks(3)
         assert pair.there.execute_command("ROLE")[0] == b"master"
         run.assert_nothing_left()
@@ -169,7 +142,7 @@ def test_a_source_that_is_a_replica_is_fenced_at_its_primary_and_aborted_there(
     with Writers(primary.port) as writers:
         with Valkeep("migrate", "run", *where, "--acknowledge", "all", folder=tmp_path / "run") as run:
             assert run.wait() == 0, run.stderr
-        assert pair.fence() == FENCED
+        assert pair.fence == FENCED
         refused = writers.refused
         until(lambda: writers.refused > refused, "the primary does not refuse the writers")
         assert lost(writers.acknowledged(), pair.there) == []
@@ -177,7 +150,7 @@ def test_a_source_that_is_a_replica_is_fenced_at_its_primary_and_aborted_there(
             with Valkeep("migrate", "abort", *where, *more, folder=tmp_path / "abort", report=False) as abort:
                 assert abort.wait() == status, abort.stderr
         writers.wait_for_acks(3)
-        assert pair.fence() == OPEN
+        assert pair.fence == OPEN
 
 
 def test_after_a_kill_behind_the_fence_another_run_waits_for_the_abort(pair: Pair) -> None:
@@ -186,12 +159,12 @@ def test_after_a_kill_behind_the_fence_another_run_waits_for_the_abort(pair: Pai
         with Valkeep("migrate", "run", *where, folder=pair.folder / "killed") as killed:
             to_source.when(b"$3\r\n255\r\n", after=killed.kill)
             until(lambda: not killed.running, lambda: killed.stderr, 40)
-        assert pair.fence() == FENCED
+        assert pair.fence == FENCED
         with Valkeep("migrate", "run", *where, "--wipe-target", folder=pair.folder / "again") as again:
             assert again.wait() == 4
             assert again.code == "VK-STATE-UNFINISHED", again.stderr
         assert pair.valkeep("abort").process.returncode == 0
-        assert pair.fence() == OPEN
+        assert pair.fence == OPEN
         writers.wait_for_acks(3)
         second = pair.valkeep("abort")
         assert second.process.returncode == 0
@@ -207,7 +180,7 @@ def test_a_source_that_somebody_else_fenced_is_not_cut_over(pair: Pair) -> None:
     with pair.run() as run:
         assert run.wait() == 4, run.stderr
         assert run.code == "VK-CUTOVER-FENCED", run.stderr
-    assert pair.fence() == FENCED
+    assert pair.fence == FENCED
     assert pair.there.execute_command("ROLE")[0] == b"master"
 
 
@@ -228,11 +201,11 @@ def test_abort_without_the_target_wants_force_once_the_cut_over_had_begun(pair: 
         pair.target.kill()
         refused = pair.valkeep("abort")
         assert (refused.process.returncode, refused.code) == (4, "VK-ABORT-UNKNOWN"), refused.stderr
-        assert pair.fence() == FENCED
+        assert pair.fence == FENCED
         forced = pair.valkeep("abort", "--force")
         assert forced.process.returncode == 0, forced.stderr
         assert "the target does not answer" in forced.stdout
-        assert pair.fence() == OPEN
+        assert pair.fence == OPEN
         writers.wait_for_acks(3)
 
 
@@ -248,9 +221,9 @@ def test_abort_does_not_take_a_restarted_target_for_a_promoted_one(pair: Pair) -
         refused = pair.valkeep("abort")
         assert (refused.process.returncode, refused.code) == (4, "VK-ABORT-UNKNOWN"), refused.stderr
         assert "it was restarted since" in refused.stderr
-        assert pair.fence() == FENCED
+        assert pair.fence == FENCED
         assert pair.valkeep("abort", "--force").process.returncode == 0
-        assert pair.fence() == OPEN
+        assert pair.fence == OPEN
         writers.wait_for_acks(3)
 
 
@@ -265,7 +238,7 @@ def test_abort_without_a_fenced_source_undoes_nothing_and_can_be_repeated(pair: 
             to_source.refuse(not allowed)
             with Valkeep("migrate", "abort", *where, folder=pair.folder / "abort", report=False) as abort:
                 assert (abort.wait(), abort.code) == (status, code), abort.stderr
-        assert pair.fence() == OPEN
+        assert pair.fence == OPEN
         writers.wait_for_acks(3)
         assert pair.there.execute_command("ROLE")[0] == b"master"
 

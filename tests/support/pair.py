@@ -1,0 +1,56 @@
+"""A source and a target, and the commands of a migration between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.proxy import Proxy
+from tests.support.valkeep_process import Valkeep
+from valkeep.runtime.node import Process
+
+__all__ = ["Pair", "ProxiedPair"]
+
+
+@dataclass
+class Pair:
+    """``here``, ``there``: ordinary clients to both."""
+
+    source: Process
+    target: Process
+    here: Any
+    there: Any
+    folder: Path
+
+    def where(self) -> tuple[str, ...]:
+        return ("--source", self.source.endpoint, "--target", self.target.endpoint, "--state", str(self.folder / "state"))
+
+    def run(self, *more: str, name: str = "run") -> Valkeep:
+        return Valkeep("migrate", "run", *self.where(), "--acknowledge", "all", *more, folder=self.folder / name)
+
+    def valkeep(self, command: str, *more: str) -> Valkeep:
+        """``cutover`` or ``abort``, ended."""
+        with Valkeep("migrate", command, *self.where(), *more, folder=self.folder / command, report=False) as process:
+            process.wait()
+        return process
+
+    @property
+    def fence(self) -> str:
+        """The source's ``min-replicas-to-write``: "255" where it is fenced."""
+        return str(self.here.config_get("min-replicas-to-write")["min-replicas-to-write"])
+
+    @property
+    def promoted(self) -> bool:
+        return bool(self.there.execute_command("ROLE")[0] == b"master")
+
+
+@dataclass
+class ProxiedPair(Pair):
+    """Valkeep reaches both through proxies, which can cut, delay and watch for a command."""
+
+    to_source: Proxy
+    to_target: Proxy
+
+    def where(self) -> tuple[str, ...]:
+        return ("--source", self.to_source.url(), "--target", self.to_target.url("valkey"), "--state", str(self.folder / "state"))
