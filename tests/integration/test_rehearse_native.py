@@ -15,7 +15,7 @@ import pytest
 from tests.support import nodes
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import parse_info
+from valkeep.client.server_info import parse_info, server_info
 from valkeep.drill.failover import Failover, kill_and_promote
 from valkeep.drill.move import Moved, MoveRequest
 from valkeep.drill.rehearsal import RehearsalOptions, rehearse
@@ -23,6 +23,7 @@ from valkeep.report.events import Emit, Event, Phase
 from valkeep.runtime.node import Node
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rehearsal")]
+WRITES_APART = 100_000  # bytes of the primary's stream: a thousand writes or so
 
 
 async def natively(request: MoveRequest, emit: Emit) -> Moved:
@@ -119,11 +120,16 @@ def test_damage_done_by_a_move_is_found_by_every_checker() -> None:
 
 
 async def _cut_off(primary: Node, replica: Node) -> Failover:
-    """The replica loses its primary 200 ms before the kill, so that acked writes are really lost."""
-    async with await Connection.open(Endpoint.parse(replica.endpoint)) as heir:
+    """The replica loses its primary some hundred writes before the kill, so that acked writes are really lost."""
+    async with (
+        await Connection.open(Endpoint.parse(replica.endpoint)) as heir,
+        await Connection.open(Endpoint.parse(primary.endpoint)) as here,
+    ):
         await heir.call("CONFIG", "SET", "replica-read-only", "yes")
         await heir.call("REPLICAOF", "127.0.0.1", 1)  # nobody there: it stays a replica and goes on refusing writes
-        await asyncio.sleep(0.2)
+        apart = (await server_info(here)).offset
+        while (await server_info(here)).offset < apart + WRITES_APART:
+            await asyncio.sleep(0.01)
     return await kill_and_promote(primary, replica)
 
 
