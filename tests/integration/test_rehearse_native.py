@@ -128,8 +128,9 @@ async def _cut_off(primary: Node, replica: Node) -> Failover:
         await heir.call("CONFIG", "SET", "replica-read-only", "yes")
         await heir.call("REPLICAOF", "127.0.0.1", 1)  # nobody there: it stays a replica and goes on refusing writes
         apart = (await server_info(here)).offset
-        while (await server_info(here)).offset < apart + WRITES_APART:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while (await server_info(here)).offset < apart + WRITES_APART:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
     return await kill_and_promote(primary, replica)
 
 
