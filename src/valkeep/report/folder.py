@@ -100,7 +100,11 @@ class _Teller:
             self.run.get("verdict") or (self.preflight.get("verdict") if not self.preflight.get("may_start", True) else "unknown")
         )
         source, target = self._servers()
-        tables = [table for table in (self._verified(), self._timeline(), self._counts(), self._ledger_lines(), self._findings()) if table]
+        tables = [
+            table
+            for table in (self._verified(), self._left(), self._timeline(), self._counts(), self._ledger_lines(), self._findings())
+            if table
+        ]
         return Story(
             title=f"{source} → {target}",
             subtitle=self._subtitle(),
@@ -220,6 +224,16 @@ class _Teller:
             (f"{one['what']}: database {one['database']}", one.get("key") or one.get("key_hex") or "") for one in found.get("examples", ())
         ]
         return Table(f"Verification: {found.get('verdict', 'unknown')}", ("", ""), tuple(rows))
+
+    def _left(self) -> Table | None:
+        """Who on the source's side could take writes right after the promotion."""
+        said = {True: "yes", False: "no", None: "unknown"}
+        tone = {True: "bad", False: "good", None: "warn"}
+        nodes = self.cutover.get("source_nodes", ())
+        rows = tuple((str(one["node"]), said[one["takes_writes"]], "yes" if one["watched"] else "no", str(one["why"])) for one in nodes)
+        tones = tuple("warn" if one["watched"] and one["takes_writes"] is False else tone[one["takes_writes"]] for one in nodes)
+        columns = ("node", "takes writes", "Sentinels", "because")
+        return Table("The source's side after the promotion", columns, rows, tones=tones) if rows else None
 
     def _timeline(self) -> Table | None:
         if not self.steps:

@@ -137,6 +137,25 @@ def test_equal_is_said_of_what_was_compared_and_not_of_what_the_policy_left_out(
     assert unsaid not in sentence
 
 
+def test_who_could_still_take_writes_at_the_source_is_told_and_coloured(tmp_path: Path) -> None:
+    nodes = [
+        {"node": "10.0.0.1:6379", "takes_writes": False, "watched": False, "why": "fenced"},
+        {"node": "10.0.0.2:6379", "takes_writes": False, "watched": True, "why": "a replica"},
+        {"node": "10.0.0.3:6379", "takes_writes": True, "watched": False, "why": "promoted"},
+        {"node": "10.0.0.4:6379", "takes_writes": None, "watched": False, "why": "it did not answer"},
+    ]
+    cut = {"schema": 1, "timeline": RUN["timeline"], "source_nodes": nodes}
+    (folder(tmp_path, "preflight", "run") / "cutover.json").write_text(json.dumps(cut))
+    (table,) = [one for one in tell(tmp_path).tables if one.title.startswith("The source's side")]
+    assert [row[:3] for row in table.rows] == [
+        ("10.0.0.1:6379", "no", "no"),
+        ("10.0.0.2:6379", "no", "yes"),
+        ("10.0.0.3:6379", "yes", "no"),
+        ("10.0.0.4:6379", "unknown", "no"),
+    ]
+    assert table.tones == ("good", "warn", "bad", "warn")
+
+
 def test_a_story_in_the_folder_is_shown_as_it_is(tmp_path: Path) -> None:
     story = Story("A rehearsal", "sub", "valid", "All there.")
     (tmp_path / "story.json").write_text(json.dumps(to_json(story)))
