@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 from dataclasses import replace
@@ -60,6 +59,7 @@ def rehearse(
     from valkeep.drill.rehearsal import rehearse as run
     from valkeep.report.recording import Recording
     from valkeep.report.terminal import show, watch
+    from valkeep.runtime.machine import in_ci
 
     options = RehearsalOptions(
         source_server=source_server,
@@ -68,7 +68,7 @@ def rehearse(
         keys=keys,
         rate=rate,
         seed=seed,
-        representative_only=os.environ.get("CI", "").lower() in ("1", "true", "yes"),
+        representative_only=in_ci(),
         report=report,
     )
     recording = Recording()

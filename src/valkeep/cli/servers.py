@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, ValkeepError
 from valkeep.runtime import servers as binaries
+from valkeep.runtime.machine import in_ci
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -52,8 +52,7 @@ def servers(
         },
         json,
     )
-    in_ci = os.environ.get("CI", "").lower() in ("1", "true", "yes")
-    return ExitCode.NOT_RUN if missing and (specs or in_ci) else ExitCode.GOOD
+    return ExitCode.NOT_RUN if missing and (specs or in_ci()) else ExitCode.GOOD
 
 
 def _fetch(spec: str) -> None:

@@ -14,7 +14,7 @@ from valkeep.errors import ValkeepError
 from valkeep.runtime import servers
 from valkeep.wire import build
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "findings", "in_ci"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class Finding:
     disables: str = ""
     remedy: str = ""
     needed: bool = False
+
+
+def in_ci() -> bool:
+    """Whether this is continuous integration (``CI=true``), where what is missing is an error."""
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
 def findings() -> list[Finding]:
