@@ -1,0 +1,84 @@
+"""A topology that runs, whoever made it run: what drills, faults and fixtures may ask of it.
+
+`local` makes it of processes on this machine, `compose` of containers. Both give the same verbs, so that a fault is written once.
+Names of nodes are those of the spec (n1, n2, s1, …); clients that the network has to tell apart are named too (c1, …).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from valkeep.client.endpoint import Endpoint
+from valkeep.topology.spec import NodeSpec, TopologySpec
+
+__all__ = ["Deployment", "Machine", "Network"]
+
+
+class Machine(Protocol):
+    """One node that runs, or did. The verbs return when they are done; a killed node may be started again."""
+
+    spec: NodeSpec
+    endpoint: Endpoint  # where clients and other nodes reach it (the announced address), with the login of an administrator
+
+    @property
+    def alive(self) -> bool: ...
+
+    def log(self) -> str:
+        """All that the server has written, over every restart. Times in it are UTC."""
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing saved, no goodbye."""
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """SIGTERM, then SIGKILL after ``timeout`` s."""
+
+    async def start(self, timeout: float = 20.0) -> None:
+        """Start again with the same address, folder and files; returns when it answers. ``Refused`` when it runs."""
+
+    async def pause(self) -> None:
+        """SIGSTOP: it hangs, its sockets stay open."""
+
+    async def resume(self) -> None:
+        """SIGCONT."""
+
+    async def empty(self) -> None:
+        """Remove its data files (not its configuration). The node must not run."""
+
+    async def crash(self) -> None:
+        """As if its machine lost power: killed, and what was not synced to disk is gone. Raises ``Refused`` where that can not be told apart."""
+
+
+class Network(Protocol):
+    """What stands between nodes. ``how``: ``namespace`` (packets dropped by the kernel), ``proxy``, ``docker`` or ``none``."""
+
+    how: str
+
+    def source(self, client: str) -> str:
+        """The address that the client of this name connects from; "" where it can not be told apart."""
+
+    async def cut(self, senders: frozenset[str], receivers: frozenset[str]) -> None:
+        """Drop what ``senders`` send to ``receivers`` (names of nodes and clients); one direction only. Raises ``Refused`` where it can't."""
+
+    async def delay(self, names: frozenset[str], milliseconds: float) -> None:
+        """Everything to and from these takes longer, each way. Raises ``Refused`` where it can't."""
+
+    async def heal(self) -> None:
+        """All packets pass again, at once."""
+
+
+class Deployment(Protocol):
+    """``folder``: files of the nodes, gone at the end. ``machines``: by name, in the order of the spec."""
+
+    spec: TopologySpec
+    folder: Path
+    machines: Mapping[str, Machine]
+    network: Network
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What it can do beyond ending processes: partition, delay, fsync, full-disk."""
+
+    async def ready(self) -> None:
+        """Returns when proven: a canary was written and WAIT counted every replica, sentinels see each other, all slots are served."""
