@@ -25,7 +25,19 @@ SCHEMA: Final = 1
 
 _TYPES: Final[dict[str, type[Event]]] = {
     kind.__name__: kind
-    for kind in (events.Phase, events.Progress, events.Lag, events.Held, events.LedgerEntry, events.Note, events.VerdictEvent, rate.Rate)
+    for kind in (
+        events.Phase,
+        events.Progress,
+        events.Lag,
+        events.Held,
+        events.LedgerEntry,
+        events.Note,
+        events.VerdictEvent,
+        events.Pulse,
+        events.Fault,
+        events.Recovered,
+        rate.Rate,
+    )
 }
 
 
@@ -64,7 +76,7 @@ def _rich(name: str, value: object) -> object:
         if isinstance(value, dict):
             return bytes.fromhex(value["hex"])
         return value.encode() if isinstance(value, str) else None
-    return value
+    return tuple(value) if isinstance(value, list) else value
 
 
 class EventLog:

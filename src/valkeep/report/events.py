@@ -11,7 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Emit", "Event", "Held", "Lag", "LedgerEntry", "Note", "Phase", "Progress", "VerdictEvent", "fan_out"]
+__all__ = [
+    "Emit",
+    "Event",
+    "Fault",
+    "Held",
+    "Lag",
+    "LedgerEntry",
+    "Note",
+    "Phase",
+    "Progress",
+    "Pulse",
+    "Recovered",
+    "VerdictEvent",
+    "fan_out",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +105,38 @@ class VerdictEvent(Event):
 
     verdict: str
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse(Event):
+    """How the load of a drill does, a few times in a second. ``acked``, ``failed``, ``unknown``: operations so far; ``per_second``: acked, since the last
+    pulse; ``silent_ms``: since the last ack; ``primaries``: who takes writes now, as far as is known (one for each shard)."""
+
+    acked: int
+    failed: int
+    unknown: int
+    per_second: float
+    silent_ms: float
+    primaries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Event):
+    """A fault begins, or ends (``healed``). ``name`` and ``target`` as in the schedule, ``nodes``: whom it meets."""
+
+    name: str
+    target: str
+    nodes: tuple[str, ...] = ()
+    healed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered(Event):
+    """A step of the way back: sdown, odown, elected, promoted, first-ack, redundant. ``ms``: since the fault."""
+
+    step: str
+    ms: float
+    detail: str = ""
 
 
 Emit = Callable[[Event], None]

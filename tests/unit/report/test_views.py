@@ -11,7 +11,7 @@ from rich.console import Console
 
 from valkeep.errors import ValkeepError
 from valkeep.report.eventlog import EventLog, from_json, read_events, to_json
-from valkeep.report.events import Event, Held, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
+from valkeep.report.events import Event, Fault, Held, Lag, LedgerEntry, Note, Phase, Progress, Pulse, Recovered, VerdictEvent
 from valkeep.report.rate import Rate
 from valkeep.report.recording import Recording, label, spans_between, thin
 from valkeep.report.story import Story, Table, Tile
@@ -30,6 +30,9 @@ EVENTS: list[Event] = [
     LedgerEntry(2.7, "degraded", "field-ttl", "why", "keep-field", b"k\xff", 2, 812, 3),
     LedgerEntry(2.75, "refused", "command X", "unknown", "", None, 0, 900),
     Note(2.8, "warning", "a note", {"n": 1}),
+    Fault(2.81, "kill", "primary", ("n1",)),
+    Pulse(2.82, 40_000, 120, 12, 11_500.5, 840.0, ("n1",)),
+    Recovered(2.83, "promoted", 1612.5, "+switch-master"),
     VerdictEvent(2.9, "GO", {"of": "preflight"}),
     VerdictEvent(3.0, "valid", {"mismatches": 0}),
 ]
