@@ -21,6 +21,7 @@ import queue
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -97,19 +98,32 @@ def _lines(config: Config) -> str:
 
 
 class Process:
-    """A running server, driven by plain calls. ``directory`` holds ``node.conf``, ``node.log`` and the server's own files."""
+    """A running server, driven by plain calls. ``directory`` holds ``node.conf``, ``node.log`` and the server's own files.
 
-    host = HOST
+    ``address``: where it listens. ``release``: called at the end, when the port is free again. ``arguments``: after the configuration file
+    (``--sentinel``). ``environment``: beside this process's own; times in logs are UTC unless it says otherwise.
+    """
 
     def __init__(
-        self, binary: ServerBinary, config: Config, directory: Path, reservation: ports.Reservation, *, owns_directory: bool
+        self,
+        binary: ServerBinary,
+        config: Config,
+        directory: Path,
+        address: tuple[str, int],
+        *,
+        release: Callable[[], None] = lambda: None,
+        owns_directory: bool = False,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.binary = binary
-        self.config = {**_defaults(directory, reservation.port), **config}
+        self.host, self.port = address
+        self.config = {**_defaults(directory, self.host, self.port), **config}
         self.directory = directory
-        self.port = reservation.port
-        self._reservation = reservation
+        self.environment = dict(environment or {})
+        self._release = release
         self._owns_directory = owns_directory
+        self._arguments = tuple(arguments)
         self._child: subprocess.Popen[bytes] | None = None
         self._paused = False
 
@@ -157,13 +171,20 @@ class Process:
         if not file.exists():  # kept over restarts: a sentinel, or CONFIG REWRITE, writes its state there
             file.write_text(_lines(self.config))
             file.chmod(0o600)
-        command = [*self.binary.argv, str(file)]
+        command = [*self.binary.argv, str(file), *self._arguments]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
         with (self.directory / "node.log").open("ab") as log:
             self._child = _start(
                 lambda: subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, start_new_session=True, close_fds=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.directory,
+                    start_new_session=True,
+                    close_fds=True,
+                    env={**os.environ, "TZ": "UTC", **self.environment},
                 )
             )
         self._paused = False
@@ -178,7 +199,7 @@ class Process:
                     f"{self.binary} on port {self.port} ended with status {self.returncode} while starting: {self._last_words()}",
                     remedy="read the log lines above; most often a setting that this version does not know",
                 )
-            if _answers(self.address):
+            if _answers(self.address, tls="tls-port" in self.config):
                 return
             if time.monotonic() > deadline:
                 words = self._last_words()
@@ -227,7 +248,7 @@ class Process:
             if self.alive:
                 self.kill()
         finally:
-            self._reservation.release()
+            self._release()
             if self._owns_directory:
                 shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -239,10 +260,10 @@ class Process:
         return " | ".join(line.strip() for line in self.log().splitlines()[-5:]) or "its log is empty"
 
 
-def _defaults(directory: Path, port: int) -> dict[str, str | int | Sequence[str]]:
+def _defaults(directory: Path, host: str, port: int) -> dict[str, str | int | Sequence[str]]:
     """Loopback only, nothing saved, replicas served at once. The caller's settings win."""
     return {
-        "bind": HOST,
+        "bind": host,
         "port": port,
         "dir": str(directory),
         "save": "",
@@ -272,12 +293,21 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _answers(address: tuple[str, int]) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(address, timeout=1.0) as connection:
-        connection.sendall(b"PING\r\n")
-        reply = connection.recv(64)
-        return reply.startswith((b"+", b"-")) and not reply.startswith(b"-LOADING")
+def _answers(address: tuple[str, int], *, tls: bool) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=1.0) as plain:
+        with _unchecked().wrap_socket(plain) if tls else plain as connection:
+            connection.sendall(b"PING\r\n")
+            reply = connection.recv(64)
+            return reply.startswith((b"+", b"-")) and not reply.startswith(b"-LOADING")
     return False
+
+
+def _unchecked() -> ssl.SSLContext:
+    """Only whether somebody answers is asked here; a server that wants a client's certificate hangs up, and its deployment waits longer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Node:
@@ -340,7 +370,9 @@ class Starting:
         owned = self._directory is None
         directory = _temporary_folder() if self._directory is None else self._directory
         directory.mkdir(parents=True, exist_ok=True)
-        process = Process(self._binary, self._config, directory.absolute(), reservation, owns_directory=owned)
+        process = Process(
+            self._binary, self._config, directory.absolute(), (HOST, reservation.port), release=reservation.release, owns_directory=owned
+        )
         try:
             process.launch(self._timeout)
         except BaseException:

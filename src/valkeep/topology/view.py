@@ -1,0 +1,207 @@
+"""What was observed: each node's own word on its role, its links and its slots, parsed from ordinary replies. Pure.
+
+A view is a moment's gossip, not the truth: a node that was cut off goes on calling itself primary. Whoever reads a view names whose
+word it is. ``NodeView.reached`` is False for a node that did not answer; its other fields then say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from valkeep.errors import RemoteProtocolError
+from valkeep.topology.slots import SLOTS
+
+__all__ = [
+    "PROBES",
+    "SENTINEL_PROBES",
+    "ClusterMember",
+    "NodeView",
+    "SentinelView",
+    "View",
+    "data_view",
+    "sentinel_probes",
+    "sentinel_view",
+]
+
+PROBES: Final[tuple[tuple[str, ...], ...]] = (("INFO", "replication"), ("CLUSTER", "INFO"), ("CLUSTER", "NODES"))
+"""What a data node is asked; outside a cluster the last two are errors, passed on as None."""
+SENTINEL_PROBES: Final = ("MASTER", "REPLICAS", "SENTINELS")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMember:
+    """One line of CLUSTER NODES. ``address``: host:port. ``flags``: as there (master, slave, fail, fail?, handshake, noaddr, myself)."""
+
+    id: str
+    address: str
+    flags: frozenset[str]
+    primary_id: str
+    epoch: int
+    connected: bool
+    ranges: tuple[tuple[int, int], ...]
+    moving: bool = False
+
+    @property
+    def failing(self) -> bool:
+        return bool(self.flags & {"fail", "fail?", "noaddr", "handshake"})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A data node. ``role``: primary or replica, as it says itself. ``primary``: host:port that a replica follows. ``offset``: bytes of its
+    stream. ``online``: address → acknowledged offset of the replicas that a primary calls online. ``state``: of the cluster (ok, fail), or ""."""
+
+    name: str
+    reached: bool
+    role: str = ""
+    replid: str = ""
+    offset: int = 0
+    primary: str = ""
+    link_up: bool = False
+    online: Mapping[str, int] = field(default_factory=dict)
+    state: str = ""
+    epoch: int = 0
+    members: tuple[ClusterMember, ...] = ()
+
+    @property
+    def me(self) -> ClusterMember | None:
+        return next((member for member in self.members if "myself" in member.flags), None)
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        return self.me.ranges if self.me else ()
+
+    @property
+    def slot_count(self) -> int:
+        return sum(last - first + 1 for first, last in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelView:
+    """What one sentinel knows. ``primary``: host:port it watches; ``down``: it calls that primary down; ``replicas``, ``sentinels``: addresses of the
+    others that it knows, with True where its link to them is up."""
+
+    name: str
+    reached: bool
+    primary: str = ""
+    down: bool = False
+    replicas: Mapping[str, bool] = field(default_factory=dict)
+    sentinels: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All nodes at about one moment: ``at`` in ns on the monotonic clock."""
+
+    at: int
+    nodes: Mapping[str, NodeView]
+    sentinels: Mapping[str, SentinelView] = field(default_factory=dict)
+
+    def primaries(self) -> tuple[NodeView, ...]:
+        """Nodes that call themselves primary; in a cluster only those with slots."""
+        return tuple(node for node in self.nodes.values() if node.role == "primary" and (not node.members or node.ranges))
+
+    def covered(self, node: NodeView) -> int:
+        """How many slots are served as ``node`` sees it: owned by members that it does not call failed."""
+        return sum(
+            last - first + 1 for member in node.members if "master" in member.flags and not member.failing for first, last in member.ranges
+        )
+
+
+def _fields(text: object) -> dict[str, str]:
+    if not isinstance(text, bytes):
+        return {}
+    return dict(pair for line in text.decode("utf-8", "replace").splitlines() if len(pair := line.split(":", 1)) == 2)
+
+
+def data_view(name: str, replies: Sequence[Any]) -> NodeView:
+    """From the replies to `PROBES`; a reply that is no text (an error, None) counts as not said."""
+    info, state, nodes = (_fields(replies[0]), _fields(replies[1]), replies[2])
+    if "role" not in info:
+        return NodeView(name, reached=False)
+    online: dict[str, int] = {}
+    for key, value in info.items():
+        if key.startswith("slave") and key[5:].isdecimal():
+            said = dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+            if said.get("state") == "online":
+                online[f"{said.get('ip')}:{said.get('port')}"] = int(said.get("offset", 0))
+    primary = info["role"] == "master"
+    return NodeView(
+        name,
+        reached=True,
+        role="primary" if primary else "replica",
+        replid=info.get("master_replid", ""),
+        offset=int(info.get("master_repl_offset" if primary else "slave_repl_offset", "0")),
+        primary="" if primary else f"{info.get('master_host')}:{info.get('master_port')}",
+        link_up=primary or info.get("master_link_status") == "up",
+        online=online,
+        state=state.get("cluster_state", ""),
+        epoch=int(state.get("cluster_my_epoch", "0")),
+        members=tuple(map(_member, nodes.decode().splitlines())) if isinstance(nodes, bytes) else (),
+    )
+
+
+def _member(line: str) -> ClusterMember:
+    """One line of CLUSTER NODES. Source: the command's own page, "Serialization format"."""
+    words = line.split()
+    if len(words) < 8:
+        raise RemoteProtocolError(f"CLUSTER NODES has a line that is none: {line[:80]!r}", remedy="is it Valkey or Redis, 4.0 or newer?")
+    ranges: list[tuple[int, int]] = []
+    moving = False
+    for word in words[8:]:
+        if word.startswith("["):
+            moving = True
+            continue
+        first, _, last = word.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) >= SLOTS:
+            raise RemoteProtocolError(f"CLUSTER NODES names {word!r} as a range of slots", remedy="slots are 0 … 16383")
+        ranges.append((int(first), int(last or first)))
+    return ClusterMember(
+        id=words[0],
+        address=words[1].split(",")[0].split("@")[0],
+        flags=frozenset(words[2].split(",")),
+        primary_id="" if words[3] == "-" else words[3],
+        epoch=int(words[6]),
+        connected=words[7] == "connected",
+        ranges=tuple(ranges),
+        moving=moving,
+    )
+
+
+def sentinel_probes(monitored: str) -> tuple[tuple[str, ...], ...]:
+    """What a sentinel is asked about the primary that it knows by this name."""
+    return tuple(("SENTINEL", probe, monitored) for probe in SENTINEL_PROBES)
+
+
+def _pairs(reply: object) -> dict[str, str]:
+    if not isinstance(reply, list):
+        return {}
+    texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=False))
+
+
+def sentinel_view(name: str, replies: Sequence[Any]) -> SentinelView:
+    """From the replies to `sentinel_probes`."""
+    watched = _pairs(replies[0])
+    if "ip" not in watched:
+        return SentinelView(name, reached=isinstance(replies[0], list))
+
+    def others(reply: object) -> dict[str, bool]:
+        listed = map(_pairs, reply) if isinstance(reply, list) else ()
+        return {
+            f"{one['ip']}:{one['port']}": not {"disconnected", "s_down", "o_down"} & set(one.get("flags", "").split(","))
+            for one in listed
+            if "ip" in one
+        }
+
+    flags = set(watched.get("flags", "").split(","))
+    return SentinelView(
+        name,
+        reached=True,
+        primary=f"{watched['ip']}:{watched['port']}",
+        down=bool(flags & {"s_down", "o_down", "disconnected"}),
+        replicas=others(replies[1]),
+        sentinels=others(replies[2]),
+    )
