@@ -44,16 +44,20 @@ class LoopbackNetwork:
         self.addresses.release()
 
     async def cut(self, senders: frozenset[str], receivers: frozenset[str]) -> None:
-        raise self._unable("keep packets from passing")
+        raise self._unable(f"drop what {_listed(senders)} send to {_listed(receivers)}")
 
     async def delay(self, names: frozenset[str], milliseconds: float) -> None:
-        raise self._unable("make packets late")
+        raise self._unable(f"make the packets of {_listed(names)} {milliseconds:g} ms late")
 
     async def heal(self) -> None:
         """All packets pass again, at once."""
 
     def _unable(self, what: str) -> Refused:
         return Refused(
-            f"nothing stands between these nodes that could {what}",
-            remedy="on Linux: a network namespace (apt-get install nftables) or the proxy does; elsewhere use the Compose runtime",
+            f"this network ({self.how}) can not {what}",
+            remedy="on Linux, a network namespace (apt-get install nftables) partitions, and the proxy partitions and delays",
         )
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))
