@@ -36,7 +36,7 @@ from valkeep.errors import ValkeepError
 from valkeep.runtime import ports
 from valkeep.runtime.servers import ServerBinary
 
-__all__ = ["Config", "Node", "NodeFailed", "Process", "Starting"]
+__all__ = ["Config", "Node", "NodeFailed", "Process", "Starting", "temporary_folder"]
 
 Config = Mapping[str, str | int | Sequence[str]]
 """Settings of a server, one line each; a list of values gives the setting that many lines (``save``, ``user``, ``rename-command``)."""
@@ -273,7 +273,7 @@ def _defaults(directory: Path, host: str, port: int) -> dict[str, str | int | Se
     }
 
 
-def _temporary_folder() -> Path:
+def temporary_folder() -> Path:
     """``valkeep-node-PID-…``; first removes those of this user whose process was killed before it could."""
     for left in Path(tempfile.gettempdir()).glob("valkeep-node-*-*"):
         pid = left.name.split("-")[2]
@@ -368,7 +368,7 @@ class Starting:
     def __enter__(self) -> Process:
         reservation = ports.reserve(self._port)
         owned = self._directory is None
-        directory = _temporary_folder() if self._directory is None else self._directory
+        directory = temporary_folder() if self._directory is None else self._directory
         directory.mkdir(parents=True, exist_ok=True)
         process = Process(
             self._binary, self._config, directory.absolute(), (HOST, reservation.port), release=reservation.release, owns_directory=owned

@@ -1,0 +1,200 @@
+"""A topology as processes of this machine: started, proven ready, and surely gone at the end.
+
+    async with LocalDeployment(spec) as deployment: …
+
+Folders: one for the deployment, one in it for each node (``node.conf``, ``node.log`` and the server's files). All servers die with this
+process (see `node`); the folder is removed by ``async with``, and by the janitor should this process be killed.
+
+Start-up is most of a short drill's time, so what can start together does: the primary first (a replica that finds nobody tries again
+only a second later), then all the rest. Sentinels learn of each other through the primary every 2 s and look at it every 10 s; while
+they get to know each other both are made short by ``SENTINEL DEBUG``, and put back to the stock values before the deployment is
+ready. Left short they would call off promotions (facts of the servers: INFO has to be newer than five pings; an early HELLO undoes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self
+
+from valkeep.client.endpoint import Endpoint
+from valkeep.errors import Refused, ValkeepError
+from valkeep.runtime import servers
+from valkeep.runtime.configuration import data_config, sentinel_config
+from valkeep.runtime.converge import converge, prove
+from valkeep.runtime.look import Lookout
+from valkeep.runtime.network.addresses import Addresses
+from valkeep.runtime.network.loopback import LoopbackNetwork
+from valkeep.runtime.node import Process, temporary_folder
+from valkeep.runtime.servers import ServerBinary
+from valkeep.topology.spec import Kind, NodeSpec, TopologySpec
+
+__all__ = ["LocalDeployment", "LocalMachine"]
+
+_QUICK: Final = ("info-period", "100", "publish-period", "100")
+_STOCK: Final = ("info-period", "10000", "publish-period", "2000")
+_CONFIGURATION: Final = ("node.conf", "node.log")  # what `empty` leaves
+
+
+class LocalMachine:
+    """One node as a process of this machine; see `deployment.Machine`."""
+
+    def __init__(self, spec: NodeSpec, process: Process, endpoint: Endpoint) -> None:
+        self.spec, self.process, self.endpoint = spec, process, endpoint
+
+    def __repr__(self) -> str:
+        return f"<LocalMachine {self.spec.name} at {self.endpoint.address}{'' if self.alive else ' down'}>"
+
+    @property
+    def alive(self) -> bool:
+        return self.process.alive
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        return self.process.log()
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(self.process.kill)
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        await asyncio.to_thread(self.process.stop, timeout)
+
+    async def start(self, timeout: float = 20.0) -> None:
+        if self.alive:
+            raise Refused(f"{self.spec.name} runs already", remedy="stop or kill it first")
+        await asyncio.to_thread(self.process.launch, timeout)
+
+    async def pause(self) -> None:
+        self.process.pause()
+
+    async def resume(self) -> None:
+        self.process.resume()
+
+    async def empty(self) -> None:
+        self._must_be_down()
+        for path in self.process.directory.iterdir():
+            if path.name not in _CONFIGURATION:
+                await asyncio.to_thread(shutil.rmtree if path.is_dir() else os.unlink, path)
+
+    async def crash(self) -> None:
+        raise Refused("what was synced to disk is not known here", remedy="start the deployment with synced=True")
+
+    def _must_be_down(self) -> None:
+        if self.alive:
+            raise Refused(f"{self.spec.name} runs", remedy="stop or kill it before its files are touched")
+
+
+class LocalDeployment:
+    """``network``: from `runtime.network`; None: plain loopback addresses. ``folder``: of the files, made if need be and kept; None: a
+    temporary one. ``timeout``: seconds until it has to be ready."""
+
+    runtime = "local"
+
+    def __init__(
+        self, spec: TopologySpec, *, network: LoopbackNetwork | None = None, folder: Path | None = None, timeout: float = 60.0
+    ) -> None:
+        self.spec = spec
+        self.binary: ServerBinary = servers.find(spec.server)
+        self.network = network or LoopbackNetwork(Addresses(spec, "loopback" if os.uname().sysname == "Linux" else "ports"))
+        self.machines: dict[str, LocalMachine] = {}
+        self.lookout: Lookout
+        self.folder = folder or Path()
+        self._owned = folder is None
+        self._timeout = timeout
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        return self.network.abilities
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Node → the host:port that it announces."""
+        return {name: "{}:{}".format(*self.network.announced(name)) for name in self.machines}
+
+    async def up(self) -> None:
+        """Start every node; `ready` proves that they are a topology."""
+        self.folder = temporary_folder() if self._owned else self.folder.absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        await self.network.start()
+        for node in self.spec.nodes():
+            self.machines[node.name] = self._machine(node)
+        data, sentinels = self.of("primary", "replica"), self.of("sentinel")
+        self.lookout = Lookout(
+            self.spec.kind, {one.spec.name: one.endpoint for one in data}, {one.spec.name: one.endpoint for one in sentinels}
+        )
+        if self.spec.kind is Kind.CLUSTER:
+            await _start(data)
+        else:
+            await _start(self.of("primary"))
+            await _start([*self.of("replica"), *sentinels])
+
+    def of(self, *roles: str) -> list[LocalMachine]:
+        """The machines that have one of these roles in the spec."""
+        return [machine for machine in self.machines.values() if machine.spec.role in roles]
+
+    async def ready(self) -> None:
+        sentinels = [machine.spec.name for machine in self.of("sentinel")]
+        await self._debug(sentinels, _QUICK)
+        view = await converge(self.spec, self.lookout, self.addresses, timeout=self._timeout)
+        await self._debug(sentinels, _STOCK)
+        await prove(self.spec, self.lookout, view, timeout=self._timeout)
+
+    async def _debug(self, sentinels: list[str], periods: tuple[str, ...]) -> None:
+        for name in sentinels:
+            with contextlib.suppress(ValkeepError):  # before Redis 7 there is no SENTINEL DEBUG: it takes ten seconds longer
+                await self.lookout.call(name, "SENTINEL", "DEBUG", *periods)
+
+    def _machine(self, node: NodeSpec) -> LocalMachine:
+        directory = self.folder / node.name
+        directory.mkdir(exist_ok=True)
+        address = self.network.settings(node.name)
+        if node.role == "sentinel":
+            primary = self.spec.nodes()[0].name
+            config = sentinel_config(self.spec, address, self.network.announced(primary))
+        else:
+            primary_at = self.network.announced(node.of) if node.of and self.spec.kind is not Kind.CLUSTER else None
+            config = data_config(self.spec, address, primary_at)
+        process = Process(
+            self.binary, config, directory, self.network.listen(node.name), arguments=("--sentinel",) if node.role == "sentinel" else ()
+        )
+        host, port = self.network.announced(node.name)
+        return LocalMachine(node, process, Endpoint(host, port))
+
+    async def down(self) -> None:
+        """End every node, at once; the folder goes when it is ours. May be called twice."""
+        try:
+            if self.machines:
+                await self.lookout.close()
+            for machine in self.machines.values():
+                machine.process.dispose()
+        finally:
+            await self.network.close()
+            if self._owned and self.folder != Path():
+                await asyncio.to_thread(shutil.rmtree, self.folder, True)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.up()
+            await self.ready()
+        except BaseException:
+            await asyncio.shield(self.down())
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(self.down())
+
+
+async def _start(machines: list[LocalMachine]) -> None:
+    """All at once; when one fails the others are waited for, so that whoever ends them finds them."""
+    results = await asyncio.gather(*[machine.start() for machine in machines], return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
