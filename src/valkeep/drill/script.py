@@ -29,7 +29,7 @@ from valkeep.topology.spec import TopologySpec
 __all__ = ["ClientSpec", "Drill", "Expectation", "Load", "Step", "parse_schedule", "schedule_text"]
 
 _STEP: Final = re.compile(
-    r"(?P<fault>[a-z-]+):(?P<target>[\w:,-]+)(?:\((?P<options>[^)]*)\))?@(?P<after>\d+(?:\.\d+)?)(?:\+(?P<lasts>\d+(?:\.\d+)?))?(?:~(?P<until>[a-z-]+))?"
+    r"(?P<fault>[a-z-]+):(?P<target>[\w:,*-]+)(?:\((?P<options>[^)]*)\))?@(?P<after>\d+(?:\.\d+)?)(?:\+(?P<lasts>\d+(?:\.\d+)?))?(?:~(?P<until>[a-z-]+))?"
 )
 
 

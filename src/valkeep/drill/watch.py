@@ -1,0 +1,102 @@
+"""Watching a topology while it is drilled: what each node says of itself, about every 20 ms, each on a connection of its own.
+
+Every node has a loop of its own, so one that hangs does not slow the news of the others. A sample is the node's word between two
+moments: it was asked at ``at`` and had answered by ``answered``. What a primary's offset was when it was *asked* bounds a loss:
+whatever had been acked before lies at or before the offset that the answer names.
+
+The watcher connects from an address that is never cut off, so it sees both sides of a partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Self
+
+from valkeep.client.connection import Connection
+from valkeep.client.endpoint import Endpoint
+from valkeep.errors import ServerError, ValkeepError
+from valkeep.topology.spec import Kind
+from valkeep.topology.view import PROBES, NodeView, View, data_view
+
+__all__ = ["Sample", "Watch"]
+
+EVERY, PATIENCE = 0.02, 0.5
+
+
+class Sample(NamedTuple):
+    """``at``, ``answered``: ns on the monotonic clock. ``online``: replicas that it calls online. Fields as in `NodeView`."""
+
+    at: int
+    answered: int
+    role: str
+    replid: str
+    offset: int
+    online: int
+    primary: str
+    slots: int
+
+
+class Watch:
+    """``async with Watch(kind, endpoints)``; ``samples`` grow meanwhile."""
+
+    def __init__(self, kind: Kind, endpoints: Mapping[str, Endpoint]) -> None:
+        self.samples: dict[str, list[Sample]] = {name: [] for name in endpoints}
+        self._last: dict[str, NodeView] = {name: NodeView(name, reached=False) for name in endpoints}
+        self._endpoints = endpoints
+        self._probes = PROBES if kind is Kind.CLUSTER else PROBES[:1]
+        self._changed = asyncio.Condition()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def view(self) -> View:
+        """The newest word of each node."""
+        return View(time.monotonic_ns(), dict(self._last))
+
+    async def until(self, condition: Callable[[View], bool], timeout: float) -> bool:
+        """Whether ``condition(view)`` came true within ``timeout`` s; looked at whenever a node says something new."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: condition(self.view))
+                return True
+        return False
+
+    async def _follow(self, name: str, endpoint: Endpoint) -> None:
+        connection: Connection | None = None
+        try:
+            while True:
+                at = time.monotonic_ns()
+                try:
+                    if connection is None or connection.closed:
+                        connection = await Connection.open(endpoint, timeout=PATIENCE, client_name="valkeep-watch")
+                        at = time.monotonic_ns()
+                    replies = await connection.pipeline(self._probes, timeout=PATIENCE)
+                    seen = data_view(name, [*[None if isinstance(reply, ServerError) else reply for reply in replies], None, None][:3])
+                except ValkeepError:
+                    seen = NodeView(name, reached=False)
+                await self._note(seen, at)
+                await asyncio.sleep(EVERY)
+        finally:
+            if connection is not None:
+                await connection.close()
+
+    async def _note(self, seen: NodeView, at: int) -> None:
+        self._last[seen.name] = seen
+        if seen.reached:
+            sample = Sample(
+                at, time.monotonic_ns(), seen.role, seen.replid, seen.offset, len(seen.online), seen.primary, seen.slot_count
+            )  # fmt: skip
+            self.samples[seen.name].append(sample)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._follow(name, endpoint)) for name, endpoint in self._endpoints.items()]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
