@@ -9,8 +9,8 @@ that stalls one caller stalls all. Everything in flight then ends with ``Connect
 was never written with ``definite=True``. The connection is not opened again behind the caller's back; who needs that decides what to
 do about the requests in doubt first.
 
-RESP2 is what we speak (every server since 1.2 does), so pub/sub, MONITOR and blocking streams of pushes are not for this class, nor is
-``CLIENT REPLY``.
+RESP2 is what we speak (every server since 1.2 does), so MONITOR and CLIENT REPLY are not for this class; for pub/sub a connection is given up to
+`subscription.Subscription`, which alone uses ``listen`` and ``say``.
 
 Secrets: passwords leave through ``_login`` only. Text of a server's error is searched for them, because servers quote arguments
 ("unknown command 'AUTH', with args beginning with: …"). ``Secret`` values may be arguments of a call and are treated the same.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Self
 
 from valkeep.client.endpoint import Endpoint, Secret
@@ -52,6 +52,9 @@ class _Protocol(asyncio.Protocol):
         self.flushing = False
         self.transport: asyncio.Transport | None = None
         self.lost: ValkeepError | None = None
+        self.hear: Callable[[Value], None] | None = (
+            None  # takes what answers nothing, once the peer was asked to send such (`Connection.listen`)
+        )
         self.greeting: ServerError | None = None  # an error that nobody asked for: why the server is about to hang up
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.writable = asyncio.Event()
@@ -74,12 +77,14 @@ class _Protocol(asyncio.Protocol):
                 value = parser.next()
                 if value is resp.NEED_MORE:
                     return
-                if type(value) is resp.Push:
+                if type(value) is resp.Push and self.hear is None:
                     continue
                 if waiting:
                     future = waiting.popleft()
                     if not future.done():  # its caller may have been cancelled
                         future.set_result(value)
+                elif self.hear is not None:
+                    self.hear(value)
                 elif isinstance(value, ServerError):
                     self.greeting = value
                 else:
@@ -116,6 +121,8 @@ class _Protocol(asyncio.Protocol):
         if not self.closed.done():
             self.closed.set_result(None)
         self.writable.set()
+        if self.hear is not None:
+            self.hear(self.lost)
 
     # --- the connection calls these
 
@@ -162,17 +169,18 @@ class Connection:
         return f"<Connection {self.endpoint.display}{' closed' if self.closed else ''}>"
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, timeout: float = 5.0, client_name: str = "valkeep") -> Connection:
+    async def open(cls, endpoint: Endpoint, timeout: float = 5.0, client_name: str = "valkeep", source_address: str = "") -> Connection:
         """Connect, log in, select the database and make sure that the peer is a Redis or Valkey server.
 
-        ``timeout``: seconds for all of that, and the default of every later operation. Raises ``ConnectionLost`` (nobody there, TLS),
-        ``Refused`` (password, permission, database) or ``RemoteProtocolError`` (the peer is something else); all definite.
+        ``timeout``: seconds for all of that, and the default of every later operation. ``source_address``: see `open_transport`. Raises
+        ``ConnectionLost`` (nobody there, TLS), ``Refused`` (password, permission, database) or ``RemoteProtocolError`` (the peer is something
+        else); all definite.
         """
         hide = [endpoint.password] if endpoint.password else []
         connection: Connection | None = None
         try:
             async with asyncio.timeout(timeout):
-                _, protocol = await open_transport(endpoint, lambda: _Protocol(endpoint.address, hide))
+                _, protocol = await open_transport(endpoint, lambda: _Protocol(endpoint.address, hide), source_address)
                 connection = cls(endpoint, protocol, timeout)
                 await connection._login(client_name)
         except TimeoutError:
@@ -273,6 +281,15 @@ class Connection:
         if reason is not None:
             raise reason
         raise Refused(f"{self.endpoint.address} did not run the transaction: a watched key changed", remedy="try again")
+
+    def listen(self, hear: Callable[[Value], None]) -> None:
+        """From now on this is a connection for pub/sub: every value that comes is given to ``hear``, last the ``ConnectionLost`` that ended it.
+        Nothing but `say` and `close` may be called any more."""
+        self._protocol.hear = hear
+
+    def say(self, *args: Argument) -> None:
+        """Send a command whose answers, however many, go to who listens. Raises ``ConnectionLost`` when the connection has broken."""
+        self._protocol.send(self._encode(args), 0)
 
     async def close(self) -> None:
         """Hang up; what is in flight ends with ``ConnectionLost(definite=False)``. Closing twice is fine."""

@@ -40,8 +40,11 @@ def tls_context(tls: TLS) -> ssl.SSLContext:
     return context
 
 
-async def open_transport(endpoint: Endpoint, factory: Callable[[], P]) -> tuple[asyncio.Transport, P]:
-    """Connect (and shake hands for TLS). No time-out of its own: wrap it in ``asyncio.timeout``. Raises ``ConnectionLost``, definite."""
+async def open_transport(endpoint: Endpoint, factory: Callable[[], P], source_address: str = "") -> tuple[asyncio.Transport, P]:
+    """Connect (and shake hands for TLS). No time-out of its own: wrap it in ``asyncio.timeout``. Raises ``ConnectionLost``, definite.
+
+    ``source_address``: the address of this machine to connect from; "" leaves it to the kernel.
+    """
     loop = asyncio.get_running_loop()
     context = tls_context(endpoint.tls) if endpoint.tls else None
     try:
@@ -51,6 +54,7 @@ async def open_transport(endpoint: Endpoint, factory: Callable[[], P]) -> tuple[
             endpoint.port,
             ssl=context,
             server_hostname=(endpoint.tls.server_name or endpoint.host) if endpoint.tls else None,
+            local_addr=(source_address, 0) if source_address else None,
         )
     except OSError as error:
         raise explain(endpoint, error) from None
