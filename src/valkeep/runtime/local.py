@@ -26,6 +26,7 @@ from valkeep.errors import Refused, ValkeepError
 from valkeep.runtime import servers
 from valkeep.runtime.configuration import data_config, sentinel_config
 from valkeep.runtime.converge import converge, prove
+from valkeep.runtime.janitor import Janitor
 from valkeep.runtime.look import Lookout
 from valkeep.runtime.network.addresses import Addresses
 from valkeep.runtime.network.loopback import LoopbackNetwork
@@ -108,6 +109,7 @@ class LocalDeployment:
         self.folder = folder or Path()
         self._owned = folder is None
         self._timeout = timeout
+        self._janitor: Janitor | None = None
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -120,7 +122,10 @@ class LocalDeployment:
 
     async def up(self) -> None:
         """Start every node; `ready` proves that they are a topology."""
+        self._janitor = await asyncio.to_thread(Janitor)
         self.folder = temporary_folder() if self._owned else self.folder.absolute()
+        if self._owned:
+            self._janitor.remove(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         await self.network.start()
         for node in self.spec.nodes():
@@ -178,6 +183,8 @@ class LocalDeployment:
             await self.network.close()
             if self._owned and self.folder != Path():
                 await asyncio.to_thread(shutil.rmtree, self.folder, True)
+            if self._janitor is not None:
+                await asyncio.to_thread(self._janitor.dismiss)
 
     async def __aenter__(self) -> Self:
         try:
