@@ -26,7 +26,7 @@ from valkeep.errors import ServerError
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = ["POOL", "Result", "Step", "Writer", "prepare", "qualified", "split"]
+__all__ = ["POOL", "Result", "Step", "Writer", "prepare", "qualified", "refused_transaction", "split"]
 
 Command = tuple[bytes | int, ...]
 
@@ -123,8 +123,7 @@ def understood(step: Step, replies: Sequence[Any]) -> Result:
     if step.function == "multi":
         if isinstance(last, list) and not any(isinstance(item, ServerError) for item in last):
             return Result("")
-        refused = [reply for reply in [*replies, *(last if isinstance(last, list) else ())] if isinstance(reply, ServerError)]
-        return Result(_why(refused) if refused else "NULL")
+        return Result(refused_transaction([*replies, *(last if isinstance(last, list) else ())]) or "NULL")
     if isinstance(last, ServerError):
         return Result(last.kind)
     if step.function == "xadd":
@@ -134,11 +133,13 @@ def understood(step: Step, replies: Sequence[Any]) -> Result:
     return Result("", last if isinstance(last, int) else None)
 
 
-def _why(refused: list[ServerError]) -> str:
-    """The reason of a refused transaction: EXECABORT quotes it where no queued command got it."""
-    first = refused[0]
+def refused_transaction(replies: Sequence[Any]) -> str:
+    """The reason that the first error of these replies gives: EXECABORT quotes it where no queued command got it. "" without an error."""
+    first = next((reply for reply in replies if isinstance(reply, ServerError)), None)
+    if first is None:
+        return ""
     if first.kind == "EXECABORT":
-        for kind in ("NOREPLICAS", "READONLY", "MASTERDOWN", "LOADING"):
+        for kind in ("NOREPLICAS", "READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN"):
             if kind in first.text:
                 return kind
     return first.kind

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from valkeep.drill.history import History
+from valkeep.drill.workloads.conversation import Child
 from valkeep.drill.workloads.writers import WriterSettings
-from valkeep.errors import ValkeepError
 
 __all__ = ["Acked", "WriterProcess"]
 
@@ -31,91 +28,40 @@ class WriterProcess:
         self.workdir = workdir
         self.acked = 0
         self._watch = acked
-        self._process: asyncio.subprocess.Process | None = None
-        self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._listener: asyncio.Task[None] | None = None
+        self._child = Child("valkeep.drill.workloads.writers", "the rehearsal's writers", self._heard)
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(  # its lines are short, but for the keys of a pause
-            sys.executable, "-m", "valkeep.drill.workloads.writers",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True, limit=1 << 22,
-        )  # fmt: skip
-        self._listener = asyncio.create_task(self._listen())
-        try:
-            self._tell({"workdir": str(self.workdir)})
-            await self._hear("ready", 20)
-        except BaseException:
-            await self._end()
-            raise
+        await self._child.begin(self.workdir)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._end()
+        await self._child.end()
 
     def prepare(self, settings: WriterSettings) -> None:
         """Where to write, and how much; once."""
-        self._tell(settings.to_json())
+        self._child.tell(settings.to_json())
 
     def start(self) -> None:
         """Begin, or go on after a pause."""
-        self._tell({"do": "start"})
+        self._child.tell({"do": "start"})
 
     async def pause(self) -> tuple[int, dict[str, list[bytes]]]:
         """Stop sending. Once nothing is in flight: operations recorded so far, and function → keys touched so far."""
-        self._tell({"do": "pause"})
-        said = await self._hear("paused", 30)
+        self._child.tell({"do": "pause"})
+        said = await self._child.hear("paused", 30)
         keys = {str(function): [key.encode("latin-1") for key in listed] for function, listed in said["keys"].items()}
         return int(said["operations"]), keys
 
     async def finish(self) -> History:
         """End the writers; what they recorded."""
-        self._tell({"do": "stop"})
-        path = Path((await self._hear("history", 60))["path"])
+        self._child.tell({"do": "stop"})
+        path = Path((await self._child.hear("history", 60))["path"])
         return History.unpacked(await asyncio.to_thread(path.read_bytes))
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message).encode() + b"\n")
-
-    async def _hear(self, event: str, timeout: float) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    said = await self._said.get()
-                    if said["event"] == event:
-                        return said
-                    if said["event"] == "ended":
-                        raise ValkeepError(
-                            "the rehearsal's writers ended by themselves", remedy="see their traceback above: this is a bug of Valkeep"
-                        )
-        except TimeoutError:
-            raise ValkeepError(
-                f"the rehearsal's writers did not answer within {timeout:.0f} s",
-                remedy="is the machine overloaded? Try again with --rate 2000",
-            ) from None
-
-    async def _listen(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            said = json.loads(line)
-            if said["event"] == "acked":
-                self.acked = said["acked"]
-                if self._watch is not None:
-                    self._watch(said["at"], said["acked"], said["node"])
-            else:
-                self._said.put_nowait(said)
-        self._said.put_nowait({"event": "ended"})
-
-    async def _end(self) -> None:
-        process, listener = self._process, self._listener
-        if process is not None:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()  # not by closing its pipe: it would remove the folder, which is still ours
-            await process.wait()
-        if listener is not None:
-            listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ValueError):
-                await listener
+    def _heard(self, said: dict[str, Any]) -> bool:
+        if said["event"] != "acked":
+            return False
+        self.acked = said["acked"]
+        if self._watch is not None:
+            self._watch(said["at"], said["acked"], said["node"])
+        return True

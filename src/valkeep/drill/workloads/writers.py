@@ -1,17 +1,11 @@
 """The rehearsal's writers at work, in a process of their own.
 
-They have a process of their own for two reasons: what they measure is then the servers' pause, not a stall of the event loop that
-also runs the gateway; and they outlive nothing: when the pipe from their parent closes (also when the parent was killed) they
-remove the rehearsal's folder and end.
-
 Each writer has one connection a node and one pipeline of ``batch`` operations in flight. On a refusal that means "not here" (a fence,
 a replica, a lost connection) it turns to the next node at once, and with single operations instead of batches until one is acked.
 What was in flight on a lost connection is ``info``, and never sent again: whether it happened is for the checkers to find out.
 
-The conversation, JSON lines::
+The conversation (see `conversation`), after ``ready``::
 
-    parent → {"workdir": …}                 the worker makes the folder: from then on it is sure to go
-    worker → {"event": "ready"}
     parent → {"nodes": [[name, url], …], "writers": 8, "databases": [0,1,2], "seed": 1, "rate": 6500, "batch": 8}
     parent → {"do": "start" | "pause" | "stop"}
     worker → {"event": "acked", "at": ns, "acked": n, "refused": n, "node": name}      every 100 ms
@@ -24,13 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import json
 import random
-import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +29,7 @@ from typing import Any, Final
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.drill.history import History
+from valkeep.drill.workloads.conversation import converse, say
 from valkeep.drill.workloads.mix import Step, Writer, understood
 from valkeep.errors import LocalProtocolError, ValkeepError
 
@@ -224,27 +216,22 @@ class Squad:
 # ------------------------------------------------------------------------------------------------------------- the process
 
 
-def _say(**message: Any) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
-
-
 async def _tick(squad: Squad) -> None:
     while True:
         await asyncio.sleep(TICK)
-        _say(event="acked", at=time.monotonic_ns(), acked=squad.acked, refused=squad.refused, node=squad.node)
+        say(event="acked", at=time.monotonic_ns(), acked=squad.acked, refused=squad.refused, node=squad.node)
 
 
-async def _obey(reader: asyncio.StreamReader, squad: Squad) -> bool:
+async def _obey(messages: AsyncIterator[dict[str, Any]], squad: Squad) -> bool:
     """Do what the parent says; False when it vanished without a ``stop``."""
-    while line := await reader.readline():
-        match json.loads(line)["do"]:
+    async for message in messages:
+        match message["do"]:
             case "start":
                 squad.start()
             case "pause":
                 await squad.pause()
                 keys = {function: [key.decode("latin-1") for key in sorted(found)] for function, found in squad.touched.items()}
-                _say(event="paused", operations=len(squad.history), keys=keys)
+                say(event="paused", operations=len(squad.history), keys=keys)
             case "stop":
                 squad.stop()
                 return True
@@ -253,22 +240,11 @@ async def _obey(reader: asyncio.StreamReader, squad: Squad) -> bool:
     return False
 
 
-async def _main(folders: list[str]) -> bool:
-    """The whole conversation; False when the parent vanished. ``folders`` gets the folder to remove then."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 20)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    workdir = Path(json.loads(await reader.readline())["workdir"])
-    folders.append(str(workdir))
-    await asyncio.to_thread(workdir.mkdir, mode=0o700)
-    _say(event="ready")
-    settings = await reader.readline()
-    if not settings:
-        return False
-    squad = Squad(WriterSettings.from_json(json.loads(settings)))
+async def _work(workdir: Path, settings: dict[str, Any], messages: AsyncIterator[dict[str, Any]]) -> bool:
+    squad = Squad(WriterSettings.from_json(settings))
     work = asyncio.create_task(squad.run())
     ticks = asyncio.create_task(_tick(squad))
-    orderly = await _obey(reader, squad)
+    orderly = await _obey(messages, squad)
     ticks.cancel()
     if not orderly:
         work.cancel()
@@ -278,26 +254,9 @@ async def _main(folders: list[str]) -> bool:
     await work
     path = workdir / "history.vkh"
     await asyncio.to_thread(path.write_bytes, b"".join(squad.history.packed()))
-    _say(event="history", path=str(path), operations=len(squad.history))
+    say(event="history", path=str(path), operations=len(squad.history))
     return True
 
 
-def main() -> int:
-    """The entry point of the process."""
-    gc.freeze()
-    gc.disable()  # nothing here makes cycles; a collection would look like a pause of the server
-    folders: list[str] = []
-    with contextlib.suppress(BrokenPipeError):
-        if asyncio.run(_main(folders)):
-            return 0
-    for _ in range(20):  # the servers die at the same time and may still write
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.1)
-        if not any(Path(folder).exists() for folder in folders):
-            break
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(converse(_work))

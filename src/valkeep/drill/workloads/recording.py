@@ -1,0 +1,103 @@
+"""The recorder's process: what it is told and what it tells (see `conversation`; the parent's end is `recorder`).
+
+    parent → {"load": …, "targets": …, "seed": 1}
+    process → {"event": "found"}                                      every client knows where to write
+    parent → {"do": "start" | "pause" | "stop"}
+    process → {"event": "tick", "at": ns, "operations": n, "acked": n, "refused": n, "nodes": {name: ns of its last ack}}   every 100 ms
+    process → {"event": "paused", …the same}                          nothing is in flight
+    process → {"event": "history", "path": …, "stalls": […], "moved": […], "processes": […], "troubles": […]}
+
+Times are CLOCK_MONOTONIC, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+from valkeep.drill.script import ClientSpec, Load
+from valkeep.drill.workloads.conversation import converse, say
+from valkeep.drill.workloads.crew import Crew
+from valkeep.drill.workloads.heartbeat import Heartbeat
+from valkeep.drill.workloads.targets import Targets
+from valkeep.errors import LocalProtocolError, ValkeepError
+
+TICK: Final = 0.1
+
+
+def _load(data: dict[str, Any]) -> Load:
+    return Load(**data | {"clients": tuple(ClientSpec(**client) for client in data["clients"])})
+
+
+def _standing(crew: Crew) -> dict[str, Any]:
+    tally = crew.tally
+    return {
+        "at": time.monotonic_ns(),
+        "operations": len(crew.history),
+        "acked": tally.acked,
+        "refused": tally.refused,
+        "nodes": tally.acked_at,
+    }
+
+
+async def _tick(crew: Crew) -> None:
+    while True:
+        await asyncio.sleep(TICK)
+        say(event="tick", **_standing(crew))
+
+
+async def _obey(messages: AsyncIterator[dict[str, Any]], crew: Crew) -> bool:
+    """Do what the parent says; False when it vanished without a ``stop``."""
+    async for message in messages:
+        match message["do"]:
+            case "start":
+                crew.gate.open()
+            case "pause":
+                await crew.gate.shut()
+                say(event="paused", **_standing(crew))
+            case "stop":
+                crew.gate.end()
+                return True
+            case other:
+                raise LocalProtocolError(f"the parent said {other!r}", remedy="start, pause and stop are all there is")
+    return False
+
+
+async def _work(workdir: Path, settings: dict[str, Any], messages: AsyncIterator[dict[str, Any]]) -> bool:
+    try:
+        crew = Crew(_load(settings["load"]), Targets.from_json(settings["targets"]), settings["seed"])
+        await crew.begin()
+    except ValkeepError as error:
+        say(event="failed", why=error.message, remedy=error.remedy)
+        async for _ in messages:  # until the parent has heard it, and goes
+            pass
+        return False
+    say(event="found")
+    heartbeat = Heartbeat()
+    heartbeat.start()
+    work = asyncio.create_task(crew.run())
+    ticks = asyncio.create_task(_tick(crew))
+    orderly = await _obey(messages, crew)
+    ticks.cancel()
+    if not orderly:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await work
+        return False
+    await work
+    heartbeat.stop()
+    path = workdir / "history.vkh"
+    await asyncio.to_thread(path.write_bytes, b"".join(crew.history.packed()))
+    tally = crew.tally
+    troubles = [[client, text, count] for (client, text), count in tally.troubles.items()]
+    say(event="history", path=str(path), stalls=heartbeat.stalls, moved=tally.moved, processes=tally.processes, troubles=troubles)
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(converse(_work))
