@@ -36,14 +36,13 @@ Heard = Callable[[dict[str, Any]], bool]
 
 
 class Child:
-    """The parent's end. ``module``: its ``__main__`` calls `converse`; ``who``: what errors call it; ``launcher``: words before the command
-    (to enter a network namespace); ``heard``: looks at each message first.
+    """The parent's end. ``module``: its ``__main__`` calls `converse`; ``who``: what errors call it; ``heard``: looks at each message first.
 
     ``begin`` and ``end`` go around everything else; after ``end`` nothing is left of the process, whatever happened.
     """
 
-    def __init__(self, module: str, who: str, heard: Heard = lambda _: False, launcher: tuple[str, ...] = ()) -> None:
-        self._module, self._who, self._heard, self._launcher = module, who, heard, launcher
+    def __init__(self, module: str, who: str, heard: Heard = lambda _: False) -> None:
+        self._module, self._who, self._heard = module, who, heard
         self._process: asyncio.subprocess.Process | None = None
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._listener: asyncio.Task[None] | None = None
@@ -51,7 +50,7 @@ class Child:
     async def begin(self, workdir: Path) -> None:
         """Start it and let it make ``workdir``, which must not exist yet and is removed should this process be killed."""
         self._process = await asyncio.create_subprocess_exec(
-            *self._launcher, sys.executable, "-m", self._module,
+            sys.executable, "-m", self._module,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True, limit=_LINE,
         )  # fmt: skip
         self._listener = asyncio.create_task(self._listen())

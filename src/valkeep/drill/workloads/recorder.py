@@ -59,7 +59,7 @@ class Recorder:
     """``async with Recorder(…) as recorder``: every client has found its nodes; ``start``, ``pause``, ``start`` again, ``finish``.
 
     ``workdir``: a folder that does not exist yet; the process makes it, and removes it should this one be killed. ``emit_tick``: called
-    every 100 ms. ``launcher``: words before the command, to enter a network namespace. Entering raises ``ValkeepError`` when a client
+    every 100 ms. Entering raises ``ValkeepError`` when a client
     finds nobody to write to. The block's end ends the process, whatever happens.
     """
 
@@ -70,13 +70,12 @@ class Recorder:
         workdir: Path,
         seed: int,
         emit_tick: Callable[[Tick], None] | None = None,
-        launcher: tuple[str, ...] = (),
     ) -> None:
         self.workdir = workdir
         self.last = Tick(0, 0, 0, 0, {})
         self._settings = {"load": asdict(load), "targets": targets.to_json(), "seed": seed}
         self._emit = emit_tick
-        self._child = Child("valkeep.drill.workloads.recording", "the recorder", self._heard, launcher)
+        self._child = Child("valkeep.drill.workloads.recording", "the recorder", self._heard)
 
     async def __aenter__(self) -> Self:
         await self._child.begin(self.workdir)

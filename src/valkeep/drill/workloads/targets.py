@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.drill.workloads import keys
 from valkeep.errors import UsageError
+from valkeep.runtime.deployment import Deployment
 from valkeep.topology.spec import MONITORED, Kind
 
 __all__ = ["Place", "Targets"]
@@ -35,6 +36,13 @@ class Targets:
     def __post_init__(self) -> None:
         if not self.nodes or (self.kind is Kind.SENTINEL and not self.sentinels) or not self.tags:
             raise UsageError("there is nobody to write to", remedy="name the data nodes, the sentinels of a Sentinel topology, and a tag")
+
+    @classmethod
+    def of(cls, deployment: Deployment, tags: int = keys.TAGS) -> Targets:
+        """What a deployment offers to clients, at the addresses that it announces."""
+        data = {name: machine.endpoint for name, machine in deployment.machines.items() if machine.spec.role != "sentinel"}
+        sentinels = {name: machine.endpoint for name, machine in deployment.machines.items() if machine.spec.role == "sentinel"}
+        return cls(deployment.spec.kind, data, sentinels, tags=keys.tags_for(tags))
 
     def place(self, host: str, port: int) -> Place:
         """The node at this address. One that nobody named is called by its address, and is let in with the login of the first."""
