@@ -26,3 +26,8 @@ def test_namespace_keeps_the_contract_of_networks(case: str) -> None:
     if why_not:
         pytest.skip(why_not)
     run("namespace", case)
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_proxy_keeps_the_contract_of_networks(case: str) -> None:
+    run("proxy", case)

@@ -16,6 +16,7 @@ from valkeep.runtime.network import namespace
 from valkeep.runtime.network.addresses import Addresses
 from valkeep.runtime.network.loopback import LoopbackNetwork
 from valkeep.runtime.network.nft import NftNetwork
+from valkeep.runtime.network.proxy import ProxyNetwork
 from valkeep.topology.spec import TopologySpec
 
 __all__ = ["WAYS", "choose", "make", "prepare"]
@@ -49,4 +50,6 @@ def make(spec: TopologySpec, how: str) -> LoopbackNetwork:
     """The network for the nodes of ``spec``; not started yet. Its ``close`` gives the ports back."""
     if how == "namespace":
         return NftNetwork(Addresses(spec, "namespace"))
+    if how == "proxy":
+        return ProxyNetwork(Addresses(spec, "proxy"))
     return LoopbackNetwork(Addresses(spec, "loopback" if sys.platform == "linux" else "ports"))
