@@ -56,13 +56,15 @@ class Stage:
         return self.deployment.machines[name].spec.shard
 
     def primary(self, shard: int = 0) -> str:
-        """The reigning primary of this shard: of several that say so, the one promoted last. Raises ``UsageError`` where none says so."""
+        """The reigning primary of this shard: whom the sentinels name, or has the highest epoch of the cluster; else who became one last.
+        Raises ``UsageError`` where no node says that it is a primary."""
         candidates = [node for node in self.watch.view.primaries() if node.reached and self.shard_of(node.name) == shard]
         if not candidates:
             raise UsageError(f"shard {shard + 1} has no primary now", remedy="let the step before wait until the topology has recovered")
         if self.spec.kind is Kind.CLUSTER:
             return max(candidates, key=lambda node: node.epoch).name
-        return max(candidates, key=lambda node: (len(node.online), node.offset)).name
+        named = next((node.name for node in candidates if self.machine(node.name).endpoint.address == self.watch.named), None)
+        return named or max(candidates, key=lambda node: self.watch.since[node.name]).name
 
     def replicas(self, shard: int | None = None) -> list[str]:
         """Nodes that say that they are replicas (of this shard)."""

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Self
 
-from valkeep.client.connection import Connection
+from valkeep.client.connection import Connection, Value
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ServerError, ValkeepError
-from valkeep.topology.spec import Kind
-from valkeep.topology.view import PROBES, NodeView, View, data_view
+from valkeep.topology.spec import MONITORED, Kind
+from valkeep.topology.view import PROBES, NodeView, SentinelView, View, data_view, sentinel_probes, sentinel_view
 
 __all__ = ["Sample", "Watch"]
 
@@ -40,12 +41,17 @@ class Sample(NamedTuple):
 
 
 class Watch:
-    """``async with Watch(kind, endpoints)``; ``samples`` grow meanwhile."""
+    """``async with Watch(kind, data, sentinels)``: name → where it is asked; ``samples`` of the data nodes grow meanwhile.
 
-    def __init__(self, kind: Kind, endpoints: Mapping[str, Endpoint]) -> None:
-        self.samples: dict[str, list[Sample]] = {name: [] for name in endpoints}
-        self._last: dict[str, NodeView] = {name: NodeView(name, reached=False) for name in endpoints}
-        self._endpoints = endpoints
+    ``since``: data node → since when (ns) it has been what it is now, by role and replication id.
+    """
+
+    def __init__(self, kind: Kind, data: Mapping[str, Endpoint], sentinels: Mapping[str, Endpoint]) -> None:
+        self.samples: dict[str, list[Sample]] = {name: [] for name in data}
+        self.since: dict[str, int] = dict.fromkeys(data, 0)
+        self._last: dict[str, NodeView] = {name: NodeView(name, reached=False) for name in data}
+        self._named: dict[str, SentinelView] = {name: SentinelView(name, reached=False) for name in sentinels}
+        self._endpoints = {**data, **sentinels}
         self._probes = PROBES if kind is Kind.CLUSTER else PROBES[:1]
         self._changed = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
@@ -53,7 +59,13 @@ class Watch:
     @property
     def view(self) -> View:
         """The newest word of each node."""
-        return View(time.monotonic_ns(), dict(self._last))
+        return View(time.monotonic_ns(), dict(self._last), dict(self._named))
+
+    @property
+    def named(self) -> str:
+        """The host:port that most of the sentinels that answer call the primary; "" where none does."""
+        votes = Counter(seen.primary for seen in self._named.values() if seen.reached and seen.primary)
+        return votes.most_common(1)[0][0] if votes else ""
 
     async def until(self, condition: Callable[[View], bool], timeout: float) -> bool:
         """Whether ``condition(view)`` came true within ``timeout`` s; looked at whenever a node says something new."""
@@ -64,31 +76,36 @@ class Watch:
         return False
 
     async def _follow(self, name: str, endpoint: Endpoint) -> None:
+        probes = (sentinel_probes(MONITORED)[0],) if name in self._named else self._probes
         connection: Connection | None = None
         try:
             while True:
                 at = time.monotonic_ns()
-                try:
+                replies: list[Value] = []
+                with contextlib.suppress(ValkeepError):
                     if connection is None or connection.closed:
                         connection = await Connection.open(endpoint, timeout=PATIENCE, client_name="valkeep-watch")
                         at = time.monotonic_ns()
-                    replies = await connection.pipeline(self._probes, timeout=PATIENCE)
-                    seen = data_view(name, [*[None if isinstance(reply, ServerError) else reply for reply in replies], None, None][:3])
-                except ValkeepError:
-                    seen = NodeView(name, reached=False)
-                await self._note(seen, at)
+                    replies = await connection.pipeline(probes, timeout=PATIENCE)
+                await self._note(name, [None if isinstance(reply, ServerError) else reply for reply in replies], at)
                 await asyncio.sleep(EVERY)
         finally:
             if connection is not None:
                 await connection.close()
 
-    async def _note(self, seen: NodeView, at: int) -> None:
-        self._last[seen.name] = seen
-        if seen.reached:
-            sample = Sample(
-                at, time.monotonic_ns(), seen.role, seen.replid, seen.offset, len(seen.online), seen.primary, seen.slot_count
-            )  # fmt: skip
-            self.samples[seen.name].append(sample)
+    async def _note(self, name: str, replies: list[Value], at: int) -> None:
+        padded = [*replies, None, None, None][:3]
+        if name in self._named:
+            self._named[name] = sentinel_view(name, padded)
+        else:
+            seen, before = data_view(name, padded), self._last[name]
+            if (seen.role, seen.replid) != (before.role, before.replid):
+                self.since[name] = at
+            self._last[name] = seen
+            if seen.reached:
+                self.samples[name].append(
+                    Sample(at, time.monotonic_ns(), seen.role, seen.replid, seen.offset, len(seen.online), seen.primary, seen.slot_count)
+                )
         async with self._changed:
             self._changed.notify_all()
 
