@@ -1,37 +1,68 @@
-"""A story as one HTML file: no network, no build step, readable in ten years. Style and script are inlined from beside this module."""
+"""A story as one HTML file: no network, no build step, readable in ten years. Style and script are inlined from beside this module.
+
+A run with a `Timeline` also gets its operations, drawn by ``timeline.js``; the log then stands below them and follows what they show. Without
+scripts the page has rates and latencies as a picture, and everything else as tables.
+"""
 
 from __future__ import annotations
 
 from html import escape
 from importlib import resources
+from typing import Final
 
 from valkeep.report.chart import draw
 from valkeep.report.story import Panel, Story, Table, Tile
+from valkeep.report.timeline import Timeline, overview, packed
 
 __all__ = ["page"]
 
-_TONES = {
+THINNED: Final = "everything lost, failed or unknown, the slowest and the quickest of each moment, and an even share of the rest."
+
+_TONES: Final = {
     "valid": "good", "GO": "good", "invalid": "bad", "NO-GO": "bad", "unknown": "warn", "CONDITIONAL-GO": "warn", "refused": "warn",
 }  # fmt: skip
 
 
-def page(story: Story) -> str:
+def page(story: Story, timeline: Timeline | None = None) -> str:
     """The whole document."""
-    package = resources.files("valkeep.report")
-    style = (package / "page.css").read_text(encoding="utf-8")
-    script = (package / "page.js").read_text(encoding="utf-8")
-    parts = [_head(story), _tiles(story.tiles), _panels(story.panels)]
+    names = ("page", "timeline") if timeline is not None else ("page",)
+    style = "".join(_beside(f"{name}.css") for name in names)
+    scripts = "".join(f"<script>\n{_beside(f'{name}.js')}</script>\n" for name in names)
+    parts = [_head(story), _tiles(story.tiles)]
+    if timeline is not None:
+        parts += [_timeline(timeline), _log(story, synced=True)]
+    parts.append(_panels(story.panels))
     parts += [_table(table) for table in story.tables]
     if story.command:
-        parts.append(f"<section><h2>Next: your own source</h2><pre>{escape(story.command)}</pre></section>")
-    parts.append(_log(story))
+        parts.append(f"<section><h2>{escape(story.command_title)}</h2><pre>{escape(story.command)}</pre></section>")
+    if timeline is None:
+        parts.append(_log(story))
     if story.footer:
         parts.append(f"<footer>{escape(story.footer)}</footer>")
     body = "\n".join(part for part in parts if part)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
-        f"<title>{escape(story.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
+        f"<title>{escape(story.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n{scripts}</body>\n</html>\n"
+    )
+
+
+def _beside(name: str) -> str:
+    return (resources.files("valkeep.report") / name).read_text(encoding="utf-8")
+
+
+def _timeline(timeline: Timeline) -> str:
+    """The section that ``timeline.js`` brings to life; what it shows until then, it hides."""
+    block, shown = packed(timeline)
+    total = len(timeline.operations)
+    said = f"All {total:,} operations." if shown == total else f"{shown:,} of {total:,} operations: {THINNED}"
+    label = f"{said} {len(timeline.faults)} faults, {len(timeline.marks)} steps of the recovery, from {timeline.start:.1f} s to {timeline.end:.1f} s"
+    return (
+        f'<section class="timeline" data-total="{total}" data-shown="{shown}"><h2>{escape(timeline.title)}</h2>'
+        f'<p class="note">{escape(f"{said} {timeline.note}".strip())}</p><div class="tools"></div>'
+        f'<div class="stage"><canvas tabindex="0" role="img" aria-label="{escape(label, quote=True)}"></canvas><div class="tip"></div></div>'
+        f'<div class="legend"></div><div class="plain-form wide">{draw(overview(timeline))}</div>'
+        f'<script type="text/plain" class="packed">{block}</script></section>'
     )
 
 
@@ -87,8 +118,13 @@ def _table(table: Table) -> str:
     return f'<section><h2>{escape(table.title)}</h2>{note}<div class="scroll"><table>{head}{rows}</table></div></section>'
 
 
-def _log(story: Story) -> str:
+def _log(story: Story, *, synced: bool = False) -> str:
     if not story.log:
         return ""
-    lines = "".join(f'<div class="{escape(line.level)}"><span>{line.at:8.3f} s</span>{escape(line.text)}</div>' for line in story.log)
-    return f'<section><details><summary>Log ({len(story.log)} lines)</summary><div class="log">{lines}</div></details></section>'
+    lines = "".join(
+        f'<div class="{escape(line.level)}" data-at="{line.at:.6f}" data-node="{escape(line.node, quote=True)}"><span>{line.at:8.3f} s</span>'
+        f"{f'<b>{escape(line.node)}</b>' if synced or line.node else ''}<i>{escape(line.text)}</i></div>"
+        for line in story.log
+    )
+    body = f'<summary>Log ({len(story.log)} lines)</summary><div class="log{" synced" if synced else ""}">{lines}</div>'
+    return f"<section><details{' open' if synced else ''}>{body}</details></section>"

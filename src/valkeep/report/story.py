@@ -9,8 +9,12 @@ target, replica, lag: the page's colours, in both its light and its dark form.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Chart", "Line", "Mark", "Panel", "Series", "Span", "Story", "Table", "Tile"]
+__all__ = ["Chart", "Line", "Mark", "Panel", "Series", "Span", "Story", "Table", "Tile", "YOUR_OWN"]
+
+
+YOUR_OWN: Final = "Next: your own source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +97,18 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the log. ``level``: info, warning, error."""
+    """One line of the log. ``level``: info, warning, error. ``node``: whose it is, where several wrote."""
 
     at: float
     level: str
     text: str
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """``sentence``: the outcome in one or two sentences; ``reasons``: why the verdict is not good. ``command``: what to run next."""
+    """``sentence``: the outcome in one or two sentences; ``reasons``: why the verdict is not good. ``command``: what to run next, or
+    again, as ``command_title`` says."""
 
     title: str
     subtitle: str
@@ -115,3 +121,4 @@ class Story:
     reasons: tuple[str, ...] = ()
     command: str = ""
     footer: str = ""
+    command_title: str = YOUR_OWN

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from valkeep.errors import RemoteProtocolError
-from valkeep.report.story import Chart, Line, Mark, Panel, Series, Span, Story, Table, Tile
+from valkeep.report.story import YOUR_OWN, Chart, Line, Mark, Panel, Series, Span, Story, Table, Tile
 
 __all__ = ["from_json", "to_json"]
 
@@ -29,6 +29,7 @@ def from_json(data: dict[str, Any]) -> Story:
             tables=tuple(_table(table) for table in data["tables"]),
             log=tuple(Line(**line) for line in data["log"]),
             reasons=tuple(data["reasons"]),
+            command_title=str(data.get("command_title", YOUR_OWN)),
             **texts,
         )
     except (KeyError, TypeError, ValueError) as error:
