@@ -35,10 +35,11 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from valkeep.errors import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["Event", "History", "Operation", "Outcome", "doubting"]
+__all__ = ["NOTHING", "Columns", "Event", "History", "Operation", "Outcome", "doubting"]
 
 MAGIC: Final = b"VKHIST1\n"
-_NONE: Final = -(1 << 63)
+NOTHING: Final = -(1 << 63)
+"""What stands for None in the columns of values and results."""
 _VALUE_OBJECT, _RESULT_OBJECT = 1, 2  # bits of the flags column
 
 Datum = int | bytes | None
@@ -67,6 +68,24 @@ class Operation(NamedTuple):
     node: str
     result: Datum
     error: str
+
+
+class Columns(NamedTuple):
+    """The history by columns, for who reads a million operations: one array each, indexed by an operation's number. Not to be changed.
+
+    ``function``, ``node``, ``key``: numbers of names in ``History.functions``, ``nodes`` and ``keys``. ``outcome``: an `Outcome`; 0 is open
+    and is to be read as info. ``value`` and ``result``: ``NOTHING`` is None, and where ``History.plain`` is False some are not numbers.
+    """
+
+    process: array[int]
+    function: array[int]
+    outcome: array[int]
+    node: array[int]
+    key: array[int]
+    value: array[int]
+    result: array[int]
+    invoked: array[int]
+    returned: array[int]
 
 
 class Event(NamedTuple):
@@ -134,7 +153,7 @@ class History:
         """The request is about to leave; its number is returned. ``process`` < 65536; at most 255 functions and nodes."""
         flags = 0
         if value is None:
-            value = _NONE
+            value = NOTHING
         elif isinstance(value, bytes):
             self._objects.append(value)
             value, flags = len(self._objects) - 1, _VALUE_OBJECT
@@ -146,7 +165,7 @@ class History:
         self._error.append(0)
         self._key.append(self.keys.number(key))
         self._value.append(value)
-        self._result.append(_NONE)
+        self._result.append(NOTHING)
         self._invoked.append(at)
         self._returned.append(-1)
         return len(self._outcome) - 1
@@ -182,17 +201,50 @@ class History:
 
     # ------------------------------------------------------------------------------------------------------------ reading
 
+    @property
+    def columns(self) -> Columns:
+        """The arrays themselves, not copies."""
+        return Columns(
+            self._process,
+            self._function,
+            self._outcome,
+            self._node,
+            self._key,
+            self._value,
+            self._result,
+            self._invoked,
+            self._returned,
+        )
+
+    @property
+    def plain(self) -> bool:
+        """All values and results are numbers or None: then the columns say all."""
+        return not any(self._flags)
+
+    def numbers(self, *functions: str) -> dict[bytes, array[int]]:
+        """For each key the numbers of the operations of these functions, ascending."""
+        wanted = {self.functions.numbers[name] for name in functions if name in self.functions.numbers}
+        found: dict[int, array[int]] = {}
+        if wanted:
+            for number, (function, key) in enumerate(zip(self._function, self._key, strict=True)):
+                if function in wanted:
+                    try:
+                        found[key].append(number)
+                    except KeyError:
+                        found[key] = array("I", (number,))
+        return {self.keys.names[key]: numbers for key, numbers in found.items()}
+
     def __getitem__(self, index: int) -> Operation:
         flags = self._flags[index]
         value: Datum = self._value[index]
         result: Datum = self._result[index]
         if flags & _VALUE_OBJECT:
             value = self._objects[self._value[index]]
-        elif value == _NONE:
+        elif value == NOTHING:
             value = None
         if flags & _RESULT_OBJECT:
             result = self._objects[self._result[index]]
-        elif result == _NONE:
+        elif result == NOTHING:
             result = None
         return Operation(
             index,

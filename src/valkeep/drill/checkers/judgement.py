@@ -14,7 +14,8 @@ EXAMPLES: Final = 20  # anomalies that a judgement carries; all are counted
 @dataclass(frozen=True, slots=True)
 class Anomaly:
     """One thing that must not be. ``kind``: lost, changed, duplicated, reordered, resurrected, partial, phantom, ttl-lost, ttl-changed,
-    gap. ``lost``: how many acked operations it stands for. ``operation``: the number in the history of the first one, or -1."""
+    gap; of a drill also unexplained, hole, beyond, stale (docs/reference/checkers.md says what each means). ``lost``: how many acked
+    operations it stands for. ``operation``: the number in the history of the first one, or -1."""
 
     kind: str
     key: bytes

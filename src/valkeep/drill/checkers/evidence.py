@@ -1,0 +1,125 @@
+"""A history prepared for the checkers of drills: by columns, by function and key, and each operation given to a reign and a fate.
+
+*Reign*: which primary's stream an operation belongs to, from the node that acked it and the time of the ack. *Fate*: what became of it
+when that primary was deposed. Journals show it for their own appends; and as every connection is one sequence in its node's stream,
+appends bound the fate of what lies between them:
+
+    append  write  incr  append   write  add   append   write  append
+    there   ←── survived ──→ there   ← maybe →   lost     ←── lost ──→
+
+A ``maybe`` is judged like an info. What is lost exists in the doomed branch of its reign, and there only.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Final
+
+from valkeep.drill.checkers.reigns import Reign
+from valkeep.drill.history import Columns, Datum, History
+from valkeep.topology.slots import key_slot
+
+__all__ = ["ELSEWHERE", "LOST", "MAYBE", "SURVIVED", "WRITES", "Evidence", "FinalState", "FinalStream"]
+
+SURVIVED, MAYBE, LOST = 0, 1, 2  # fates of acked operations
+ELSEWHERE: Final = 255
+"""In place of a reign: acked by a node that was no primary then (a read of a replica), or not acked."""
+WRITES: Final = ("append", "write", "delete", "incr", "add", "multi", "eval", "xadd", "ack")
+"""Functions of drills that change what a server keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinalStream:
+    """``entries``: elements in the stream, in order. ``pending``: delivered and not acked (XPENDING). ``undelivered``: behind the group's
+    last-delivered id."""
+
+    entries: Sequence[int] = ()
+    pending: AbstractSet[int] = frozenset()
+    undelivered: AbstractSet[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class FinalState:
+    """What ordinary commands read from the primaries after the load has ended and all is well again. By the keys of the history; a key that
+    is left out was not there. ``registers``: None = missing. ``pairs``: x:{tag} → the values of x:{tag}:a and x:{tag}:b."""
+
+    journals: Mapping[bytes, Sequence[int]] = field(default_factory=dict)
+    registers: Mapping[bytes, Datum] = field(default_factory=dict)
+    counters: Mapping[bytes, Datum] = field(default_factory=dict)
+    sets: Mapping[bytes, AbstractSet[int]] = field(default_factory=dict)
+    pairs: Mapping[bytes, tuple[Datum, Datum]] = field(default_factory=dict)
+    streams: Mapping[bytes, FinalStream] = field(default_factory=dict)
+
+
+class Evidence:
+    """``reign``: for each operation the number of its reign in ``reigns``, or ``ELSEWHERE``. ``fate``: for each acked one; filled in by
+    `loss`, until then all have survived. ``groups``: function → key → numbers of operations, ascending."""
+
+    def __init__(self, history: History, reigns: Sequence[Reign]) -> None:
+        if not history.plain:
+            raise ValueError("drills record numbers only, this history holds other values")
+        self.history = history
+        self.reigns = tuple(reigns)
+        self.columns: Columns = history.columns
+        self.groups = _grouped(history)
+        self.reign = _reigns_of(history, self.reigns)
+        self.fate = bytearray(len(history))
+
+    def numbers(self, function: str) -> Mapping[bytes, array[int]]:
+        """For each key the numbers of the operations of this function, ascending."""
+        return self.groups.get(function, {})
+
+    def nodes(self) -> list[str]:
+        """Names of nodes by the number in ``columns.node``."""
+        return self.history.nodes.names
+
+    def moved_slots(self) -> frozenset[int]:
+        """Slots whose keys were written through nodes of more than one shard."""
+        shards: dict[int, set[int]] = {}
+        for key, reign in set(zip(self.columns.key, self.reign, strict=True)):
+            if reign != ELSEWHERE:
+                shards.setdefault(key_slot(self.history.keys.names[key]), set()).add(self.reigns[reign].shard)
+        return frozenset(slot for slot, found in shards.items() if len(found) > 1)
+
+
+def _grouped(history: History) -> dict[str, dict[bytes, array[int]]]:
+    keys, functions = history.keys.names, history.functions.names
+    found: dict[int, array[int]] = {}
+    count = len(keys)
+    columns = history.columns
+    for number, (function, key) in enumerate(zip(columns.function, columns.key, strict=True)):
+        name = function * count + key
+        try:
+            found[name].append(number)
+        except KeyError:
+            found[name] = array("I", (number,))
+    groups: dict[str, dict[bytes, array[int]]] = {}
+    for name, numbers in found.items():
+        function, key = divmod(name, count)
+        groups.setdefault(functions[function], {})[keys[key]] = numbers
+    return groups
+
+
+def _reigns_of(history: History, reigns: Sequence[Reign]) -> bytearray:
+    """By node; where a node reigned more than once, its last reign that had begun when the ack came."""
+    if len(reigns) >= ELSEWHERE:
+        raise ValueError(f"{len(reigns)} reigns: more than {ELSEWHERE - 1} can not be told apart")
+    columns = history.columns
+    by_node: dict[str, list[tuple[int, int]]] = {}
+    for number, reign in enumerate(reigns):
+        by_node.setdefault(reign.node, []).append((reign.begins, number))
+    first = bytearray(ELSEWHERE if node not in by_node else min(by_node[node])[1] for node in history.nodes.names)
+    found = bytearray(map(first.__getitem__, columns.node))
+    for name, listed in by_node.items():
+        if len(listed) > 1 and name in history.nodes.numbers:
+            listed.sort()
+            begins, numbers = [begin for begin, _ in listed], [number for _, number in listed]
+            node = history.nodes.numbers[name]
+            for operation, (asked, returned) in enumerate(zip(columns.node, columns.returned, strict=True)):
+                if asked == node:
+                    found[operation] = numbers[max(bisect_right(begins, returned) - 1, 0)]
+    return found
