@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 from valkeep.drill.history import History, Outcome
 from valkeep.drill.script import ClientSpec, Load
 from valkeep.drill.workloads.link import Link
-from valkeep.drill.workloads.mixes import Mix, Step, mix_of
+from valkeep.drill.workloads.mixes import Command, Mix, Step, mix_of
 from valkeep.drill.workloads.routes import Route, route_of
 from valkeep.drill.workloads.targets import Place, Targets
 from valkeep.errors import ServerError, ValkeepError
@@ -42,9 +42,10 @@ __all__ = ["OPERATION_S", "Crew", "Process", "Redirect"]
 
 OPERATION_S: Final = 0.5
 LANES: Final = 3  # of each client, where the topology does not say
-MEASURED_LAG: Final = 20  # periods that a lane catches up after a stall
+CATCHING_UP: Final = 20  # periods that a lane catches up after a stall
 
-_ASKING: Final = frozenset({"MOVED", "ASK"})
+_ELSEWHERE: Final = frozenset({"MOVED", "ASK"})
+_ASKING: Final[tuple[Command, ...]] = ((b"ASKING",),)
 
 
 class Process(NamedTuple):
@@ -137,7 +138,7 @@ class Lane:
         self._probing = False
         self._failures = 0  # in a row
         self._timeout = OPERATION_S + (client.wait_ms / 1000 if client.wait else 0)
-        self._wait = resp.encode("WAIT", client.wait, client.wait_ms) if client.wait else b""
+        self._wait: tuple[Command, ...] = ((b"WAIT", client.wait, client.wait_ms),) if client.wait else ()
 
     async def run(self) -> None:
         """Until the gate says that it is over."""
@@ -163,7 +164,7 @@ class Lane:
                     await self._recover()
                     continue
                 now = time.monotonic()
-                due = max(due + period, now - MEASURED_LAG * period)  # catches up after a stall, within reason
+                due = max(due + period, now - CATCHING_UP * period)  # catches up after a stall, within reason
                 if due > now:
                     await asyncio.sleep(due - now)
         finally:
@@ -187,14 +188,17 @@ class Lane:
                 self._crew.history.fail(number, now, place.name, "UNREACHED")
             self._crew.tally.refused += len(steps)
             return False
-        return await self._exchange(place, found, tag, slot, steps)
+        return await self._exchange(place, found, slot, steps)
 
-    async def _exchange(self, place: Place, found: tuple[Link, int], tag: bytes, slot: int, steps: Sequence[Step]) -> bool:
+    async def _exchange(self, place: Place, found: tuple[Link, int], slot: int, steps: Sequence[Step], *, asking: bool = False) -> bool:
+        """One block with all commands of these steps, each step after ASKING if so; whether to go on at once."""
         link, process = found
-        block = b"".join([step.block for step in steps]) + self._wait
-        count = sum([step.replies for step in steps])
+        before = _ASKING if asking else ()
+        commands = [command for step in steps for command in (*before, *step.commands)]
+        count = len(commands)
+        commands += self._wait
         numbers = self._invoke(process, steps, time.monotonic_ns())
-        replies = await link.ask(block, count + bool(self._wait), self._timeout)
+        replies = await link.ask(resp.encode_many(commands), len(commands), self._timeout)
         returned = time.monotonic_ns()
         waited = self._waited(replies, count)
         history, tally, understood = self._crew.history, self._crew.tally, self._mix.understood
@@ -202,11 +206,13 @@ class Lane:
         taken = acked = refused = 0
         redirects: list[tuple[Step, ServerError]] = []
         for step, number in zip(steps, numbers, strict=True):
-            its = replies[taken : taken + step.replies]
-            taken += step.replies
-            if len(its) < step.replies:
+            end = taken + len(before) + len(step.commands)
+            if end > len(replies):
                 history.info(number, returned, name, link.lost)
+                taken = end
                 continue
+            its = replies[taken + len(before) : end]
+            taken = end
             outcome, result, error = understood(step, its)
             if outcome is Outcome.OK:
                 if waited and step.writes:
@@ -217,8 +223,8 @@ class Lane:
             elif outcome is Outcome.FAIL:
                 history.fail(number, returned, name, error)
                 refused += 1
-                if error in _ASKING:
-                    redirects += [(step, reply) for reply in its if isinstance(reply, ServerError) and reply.kind == error]
+                if error in _ELSEWHERE:
+                    redirects += [(step, reply) for reply in its if isinstance(reply, ServerError) and reply.kind == error][:1]
             else:
                 history.info(number, returned, name, error)
         tally.acked += acked
@@ -226,7 +232,7 @@ class Lane:
         if acked:
             tally.acked_at[name] = returned
         if redirects:
-            return await self._redirected(place, tag, slot, redirects)
+            return await self._redirected(place, slot, redirects, again=not asking)
         if link.lost or refused:
             return False
         self._probing, self._failures = False, 0
@@ -245,8 +251,8 @@ class Lane:
             return ""
         return f"WAIT {counted.kind if isinstance(counted, ServerError) else counted}"
 
-    async def _redirected(self, place: Place, tag: bytes, slot: int, redirects: Sequence[tuple[Step, ServerError]]) -> bool:
-        """Note where the slot is said to be, and go there; whether to go on at once."""
+    async def _redirected(self, place: Place, slot: int, redirects: Sequence[tuple[Step, ServerError]], *, again: bool) -> bool:
+        """Note where the slot is said to be, and go there (``again``: also where one has to ask first); whether to go on at once."""
         crew = self._crew
         asked: list[Step] = []
         elsewhere = place
@@ -257,13 +263,13 @@ class Lane:
             crew.tally.moved.append(Redirect(time.monotonic_ns(), error.kind, place.name, elsewhere.name, int(number)))
             if error.kind == "MOVED":
                 self._route.moved(slot, elsewhere)
-            elif not step.block.startswith(_ASKED):
-                asked.append(self._mix.again(step, tag))
+            elif again:
+                asked.append(self._mix.again(step))
         if not self._client.follow:
             return False
         if asked:
             found = await self._link(elsewhere)
-            return found is not None and await self._exchange(elsewhere, found, tag, slot, asked)
+            return found is not None and await self._exchange(elsewhere, found, slot, asked, asking=True)
         self._probing = True
         self._failures += 1
         return self._failures <= 3  # two nodes that name each other are not asked without a pause
@@ -279,9 +285,6 @@ class Lane:
                 return None
             found = self._links[place.name] = link, self._crew.tally.process(client.name, place.name)
         return found
-
-
-_ASKED: Final = resp.encode("ASKING")
 
 
 class Crew:

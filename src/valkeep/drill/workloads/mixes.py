@@ -17,19 +17,20 @@ from valkeep.drill.history import Datum, Outcome
 from valkeep.drill.workloads import keys
 from valkeep.drill.workloads.mix import refused_transaction
 from valkeep.errors import ServerError, UsageError
-from valkeep.wire import resp
 
-__all__ = ["MIXES", "Meaning", "Mix", "Step", "mix_of"]
+__all__ = ["MIXES", "Command", "Meaning", "Mix", "Step", "mix_of"]
+
+
+Command = tuple[bytes | int, ...]
 
 
 class Step(NamedTuple):
-    """One operation: what the history says of it, and its commands' bytes with the number of replies they get."""
+    """One operation: what the history says of it, and its commands, each of which gets one reply. ``writes``: it changes what is kept."""
 
     function: str
     key: bytes
     value: int | None
-    block: bytes
-    replies: int = 1
+    commands: tuple[Command, ...]
     writes: bool = True
 
 
@@ -50,9 +51,14 @@ _WEIGHTS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
 }
 MIXES: Final = tuple(_WEIGHTS)
 
-_ASKING: Final = resp.encode(b"ASKING")
-_MULTI: Final = resp.encode(b"MULTI")
-_EXEC: Final = resp.encode(b"EXEC")
+_REGISTER: Final = frozenset({"write", "read", "delete"})
+_KEY_OF: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "append": keys.journal,
+    "incr": keys.counter,
+    "add": keys.uniques,
+    "multi": keys.pair,
+    "eval": keys.pair,
+}
 _SCRIPT: Final = b"redis.call('SET', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2], ARGV[1]) return 1"
 
 
@@ -69,72 +75,52 @@ class Mix:
     def __init__(self, name: str, client: int, rng: Random) -> None:
         self._rng = rng
         self._count = client << 40
-        makers: dict[str, Callable[[bytes], Step]] = {
-            "append": self._append, "write": self._write, "read": self._read, "delete": self._delete, "incr": self._incr, "add": self._add,
-            "multi": self._multi, "eval": self._eval,
-        }  # fmt: skip
-        self._makers = makers
-        self._kinds = [makers[function] for function, weight in _WEIGHTS[name] for _ in range(weight)]
+        self._functions = [function for function, weight in _WEIGHTS[name] for _ in range(weight)]
 
     def batch(self, tag: bytes, size: int) -> list[Step]:
         """The next ``size`` operations on this tag's keys, at least one."""
-        if size < 2:
-            return [self._append(tag)]
-        rng, kinds = self._rng, self._kinds
-        count = len(kinds)
-        steps = [self._append(tag)]
-        if count == 1:
-            steps += [self._append(tag) for _ in range(size - 2)]
-        else:
-            steps += [kinds[int(rng.random() * count)](tag) for _ in range(size - 2)]
-        steps.append(self._append(tag))
-        return steps
+        step, functions, chance = self.step, self._functions, self._rng.random
+        between = max(size - 2, 0)
+        chosen = ["append"] * between if len(functions) == 1 else [functions[int(chance() * len(functions))] for _ in range(between)]
+        return [step(function, self._key(function, tag)) for function in ("append", *chosen, *(["append"] if size > 1 else []))]
 
-    def again(self, step: Step, tag: bytes) -> Step:
-        """A new operation of the same kind (with a value of its own), to be sent to a node that takes the slot over: with ASKING before it."""
-        twin = self._makers[step.function](tag)
-        return twin._replace(block=_ASKING + twin.block, replies=twin.replies + 1)
+    def step(self, function: str, key: bytes) -> Step:
+        """The next operation of this kind on this key."""
+        match function:
+            case "append":
+                value = self._value()
+                return Step(function, key, value, ((b"RPUSH", key, value),))
+            case "write":
+                value = self._value()
+                return Step(function, key, value, ((b"SET", key, value),))
+            case "read":
+                return Step(function, key, None, ((b"GET", key),), writes=False)
+            case "delete":
+                return Step(function, key, None, ((b"DEL", key),))
+            case "incr":
+                return Step(function, key, None, ((b"INCR", key),))
+            case "add":
+                value = self._value()
+                return Step(function, key, value, ((b"SADD", key, value),))
+            case "multi":
+                value = self._value()
+                return Step(function, key, value, ((b"MULTI",), (b"SET", key + b":a", value), (b"SET", key + b":b", value), (b"EXEC",)))
+            case _:
+                value = self._value()
+                return Step(function, key, value, ((b"EVAL", _SCRIPT, 2, key + b":a", key + b":b", value),))
+
+    def again(self, step: Step) -> Step:
+        """A new operation of the same kind on the same key, with a value of its own."""
+        return self.step(step.function, step.key)
 
     def _value(self) -> int:
         self._count += 1
         return self._count
 
-    def _append(self, tag: bytes) -> Step:
-        key, value = keys.journal(tag), self._value()
-        return Step("append", key, value, resp.encode(b"RPUSH", key, value))
-
-    def _register(self, tag: bytes) -> bytes:
-        return keys.register(tag, int(self._rng.random() * keys.REGISTERS))
-
-    def _write(self, tag: bytes) -> Step:
-        key, value = self._register(tag), self._value()
-        return Step("write", key, value, resp.encode(b"SET", key, value))
-
-    def _read(self, tag: bytes) -> Step:
-        key = self._register(tag)
-        return Step("read", key, None, resp.encode(b"GET", key), writes=False)
-
-    def _delete(self, tag: bytes) -> Step:
-        key = self._register(tag)
-        return Step("delete", key, None, resp.encode(b"DEL", key))
-
-    def _incr(self, tag: bytes) -> Step:
-        key = keys.counter(tag)
-        return Step("incr", key, None, resp.encode(b"INCR", key))
-
-    def _add(self, tag: bytes) -> Step:
-        key, value = keys.uniques(tag), self._value()
-        return Step("add", key, value, resp.encode(b"SADD", key, value))
-
-    def _multi(self, tag: bytes) -> Step:
-        key, value = keys.pair(tag), self._value()
-        return Step(
-            "multi", key, value, _MULTI + resp.encode(b"SET", key + b":a", value) + resp.encode(b"SET", key + b":b", value) + _EXEC, 4
-        )
-
-    def _eval(self, tag: bytes) -> Step:
-        key, value = keys.pair(tag), self._value()
-        return Step("eval", key, value, resp.encode(b"EVAL", _SCRIPT, b"2", key + b":a", key + b":b", value))
+    def _key(self, function: str, tag: bytes) -> bytes:
+        if function in _REGISTER:
+            return keys.register(tag, int(self._rng.random() * keys.REGISTERS))
+        return _KEY_OF[function](tag)
 
     def understood(self, step: Step, replies: Sequence[Any]) -> Meaning:
         """What the replies to a step's commands mean. An error reply is definite: the servers refuse before they execute."""

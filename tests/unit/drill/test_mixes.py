@@ -1,0 +1,100 @@
+"""The mixes of drills: what they do, and what replies mean."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from valkeep.drill.history import Outcome
+from valkeep.drill.workloads import keys
+from valkeep.drill.workloads.mixes import MIXES, Mix, mix_of
+from valkeep.errors import ServerError, UsageError
+from valkeep.topology.slots import even_ranges, key_slot
+
+TAG = b"7"
+
+
+def a_mix(name: str = "mixed", client: int = 1, seed: int = 1) -> Mix:
+    return mix_of(name, client, random.Random(seed))
+
+
+def test_tags_are_spread_evenly_over_shards() -> None:
+    for shards in (1, 2, 3, 4, 6):
+        found = Counter(
+            next(number for number, (first, last) in enumerate(even_ranges(shards)) if first <= key_slot(tag) <= last)
+            for tag in keys.tags_for(12)
+        )
+        assert set(found.values()) == {12 // shards}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_a_batch_begins_and_ends_with_an_append_to_the_journal_of_its_tag(name: str) -> None:
+    mix = a_mix(name)
+    for size in (2, 3, 12):
+        steps = mix.batch(TAG, size)
+        assert len(steps) == size
+        assert {steps[0].key, steps[-1].key} == {keys.journal(TAG)}
+        assert steps[0].function == steps[-1].function == "append"
+        assert len({key_slot(step.key) for step in steps}) == 1
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_a_batch_of_one_is_an_append(name: str) -> None:
+    assert [step.function for step in a_mix(name).batch(TAG, 1)] == ["append"]
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_a_mix_is_the_same_for_a_seed(name: str) -> None:
+    assert [a_mix(name).batch(TAG, 12) for _ in range(3)] == [a_mix(name).batch(TAG, 12) for _ in range(3)]
+
+
+def test_no_two_operations_write_the_same_value_whichever_client_sends_them() -> None:
+    values = [step.value for client in (1, 2, 3) for step in a_mix(client=client).batch(TAG, 3000) if step.value is not None]
+    assert len(values) == len(set(values))
+    assert max(values) < 1 << 63
+
+
+def test_every_key_of_a_step_lies_in_the_slot_of_its_tag() -> None:
+    tag = keys.tags_for(12)[5]
+    for name in MIXES:
+        for step in a_mix(name).batch(tag, 500):
+            for command in step.commands:
+                assert {key_slot(word) for word in command if isinstance(word, bytes) and b":{" in word} <= {key_slot(tag)}
+
+
+def test_an_unknown_mix_is_refused_with_the_names_of_those_there_are() -> None:
+    with pytest.raises(UsageError) as caught:
+        a_mix("nonsense")
+    assert "registers" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("function", "replies", "outcome", "result", "error"),
+    [
+        ("append", [17], Outcome.OK, 17, ""),
+        ("write", [b"OK"], Outcome.OK, None, ""),
+        ("write", [ServerError("READONLY", "You can't")], Outcome.FAIL, None, "READONLY"),
+        ("read", [b"99"], Outcome.OK, 99, ""),
+        ("read", [None], Outcome.OK, None, ""),
+        ("delete", [0], Outcome.OK, 0, ""),
+        ("incr", [5], Outcome.OK, 5, ""),
+        ("multi", [b"OK", b"QUEUED", b"QUEUED", [b"OK", b"OK"]], Outcome.OK, None, ""),
+        ("multi", [b"OK", ServerError("MOVED", "7 h:1"), ServerError("MOVED", "7 h:1"), ServerError("EXECABORT", "")], Outcome.FAIL, None, "MOVED"),
+        ("multi", [b"OK", b"QUEUED", b"QUEUED", ServerError("EXECABORT", "because of: NOREPLICAS not enough")], Outcome.FAIL, None, "NOREPLICAS"),
+        ("multi", [b"OK", b"QUEUED", b"QUEUED", [b"OK", ServerError("OOM", "")]], Outcome.INFO, None, "PARTIAL"),
+    ],
+)  # fmt: skip
+def test_what_replies_mean(function: str, replies: list[object], outcome: Outcome, result: int | None, error: str) -> None:
+    mix = a_mix()
+    step = next(step for step in mix.batch(TAG, 500) if step.function == function)
+    assert mix.understood(step, replies) == (outcome, result, error)
+
+
+def test_a_new_operation_of_the_same_kind_has_the_same_key_and_a_value_of_its_own() -> None:
+    mix = a_mix()
+    for step in mix.batch(TAG, 200):
+        twin = mix.again(step)
+        assert (twin.function, twin.key) == (step.function, step.key)
+        assert step.value is None or twin.value != step.value
