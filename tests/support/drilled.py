@@ -82,7 +82,16 @@ def outcome(operations: int = 20_000, *, lost: int = 37, **options: float) -> Dr
             Judgement("registers", "valid", 9000, 0, {}),
             Judgement("counters", "valid", 1800, 0, {}),
         ),
-        loss={"acked": len(before), "lost": lost, "explained": lost, "causes": {"asynchronous": lost}, "nodes": {"n1": lost}},
+        loss={
+            "acked": len(before), "lost": lost, "maybe": 3, "explained": {"asynchronous": lost} if lost else {}, "wrong": {}, "by_function": {"append": lost},
+            "nodes": [
+                {
+                    "node": "n1", "shard": 0, "deposed_by": "kill", "lost": lost, "by_cause": {"asynchronous": lost}, "first": fault, "last": fault,
+                    "window_ms": 12.5, "before_ms": 12.5, "after_ms": 0.0, "allowed_ms": 900.0, "because": "not yet sent when it was killed",
+                }
+            ] if lost else [],
+            "examples": [],
+        },
         lost_operations=gone,
         recovery=(Recovery("kill primary", steps),),
         faults=(FaultShown("kill", "primary", ("n1",), fault, fault + int(gap * SECOND)),),
@@ -107,8 +116,9 @@ def invalid(operations: int = 4000) -> DrillOutcome:
     expectations = tuple(
         Met.of(Expectation(one.measure, one.least, one.most, one.because), measures) for one in found.expectations
     )  # fmt: skip
+    loss = {**found.loss, "wrong": {"unexplained": 3}}
     return replace(
-        found, name="cluster-kill-primary", verdict="invalid", measures=measures, expectations=expectations,
+        found, loss=loss, name="cluster-kill-primary", verdict="invalid", measures=measures, expectations=expectations,
         reasons=("unexplained = 0: 3 lost writes have no cause", "gap_ms: 7301 is more than 4000"),
     )  # fmt: skip
 

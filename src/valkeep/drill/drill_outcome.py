@@ -97,8 +97,8 @@ class DrillOutcome:
     """A drill that could not run has a verdict, reasons, and nothing else.
 
     ``topology``, ``schedule``: as text. ``runtime``: local or compose; ``network_how``: what cut the network (``nft``, ``proxy``, ``none``).
-    ``timers``: name → ms. ``measures``: what the expectations are about and what else was measured; None: could not be. ``loss``: the loss
-    checker's own members (``acked``, ``lost``, ``explained``, ``causes``, …). ``lost_operations``: numbers in the history of the acked writes that
+    ``timers``: name → ms. ``measures``: what the expectations are about and what else was measured; None: could not be. ``loss``: a
+    `LossReport` as JSON. ``lost_operations``: numbers in the history of the acked writes that
     are gone. ``phases``: seconds of start, ready, load, faults, settle, check, total. ``started``, ``finished``: Unix seconds. ``replay``: the one
     command line that does it again.
     """

@@ -6,16 +6,18 @@ recovery and the servers' log lines; then the recovery of each fault, magnified 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final
 
 from valkeep.drill.drill_outcome import DrillOutcome, DrillsOutcome, FaultShown, Met, Recovery
 from valkeep.drill.history import Outcome
 from valkeep.drill.measures import rates
+from valkeep.report.junit import Case, junit
 from valkeep.report.story import Chart, Line, Mark, Panel, Series, Span, Story, Table, Tile
 from valkeep.report.timeline import FAIL, INFO, OK, Shown, Timeline, trend
 
-__all__ = ["drill_story", "drill_timeline", "drills_story", "number", "recovery_spans", "step_words"]
+__all__ = ["drill_story", "drill_timeline", "drills_junit", "drills_story", "number", "recovery_spans", "step_words"]
 
 REPLAY: Final = "Again, exactly"
 LOG_LINES: Final = 2000  # in one page; the report folder has the servers' own files
@@ -75,13 +77,13 @@ def _subtitle(outcome: DrillOutcome) -> str:
 def _tiles(outcome: DrillOutcome) -> tuple[Tile, ...]:
     counts = outcome.history.counts()
     tiles = []
-    loss, lost = outcome.loss, outcome.loss.get("lost")
+    lost = outcome.loss.get("lost")
     if lost is not None:
-        unexplained = int(lost) - int(loss.get("explained", lost))
-        note = f"of {loss.get('acked', 0):,}; " + (
-            f"{unexplained:,} without a cause" if unexplained else "each one explained" if lost else "each one checked"
+        wrong = sum(outcome.loss.get("wrong", {}).values())
+        note = f"of {outcome.loss.get('acked', 0):,}; " + (
+            f"{wrong:,} that nothing excuses" if wrong else "each one explained" if lost else "each one checked"
         )
-        tiles.append(Tile("Acked writes lost", f"{lost:,}", note=note, tone="bad" if unexplained else "warn" if lost else "good"))
+        tiles.append(Tile("Acked writes lost", f"{lost:,}", note=note, tone="bad" if wrong else "warn" if lost else "good"))
     tiles += [
         Tile(
             one.measure.removesuffix("_ms").replace("_", " "),
@@ -207,7 +209,7 @@ def _magnified(outcome: DrillOutcome, place: int) -> Panel:
 def _tables(outcome: DrillOutcome) -> list[Table]:
     return [
         _expected(outcome),
-        *loss_tables(outcome),
+        _lost(outcome),
         *(_recovered(recovery) for recovery in outcome.recovery),
         Table(
             "Faults",
@@ -252,19 +254,20 @@ def _run(outcome: DrillOutcome) -> Table:
     return Table("How it ran", ("", ""), tuple(row for row in rows if row[1]))
 
 
-def loss_tables(outcome: DrillOutcome) -> list[Table]:
-    """By cause, and by the node that had acked. Members of the loss that are mappings of counts become tables; the others are in the tiles."""
-    titles = {
-        "causes": ("Acked writes that are gone, by cause", "cause"),
-        "nodes": ("Acked writes that are gone, by the node that acked", "node"),
-    }
-    tables = []
-    for member, (title, column) in titles.items():
-        counts = outcome.loss.get(member)
-        if isinstance(counts, dict) and counts:
-            rows = tuple((str(name), number(count) if isinstance(count, int | float) else str(count)) for name, count in counts.items())
-            tables.append(Table(title, (column, "writes"), rows, numeric=frozenset({1})))
-    return tables
+def _lost(outcome: DrillOutcome) -> Table:
+    """Whose acked writes are gone, and why: one row for each reign that lost some, then what nothing excuses."""
+    rows, tones = [], []
+    for node in outcome.loss.get("nodes", ()):
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in node["by_cause"].items())
+        allowed = "open" if node["allowed_ms"] is None else number(node["allowed_ms"])
+        rows.append((node["node"], number(node["lost"]), causes, node["deposed_by"], number(node["window_ms"]), allowed, node["because"]))
+        tones.append("plain")
+    for kind, count in outcome.loss.get("wrong", {}).items():
+        rows.append(("", number(count), kind, "", "", "", "nothing excuses these"))
+        tones.append("bad")
+    columns = ("acked by", "lost", "cause", "deposed by", "within ms", "allowed ms", "because")
+    note = "Every one is at the end of what its node had acked; that the configuration allows a loss does not make it good."
+    return Table("Acked writes that are gone", columns, tuple(rows), note, frozenset({1, 4, 5}), tuple(tones))
 
 
 def _recovered(recovery: Recovery) -> Table:
@@ -318,3 +321,29 @@ def drills_table(outcome: DrillsOutcome) -> Table:
         tones.append(_VERDICT_TONES.get(drill.verdict, "warn"))
     columns = ("", "drill", "verdict", "met", "gap ms", "acked lost", "acked", "s")
     return Table("Drills", columns, tuple(rows), numeric=frozenset({3, 4, 5, 6, 7}), tones=tuple(tones))
+
+
+def drills_junit(outcome: DrillsOutcome, *, hostname: str = "") -> str:
+    """One test case for each drill, with every measure as a property."""
+    cases = [
+        Case(
+            drill.name,
+            f"valkeep.drill.{drill.name.partition('-')[0]}",
+            drill.verdict,
+            drill.phases.get("total", 0.0),
+            drill.reasons,
+            {
+                "server": drill.server,
+                "topology": drill.topology,
+                "driver": drill.driver,
+                "seed": drill.seed,
+                "schedule": drill.schedule,
+                **drill.measures,
+            },
+            "\n".join(text for text in (drill.teaches, drill.replay) if text),
+        )
+        for drill in outcome.drills
+    ]
+    began = min((drill.started for drill in outcome.drills if drill.started), default=0.0)
+    timestamp = datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return junit("valkeep drill", cases, seconds=outcome.seconds, timestamp=timestamp, hostname=hostname)

@@ -258,8 +258,8 @@
       for (const [line, tone] of [[trend.p50, "ink"], [trend.p99, "ink"]]) { drawLine(line, (ms) => y(ms / 1000), "card", 3); drawLine(line, (ms) => y(ms / 1000), tone, 1.1); }
     }
     function drawRates() {
-      for (const [node, line] of Object.entries(trend.acked)) drawLine(line, rateY, `k${data.nodes.indexOf(node) % 10}`, 1.6);
       const rare = (values) => values.map((value, i) => value || values[i - 1] || values[i + 1] ? value : null);  // no line along zero
+      for (const [node, line] of Object.entries(trend.acked)) drawLine(rare(line), rateY, `k${data.nodes.indexOf(node) % 10}`, 1.6);
       drawLine(rare(trend.failed), rateY, "warn");
       drawLine(rare(trend.unknown), rateY, "ink", 1);
     }
