@@ -7,19 +7,17 @@ person would type to see what Valkeep sees. Compose is the plugin ``docker compo
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from valkeep.errors import ValkeepError
 
-__all__ = ["Docker", "DockerFailed", "DockerMissing"]
+__all__ = ["AddressesTaken", "Docker", "DockerFailed", "DockerMissing"]
 
 _PORT = re.compile(r"(?:Bind for |listen tcp\d? |exposing port TCP )(?P<where>[\w.:\[\]]*:\d+)")
 
@@ -30,6 +28,10 @@ class DockerMissing(ValkeepError):
 
 class DockerFailed(ValkeepError):
     """A docker command failed; the message has what it said."""
+
+
+class AddressesTaken(DockerFailed):
+    """A network was not made, because another one has its addresses. Choosing others helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,38 +92,60 @@ class Docker:
         """Whether ``docker WORDS`` succeeds."""
         return self._run([*self.command, *words], timeout=timeout).returncode == 0
 
-    def compose_run(self, *words: str, environment: Mapping[str, str] | None = None, timeout: float = 300.0) -> str:
-        """What ``docker compose WORDS`` prints. Raises ``DockerFailed``."""
-        done = self._run([*self.compose, *words], environment=environment, timeout=timeout)
+    def compose_run(
+        self,
+        *words: str,
+        environment: Mapping[str, str] | None = None,
+        begun: Callable[[int], None] = lambda _: None,
+        timeout: float = 300.0,
+    ) -> str:
+        """What ``docker compose WORDS`` prints. ``begun`` is told the number of its process. Raises ``DockerFailed``."""
+        done = self._run([*self.compose, *words], environment=environment, begun=begun, timeout=timeout)
         if done.returncode:
             raise _failed(["docker", "compose", *words], done.stderr)
         return done.stdout.decode(errors="replace")
 
-    def inspect(self, *names: str) -> list[Any]:
-        """``docker inspect`` of these, in their order."""
-        return list(json.loads(self.run("inspect", *names)))
+    def logs(self, container: str) -> str:
+        """All that this container's program has written, over every restart."""
+        done = self._run([*self.command, "logs", container], timeout=60.0)
+        if done.returncode:
+            raise _failed(["docker", "logs", container], done.stderr)
+        return (done.stdout + done.stderr).decode(errors="replace")
 
     def _run(
-        self, words: Sequence[str], *, data: bytes | None = None, environment: Mapping[str, str] | None = None, timeout: float
+        self,
+        words: Sequence[str],
+        *,
+        data: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        begun: Callable[[int], None] = lambda _: None,
+        timeout: float,
     ) -> subprocess.CompletedProcess[bytes]:
         try:
-            return subprocess.run(
+            child = subprocess.Popen(
                 words,
-                input=data,
-                stdin=subprocess.DEVNULL if data is None else None,
-                capture_output=True,
-                timeout=timeout,
+                stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env={**os.environ, **self.environment, **(environment or {})},
-                check=False,
             )
-        except subprocess.TimeoutExpired as error:
-            raise DockerFailed(
-                f"{' '.join(words[:3])} … did not end within {timeout:.0f} s",
-                remedy="is the daemon overloaded? See docker ps and its log",
-                definite=False,
-            ) from error
         except OSError as error:
             raise DockerMissing(f"{words[0]} can not be run: {error}", remedy="install Docker, or use --runtime local") from error
+        with child:
+            begun(child.pid)
+            try:
+                out, err = child.communicate(data, timeout)
+            except subprocess.TimeoutExpired as error:
+                child.kill()
+                raise DockerFailed(
+                    f"{' '.join(words[:3])} … did not end within {timeout:.0f} s",
+                    remedy="is the daemon overloaded? See docker ps and its log",
+                    definite=False,
+                ) from error
+            except BaseException:
+                child.kill()
+                raise
+        return subprocess.CompletedProcess(words, child.returncode, out, err)
 
 
 def _is_compose_2(words: Sequence[str]) -> bool:
@@ -145,7 +169,7 @@ def _failed(words: Sequence[str], stderr: bytes) -> DockerFailed:
             remedy="end what listens there (ss -ltnp), or choose another port: VALKEY_N1_PORT=…",
         )
     if "Pool overlaps" in text:
-        return DockerFailed(
+        return AddressesTaken(
             "the network's addresses are those of another Docker network",
             remedy="remove that one (docker network ls), or choose others: VALKEY_NET=172.30.99",
         )
