@@ -35,13 +35,13 @@ def _load(data: dict[str, Any]) -> Load:
 
 
 def _standing(crew: Crew) -> dict[str, Any]:
-    tally = crew.tally
+    record = crew.record
     return {
         "at": time.monotonic_ns(),
-        "operations": len(crew.history),
-        "acked": tally.acked,
-        "refused": tally.refused,
-        "nodes": tally.acked_at,
+        "operations": len(crew.record.history),
+        "acked": record.acked,
+        "refused": record.refused,
+        "nodes": record.acked_at,
     }
 
 
@@ -92,10 +92,10 @@ async def _work(workdir: Path, settings: dict[str, Any], messages: AsyncIterator
     await work
     heartbeat.stop()
     path = workdir / "history.vkh"
-    await asyncio.to_thread(path.write_bytes, b"".join(crew.history.packed()))
-    tally = crew.tally
-    troubles = [[client, text, count] for (client, text), count in tally.troubles.items()]
-    say(event="history", path=str(path), stalls=heartbeat.stalls, moved=tally.moved, processes=tally.processes, troubles=troubles)
+    await asyncio.to_thread(path.write_bytes, b"".join(crew.record.history.packed()))
+    record = crew.record
+    troubles = [[client, text, count] for (client, text), count in record.troubles.items()]
+    say(event="history", path=str(path), stalls=heartbeat.stalls, moved=record.moved, processes=record.processes, troubles=troubles)
     return True
 
 
