@@ -6,6 +6,7 @@ recovery and the servers' log lines; then the recovery of each fault, magnified 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final
@@ -17,7 +18,7 @@ from valkeep.report.junit import Case, junit
 from valkeep.report.story import Chart, Line, Mark, Panel, Series, Span, Story, Table, Tile
 from valkeep.report.timeline import FAIL, INFO, OK, Shown, Timeline, trend
 
-__all__ = ["drill_story", "drill_timeline", "drills_junit", "drills_story", "number", "recovery_spans", "step_words"]
+__all__ = ["drill_brief", "drill_story", "drill_timeline", "drills_junit", "drills_story", "number", "recovery_spans", "step_words"]
 
 REPLAY: Final = "Again, exactly"
 LOG_LINES: Final = 2000  # in one page; the report folder has the servers' own files
@@ -60,7 +61,7 @@ def drill_story(outcome: DrillOutcome) -> Story:
         verdict=outcome.verdict,
         sentence=outcome.teaches,
         tiles=_tiles(outcome),
-        panels=tuple(_magnified(outcome, place) for place in range(len(outcome.recovery)) if outcome.recovery[place].steps),
+        panels=tuple(_magnified(outcome, recovery) for recovery in outcome.recovery if recovery.steps),
         tables=tuple(table for table in _tables(outcome) if table.rows),
         log=_lines(outcome),
         reasons=outcome.reasons,
@@ -68,6 +69,20 @@ def drill_story(outcome: DrillOutcome) -> Story:
         command_title=REPLAY,
         footer=f"valkeep drill · seed {outcome.seed} · {outcome.phases.get('total', 0):.1f} s · {outcome.driver} · all servers ran on this machine",
     )
+
+
+def drill_brief(outcome: DrillOutcome) -> Story:
+    """What the terminal shows of one drill: expectations, losses and the parts of each recovery; the page has the rest."""
+    lost = _lost(outcome)
+    rows = tuple((node, f"{count} {kind}" if not node else kind, why) for node, count, kind, _, _, _, why in lost.rows)
+    title = f"{outcome.loss.get('lost', 0):,} of {outcome.loss.get('acked', 0):,} acked writes are gone"
+    short = Table(title, ("", "", ""), rows, tones=lost.tones)
+    tables = tuple(replace(table, note="") for table in (_expected(outcome), short) if table.rows)
+    panels = tuple(_parts(outcome, recovery) for recovery in outcome.recovery if recovery.steps)
+    return Story(
+        outcome.name, _subtitle(outcome), outcome.verdict, outcome.teaches, tables=tables, panels=panels, reasons=outcome.reasons,
+        command=outcome.replay, command_title=REPLAY,
+    )  # fmt: skip
 
 
 def _subtitle(outcome: DrillOutcome) -> str:
@@ -182,25 +197,27 @@ def recovery_spans(outcome: DrillOutcome, recovery: Recovery) -> tuple[Span, ...
     )
 
 
-def _magnified(outcome: DrillOutcome, place: int) -> Panel:
-    recovery = outcome.recovery[place]
+def _parts(outcome: DrillOutcome, recovery: Recovery) -> Panel:
+    """What the recovery is made of, without what the clients saw of it."""
     spans = recovery_spans(outcome, recovery)
     zero, last = spans[0].start, spans[-1].end
     room = max(0.1, (last - zero) * 0.12)
-    low, high = zero - room, last + room
+    title = f"After {recovery.fault}: {last - zero:,.2f} s, in parts"
+    return Panel(title, zero - room, last + room, "Each part ends with the step that the next one waits for.", spans, zero=zero)
+
+
+def _magnified(outcome: DrillOutcome, recovery: Recovery) -> Panel:
+    panel = _parts(outcome, recovery)
     series = []
-    step = 20 if high - low < 5 else 100
+    step = 20 if panel.end - panel.start < 5 else 100
     for turn, node in enumerate(sorted(name for name in outcome.history.nodes.names if name)):
         acks = outcome.history.ack_times(node=node)
-        points = tuple((at, value) for at, value in rates(acks, outcome.origin_ns, step) if low <= at <= high)
+        points = tuple((at, value) for at, value in rates(acks, outcome.origin_ns, step) if panel.start <= at <= panel.end)
         if points:
             series.append(Series(node, _NODE_TONES[turn % len(_NODE_TONES)], points))
     marks = tuple(Mark(outcome.seconds(one.at_ns), f"{step_words(one.name)} +{one.ms:,.0f} ms", "soft") for one in recovery.steps)
-    chart = Chart("Acked operations, by node", "per second", tuple(series), area=True, height=110)
-    title = f"After {recovery.fault}: {last - zero:,.2f} s, in parts"
-    return Panel(
-        title, low, high, "Each part ends with the step that the next one waits for.", spans, marks, (chart,) if series else (), zero=zero
-    )
+    charts = (Chart("Acked operations, by node", "per second", tuple(series), area=True, height=110),) if series else ()
+    return replace(panel, marks=marks, charts=charts)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- its tables

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from valkeep.report.eventlog import EventLog
-from valkeep.report.events import Emit, Event, Held, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent, fan_out
+from valkeep.report.events import Emit, Event, Fault, Held, Lag, LedgerEntry, Note, Phase, Progress, Pulse, Recovered, VerdictEvent, fan_out
 from valkeep.report.rate import Rate
 from valkeep.report.recording import is_news, label
 
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
     from valkeep.report.story import Story
 
-__all__ = ["Dashboard", "show", "watch"]
+__all__ = ["STYLES", "VERDICTS", "Dashboard", "show", "watch"]
 
 WINDOW: Final = 1.5  # seconds over which speeds are averaged
 EVERY: Final = 2.0  # seconds between progress lines when piped
 WORD: Final = 24  # letters of the longest word that tables keep whole
 STALE: Final = 3.0  # seconds after which a lag is that of a link that is no more
+SILENT_MS: Final = 150.0  # without an ack; less is how clients work
 
 
 class Speed:
@@ -64,6 +65,9 @@ class Dashboard:
         self.lag: Lag | None = None
         self.held: Held | None = None
         self.rate: Rate | None = None
+        self.pulse: Pulse | None = None
+        self.faults: dict[str, Fault] = {}  # those that go on
+        self.recovered: list[Recovered] = []  # since the last fault
         self.notes: deque[Note] = deque(maxlen=4)
         self.ledger = 0
         self.verdict = ""  # of the job; a part's is a word beside its phase
@@ -92,6 +96,15 @@ class Dashboard:
                 self.held = event if event.why else None
             case Rate():
                 self.rate = event
+            case Pulse():
+                self.pulse = event
+            case Fault(healed=True):
+                self.faults.pop(fault_words(event), None)
+            case Fault():
+                self.faults[fault_words(event)] = event
+                self.recovered = []
+            case Recovered():
+                self.recovered.append(event)
             case Note():
                 self.notes.append(event)
             case LedgerEntry():
@@ -121,8 +134,23 @@ class Dashboard:
             rows.append(("lag", f"{_bytes(self.lag.bytes)}{in_ms}"))
         if self.rate is not None and self.rate.acked:
             rows.append(("writers", f"{self.rate.per_second:,.0f} acked/s by the {self.rate.node}, {self.rate.acked:,} in all"))
+        if self.pulse is not None:
+            rows += self._load(self.pulse)
+        rows += [("fault", f"{words}, for {self.now - fault.at:,.1f} s") for words, fault in self.faults.items()]
+        if self.recovered:
+            rows.append(("recovery", ", ".join(f"{step.step} {step.ms:,.0f} ms" for step in self.recovered)))
         if self.ledger:
             rows.append(("ledger", f"{self.ledger:,} changed or refused"))
+        return rows
+
+    def _load(self, pulse: Pulse) -> list[tuple[str, str]]:
+        others = "".join(f", {count:,} {word}" for count, word in ((pulse.failed, "failed"), (pulse.unknown, "unknown")) if count)
+        rows = [("load", f"{pulse.per_second:,.0f} acked/s, {pulse.acked:,} in all{others}")]
+        if pulse.primaries:
+            rows.append(("primary", ", ".join(pulse.primaries)))
+        silent = pulse.silent_ms + (self.now - pulse.at) * 1000
+        if silent >= SILENT_MS:
+            rows.append(("gap", f"{silent / 1000:,.2f} s without an ack"))
         return rows
 
     def _progress(self, progress: Progress) -> str:
@@ -137,6 +165,17 @@ class Dashboard:
         elif volume and progress.total_bytes > progress.bytes:
             parts.append(f"{(progress.total_bytes - progress.bytes) / volume:,.1f} s left")
         return ", ".join(parts)
+
+
+def fault_words(fault: Fault) -> str:
+    nodes = ", ".join(fault.nodes)
+    return f"{fault.name} {fault.target}" + (f" ({nodes})" if nodes and nodes != fault.target else "")
+
+
+def _said(event: Fault | Recovered) -> str:
+    if isinstance(event, Fault):
+        return f"{'healed' if event.healed else 'fault'}: {fault_words(event)}"
+    return f"{event.step} {event.ms:,.0f} ms after the fault{': ' if event.detail else ''}{event.detail}"
 
 
 def _bytes(count: int) -> str:
@@ -167,7 +206,9 @@ class _Plain:
                 self._line(event.at, f"{'' if event.level == 'info' else event.level + ': '}{event.text}")
             case VerdictEvent():
                 self._line(event.at, f"{label(event.detail.get('of', 'verdict'))}: {event.verdict}")
-            case Progress() | Lag() | Rate() | Held():
+            case Fault() | Recovered():
+                self._line(event.at, _said(event))
+            case Progress() | Lag() | Rate() | Held() | Pulse():
                 if event.at - self._last >= EVERY and (rows := [row for row in board.rows() if row[0] not in ("why", "remedy")]):
                     self._last = event.at  # why it is held, a note has said
                     self._line(event.at, "; ".join(f"{name} {text}" for name, text in rows))
@@ -206,6 +247,9 @@ class _Live:
         if isinstance(event, Note):
             style = {"warning": "yellow", "error": "bold red"}.get(event.level, "dim")
             self._console.print(Text(f"    {event.text}", style=style))
+        elif isinstance(event, Fault | Recovered):
+            style = "red" if isinstance(event, Fault) and not event.healed else "dim"
+            self._console.print(Text(f"    {_said(event)}", style=style))
 
     def _render(self) -> RenderableType:
         from rich.console import Group
@@ -265,8 +309,8 @@ def watch(log: Path | None = None, *, console: Console | None = None, also: Emit
 
 # ------------------------------------------------------------------------------------------------------------------ afterwards
 
-_STYLES: Final = {"good": "green", "bad": "bold red", "warn": "yellow"}
-_VERDICTS: Final = {"valid": "bold green", "GO": "bold green", "invalid": "bold red", "NO-GO": "bold red"}
+STYLES: Final = {"good": "green", "bad": "bold red", "warn": "yellow"}
+VERDICTS: Final = {"valid": "bold green", "GO": "bold green", "invalid": "bold red", "NO-GO": "bold red"}
 
 
 def show(story: Story, console: Console, *, tables: bool = False) -> None:
@@ -275,7 +319,7 @@ def show(story: Story, console: Console, *, tables: bool = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console.print(Text.assemble((story.title, "bold"), "  ", (story.verdict, _VERDICTS.get(story.verdict, "bold yellow"))))
+    console.print(Text.assemble((story.title, "bold"), "  ", (story.verdict, VERDICTS.get(story.verdict, "bold yellow"))))
     console.print(Text(story.subtitle, style="dim"))
     numbers = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     numbers.add_column()
@@ -283,7 +327,7 @@ def show(story: Story, console: Console, *, tables: bool = False) -> None:
     numbers.add_column(style="dim")
     for tile in story.tiles:
         value = f"{tile.value}{' ' if tile.unit else ''}{tile.unit}"
-        numbers.add_row(Text(tile.label), Text(value, style=_STYLES.get(tile.tone, "bold")), Text(tile.note))
+        numbers.add_row(Text(tile.label), Text(value, style=STYLES.get(tile.tone, "bold")), Text(tile.note))
     console.print(numbers)
     for table in story.tables if tables else ():
         grid = Table(

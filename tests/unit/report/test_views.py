@@ -176,7 +176,7 @@ def test_a_recording_makes_spans_charts_and_lines() -> None:
     chart = recording.chart_of_keys()
     assert chart is not None
     assert chart.series[0].points == ((2.0, 4000.0), (2.5, 2000.0))
-    assert [line.level for line in recording.lines].count("warning") == 2
+    assert [line.level for line in recording.lines].count("warning") == 3
     assert recording.verdict == "valid"
 
 
@@ -221,3 +221,30 @@ def test_a_code_in_a_narrow_table_is_neither_cut_nor_broken() -> None:
     )
     assert "VK-SOURCE-PERSISTENCE " in out.getvalue()
     assert "…" not in out.getvalue()
+
+
+def test_the_dashboard_shows_how_the_load_does_whom_it_reaches_and_for_how_long_nobody_answered() -> None:
+    board = Dashboard()
+    board.emit(Pulse(1.0, 40_000, 0, 0, 11_500.0, 2.0, ("n1",)))
+    assert board.rows() == [("load", "11,500 acked/s, 40,000 in all"), ("primary", "n1")]
+    board.emit(Fault(1.1, "kill", "primary", ("n1",)))
+    board.emit(Pulse(1.6, 40_100, 300, 12, 200.0, 480.0, ()))
+    board.emit(Recovered(1.7, "sdown", 612.0))
+    assert board.rows() == [
+        ("load", "200 acked/s, 40,100 in all, 300 failed, 12 unknown"),
+        ("gap", "0.58 s without an ack"),
+        ("fault", "kill primary (n1), for 0.6 s"),
+        ("recovery", "sdown 612 ms"),
+    ]
+    board.emit(Fault(2.0, "kill", "primary", ("n1",), healed=True))
+    assert "fault" not in dict(board.rows())
+
+
+def test_a_pipe_is_told_of_faults_and_of_each_step_back(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with watch(console=Console(file=out, width=200), stamped=True) as emit:
+        for event in EVENTS:
+            emit(event)
+    text = out.getvalue()
+    assert "2.81 s  fault: kill primary (n1)" in text
+    assert "promoted 1,612 ms after the fault: +switch-master" in text
