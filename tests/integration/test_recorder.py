@@ -9,14 +9,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.nodes import start
-from tests.support.waiting import until
+from tests.support.waiting import holds, until
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.drill.history import History, Operation, Outcome
@@ -51,12 +51,6 @@ async def recorded(recorder: Recorder, more: int) -> None:
     """Until that many operations more were acked."""
     goal = recorder.acked + more
     await holds(lambda: recorder.acked >= goal, f"{more} acks")
-
-
-async def holds(condition: Callable[[], object], what: str) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
-            await asyncio.sleep(0.01)
 
 
 def of(history: History, *functions: str) -> list[Operation]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["until"]
+__all__ = ["holds", "until"]
 
 
 def until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = 20.0, every: float = 0.005) -> Any:
@@ -16,3 +17,11 @@ def until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: 
         assert time.monotonic() < deadline, f"not within {timeout} s: {what() if callable(what) else what}"
         time.sleep(every)
     return value
+
+
+async def holds(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
+    """The same for who waits on an event loop, which goes on meanwhile."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        await asyncio.sleep(0.01)
