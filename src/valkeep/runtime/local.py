@@ -32,20 +32,20 @@ from valkeep.runtime.network.addresses import Addresses
 from valkeep.runtime.network.loopback import LoopbackNetwork
 from valkeep.runtime.node import Process, temporary_folder
 from valkeep.runtime.servers import ServerBinary
+from valkeep.runtime.synced import OURS, SyncedFiles
 from valkeep.topology.spec import Kind, NodeSpec, TopologySpec
 
 __all__ = ["LocalDeployment", "LocalMachine"]
 
 _QUICK: Final = ("info-period", "100", "publish-period", "100")
 _STOCK: Final = ("info-period", "10000", "publish-period", "2000")
-_CONFIGURATION: Final = ("node.conf", "node.log")  # what `empty` leaves
 
 
 class LocalMachine:
     """One node as a process of this machine; see `deployment.Machine`."""
 
-    def __init__(self, spec: NodeSpec, process: Process, endpoint: Endpoint) -> None:
-        self.spec, self.process, self.endpoint = spec, process, endpoint
+    def __init__(self, spec: NodeSpec, process: Process, endpoint: Endpoint, synced: SyncedFiles | None = None) -> None:
+        self.spec, self.process, self.endpoint, self._synced = spec, process, endpoint, synced
 
     def __repr__(self) -> str:
         return f"<LocalMachine {self.spec.name} at {self.endpoint.address}{'' if self.alive else ' down'}>"
@@ -70,6 +70,8 @@ class LocalMachine:
     async def start(self, timeout: float = 20.0) -> None:
         if self.alive:
             raise Refused(f"{self.spec.name} runs already", remedy="stop or kill it first")
+        if self._synced is not None:
+            self._synced.prepare()
         await asyncio.to_thread(self.process.launch, timeout)
 
     async def pause(self) -> None:
@@ -81,11 +83,17 @@ class LocalMachine:
     async def empty(self) -> None:
         self._must_be_down()
         for path in self.process.directory.iterdir():
-            if path.name not in _CONFIGURATION:
+            if path.name not in OURS:
                 await asyncio.to_thread(shutil.rmtree if path.is_dir() else os.unlink, path)
 
     async def crash(self) -> None:
-        raise Refused("what was synced to disk is not known here", remedy="start the deployment with synced=True")
+        if self._synced is None or not self._synced.watches(self.pid):
+            raise Refused(
+                f"what {self.spec.name} synced to disk is not known",
+                remedy='the deployment needs "fsync", and a server that is not linked statically',
+            )
+        await asyncio.to_thread(self.process.kill)
+        await asyncio.to_thread(self._synced.lose_unsynced)
 
     def _must_be_down(self) -> None:
         if self.alive:
@@ -94,12 +102,19 @@ class LocalMachine:
 
 class LocalDeployment:
     """``network``: from `runtime.network`; None: plain loopback addresses. ``folder``: of the files, made if need be and kept; None: a
-    temporary one. ``timeout``: seconds until it has to be ready."""
+    temporary one. ``timeout``: seconds until it has to be ready. ``needs``: abilities that cost something and are only there when asked for:
+    fsync (machines can crash). Raises ``Refused`` for what this machine can not do."""
 
     runtime = "local"
 
     def __init__(
-        self, spec: TopologySpec, *, network: LoopbackNetwork | None = None, folder: Path | None = None, timeout: float = 60.0
+        self,
+        spec: TopologySpec,
+        *,
+        network: LoopbackNetwork | None = None,
+        folder: Path | None = None,
+        timeout: float = 60.0,
+        needs: frozenset[str] = frozenset(),
     ) -> None:
         self.spec = spec
         self.binary: ServerBinary = servers.find(spec.server)
@@ -109,11 +124,12 @@ class LocalDeployment:
         self.folder = folder or Path()
         self._owned = folder is None
         self._timeout = timeout
+        self._needs = needs & {"fsync"}
         self._janitor: Janitor | None = None
 
     @property
     def abilities(self) -> frozenset[str]:
-        return self.network.abilities
+        return self.network.abilities | self._needs
 
     @property
     def addresses(self) -> Mapping[str, str]:
@@ -166,11 +182,17 @@ class LocalDeployment:
         else:
             primary_at = self.network.announced(node.of) if node.of and self.spec.kind is not Kind.CLUSTER else None
             config = data_config(self.spec, address, primary_at)
+        synced = SyncedFiles(directory, self.folder / f"{node.name}.synced") if "fsync" in self._needs else None
         process = Process(
-            self.binary, config, directory, self.network.listen(node.name), arguments=("--sentinel",) if node.role == "sentinel" else ()
+            self.binary,
+            config,
+            directory,
+            self.network.listen(node.name),
+            arguments=("--sentinel",) if node.role == "sentinel" else (),
+            environment=synced.environment if synced is not None else None,
         )
         host, port = self.network.announced(node.name)
-        return LocalMachine(node, process, Endpoint(host, port))
+        return LocalMachine(node, process, Endpoint(host, port), synced)
 
     async def down(self) -> None:
         """End every node, at once; the folder goes when it is ours. May be called twice."""
