@@ -22,6 +22,7 @@ from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.drill.history import History, Operation, Outcome
 from valkeep.drill.script import ClientSpec, Load
 from valkeep.drill.workloads import keys
+from valkeep.drill.workloads.final import read_final
 from valkeep.drill.workloads.recorder import Recorder, RecorderResult, Tick
 from valkeep.drill.workloads.targets import Targets
 from valkeep.errors import ValkeepError
@@ -248,6 +249,7 @@ import asyncio, json, sys
 from pathlib import Path
 from valkeep.client.endpoint import Endpoint
 from valkeep.drill.script import Load
+from valkeep.drill.workloads.final import read_final
 from valkeep.drill.workloads.recorder import Recorder
 from valkeep.drill.workloads.targets import Targets
 from valkeep.topology.spec import Kind
@@ -282,6 +284,53 @@ def ended(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+
+
+def test_every_entry_of_a_stream_is_delivered_once_and_then_acknowledged_or_pending(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with LocalDeployment(TopologySpec.standalone()) as deployment:
+            targets = Targets.of(deployment, tags=3)
+            async with Recorder(Load("streams", TWO, RATE), targets, tmp_path / "work", 1) as recorder:
+                await recorder.start()
+                await recorded(recorder, 3000)
+                result = await recorder.finish()
+            async with await Connection.open(deployment.machines["n1"].endpoint) as connection:
+                final = await read_final({0: connection}, deployment.spec, targets)
+        assert result.history.counts()["fail"] == 0
+        for tag in targets.tags:
+            key = keys.stream(tag)
+            added = {one.value for one in result.history.of("xadd") if one.key == key}
+            delivered = [one.result for one in result.history.of("deliver") if one.key == key and one.result is not None]
+            acknowledged = {one.value for one in result.history.of("ack") if one.key == key}
+            stream = final.streams[key]
+            assert acknowledged
+            assert set(stream.entries) == added
+            assert len(delivered) == len(set(delivered))
+            assert set(delivered) == acknowledged | stream.pending
+            assert added == set(delivered) | stream.undelivered
+
+    run(test())
+
+
+def test_what_is_published_is_heard_by_everybody_who_had_subscribed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with LocalDeployment(TopologySpec.cluster(shards=3, replicas=0)) as deployment:
+            async with Recorder(Load("pubsub", (*TWO, ClientSpec("c3")), RATE), Targets.of(deployment), tmp_path / "work", 1) as recorder:
+                await holds(lambda: recorder.operations >= 2, "two subscriptions")
+                await recorder.start()
+                await recorded(recorder, 2000)
+                result = await recorder.finish()
+        history = result.history
+        subscribed = of(history, "subscribe")
+        assert [whose(result, one) for one in subscribed] == ["c1", "c2"]
+        published = {one.value for one in history.of("publish")}
+        for one in subscribed:
+            heard = [message.value for message in history.of("receive") if message.process == one.process]
+            assert len(heard) == len(set(heard))
+            assert set(heard) == published
+        assert len(of(history, "unsubscribe")) == 2
+
+    run(test())
 
 
 # ------------------------------------------------------------------------------------------------------- sentinel and cluster

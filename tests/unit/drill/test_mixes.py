@@ -98,3 +98,52 @@ def test_a_new_operation_of_the_same_kind_has_the_same_key_and_a_value_of_its_ow
         twin = mix.again(step)
         assert (twin.function, twin.key) == (step.function, step.key)
         assert step.value is None or twin.value != step.value
+
+
+# ------------------------------------------------------------------------------------------------------------------- streams
+
+
+def entry(identifier: bytes, element: int) -> list[object]:
+    return [[keys.stream(TAG), [[identifier, [b"n", b"%d" % element]]]]]
+
+
+def grouped() -> Mix:
+    """A mix of streams whose group is there."""
+    mix = a_mix("streams")
+    assert mix.understood(mix.step("group", keys.stream(TAG)), [b"OK"]).outcome is Outcome.OK
+    return mix
+
+
+def test_the_first_batch_on_a_stream_makes_its_group_and_later_ones_do_not() -> None:
+    mix = a_mix("streams")
+    first = mix.batch(TAG, 12)
+    assert first[1].function == "group"
+    assert mix.understood(first[1], [ServerError("BUSYGROUP", "Consumer Group name already exists")]).outcome is Outcome.OK
+    assert "group" not in [step.function for step in mix.batch(TAG, 200)]
+
+
+def test_a_group_that_a_node_lost_is_made_again() -> None:
+    mix = grouped()
+    lost = mix.understood(mix.step("deliver", keys.stream(TAG)), [ServerError("NOGROUP", "No such key")])
+    assert lost == (Outcome.FAIL, None, "NOGROUP")
+    assert "group" in [step.function for step in mix.batch(TAG, 12)]
+
+
+def test_what_was_delivered_is_acknowledged_once_in_the_order_of_delivery() -> None:
+    mix = grouped()
+    for number in (1, 2):
+        assert mix.understood(mix.step("deliver", keys.stream(TAG)), [entry(b"%d-0" % number, number)]).result == number
+    acks = [mix.step("ack", keys.stream(TAG)) for _ in range(3)]
+    assert [(step.function, step.value) for step in acks] == [("ack", 1), ("ack", 2), ("deliver", None)]
+    assert acks[0].commands == ((b"XACK", keys.stream(TAG), keys.GROUP, b"1-0"),)
+
+
+def test_nothing_new_to_deliver_is_an_answer_without_an_element() -> None:
+    mix = grouped()
+    assert mix.understood(mix.step("deliver", keys.stream(TAG)), [None]) == (Outcome.OK, None, "")
+
+
+def test_what_another_client_delivered_is_not_acknowledged_here() -> None:
+    mix, other = grouped(), a_mix("streams", client=2)
+    mix.understood(mix.step("deliver", keys.stream(TAG)), [entry(b"1-0", 1)])
+    assert other.step("ack", keys.stream(TAG)).function == "deliver"

@@ -19,6 +19,7 @@ from valkeep.drill.workloads.lane import Gate, Worker, keep_pace
 from valkeep.drill.workloads.mixes import Mix, mix_of
 from valkeep.drill.workloads.record import Record
 from valkeep.drill.workloads.routes import Route, route_of
+from valkeep.drill.workloads.subscriber import Subscriber
 from valkeep.drill.workloads.targets import Targets
 from valkeep.topology.slots import key_slot
 from valkeep.topology.spec import Kind
@@ -26,6 +27,7 @@ from valkeep.topology.spec import Kind
 __all__ = ["Crew"]
 
 LANES: Final = 3  # of each client, where the topology does not say
+SUBSCRIBERS: Final = 2  # clients that listen too, where messages are published
 
 
 class _Member(NamedTuple):
@@ -60,6 +62,8 @@ class Crew:
                 workers = [worker for member in self._members for worker in self._workers(member)]
                 for number, worker in enumerate(workers):
                     group.create_task(keep_pace(worker, self.gate, self.load, number, len(workers)))
+                for member in self._members[: SUBSCRIBERS if self.load.mix == "pubsub" else 0]:
+                    group.create_task(Subscriber(member.spec, member.route, self.targets, self.record).run(self.gate))
         finally:
             for member in self._members:
                 member.route.end()

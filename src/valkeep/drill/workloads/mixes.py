@@ -5,14 +5,19 @@ stream: so the survival of everything in between is bounded by the program order
 finds out whether anybody is there) is an append.
 
 Values written are unique 63-bit integers: client number << 40 | count.
+
+The readers of ``streams`` deliver one entry at a time (the result is its element; None where nothing was new) and acknowledge what was
+delivered to them once; what was delivered in an answer that never came stays pending. The group is made when a node says that it has none.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from valkeep.drill.checkers.sequences import pack_id
 from valkeep.drill.history import Datum, Outcome
 from valkeep.drill.workloads import keys
 from valkeep.drill.workloads.mix import refused_transaction
@@ -48,6 +53,8 @@ _WEIGHTS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "mixed": (("append", 20), ("write", 20), ("read", 14), ("delete", 6), ("incr", 14), ("add", 14), ("multi", 12)),
     "registers": (("append", 4), ("write", 40), ("read", 44), ("delete", 12)),
     "scripts": (("append", 20), ("multi", 40), ("eval", 40)),
+    "streams": (("xadd", 34), ("deliver", 36), ("ack", 30)),
+    "pubsub": (("append", 1), ("publish", 2)),
 }
 MIXES: Final = tuple(_WEIGHTS)
 
@@ -58,6 +65,11 @@ _KEY_OF: Final[dict[str, Callable[[bytes], bytes]]] = {
     "add": keys.uniques,
     "multi": keys.pair,
     "eval": keys.pair,
+    "xadd": keys.stream,
+    "deliver": keys.stream,
+    "ack": keys.stream,
+    "group": keys.stream,
+    "publish": keys.channel,
 }
 _SCRIPT: Final = b"redis.call('SET', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2], ARGV[1]) return 1"
 
@@ -76,12 +88,17 @@ class Mix:
         self._rng = rng
         self._count = client << 40
         self._functions = [function for function, weight in _WEIGHTS[name] for _ in range(weight)]
+        self._consumer = b"c%d" % client
+        self._delivered: dict[bytes, deque[tuple[bytes, int]]] = {}  # stream → (id, element) that wait for their XACK
+        self._grouped: set[bytes] | None = set() if name == "streams" else None  # streams whose group is there, as far as is known
 
     def batch(self, tag: bytes, size: int) -> list[Step]:
         """The next ``size`` operations on this tag's keys, at least one."""
         step, functions, chance = self.step, self._functions, self._rng.random
         between = max(size - 2, 0)
         chosen = ["append"] * between if len(functions) == 1 else [functions[int(chance() * len(functions))] for _ in range(between)]
+        if self._grouped is not None and keys.stream(tag) not in self._grouped and chosen:
+            chosen[0] = "group"
         return [step(function, self._key(function, tag)) for function in ("append", *chosen, *(["append"] if size > 1 else []))]
 
     def step(self, function: str, key: bytes) -> Step:
@@ -105,9 +122,24 @@ class Mix:
             case "multi":
                 value = self._value()
                 return Step(function, key, value, ((b"MULTI",), (b"SET", key + b":a", value), (b"SET", key + b":b", value), (b"EXEC",)))
-            case _:
+            case "eval":
                 value = self._value()
                 return Step(function, key, value, ((b"EVAL", _SCRIPT, 2, key + b":a", key + b":b", value),))
+            case "xadd":
+                value = self._value()
+                return Step(function, key, value, ((b"XADD", key, b"*", b"n", value),))
+            case "group":
+                return Step(function, key, None, ((b"XGROUP", b"CREATE", key, keys.GROUP, b"0", b"MKSTREAM"),))
+            case "publish":
+                value = self._value()
+                return Step(function, key, value, ((b"PUBLISH", key, value),), writes=False)
+            case "ack" if self._delivered.get(key):
+                identifier, value = self._delivered[key].popleft()
+                return Step(function, key, value, ((b"XACK", key, keys.GROUP, identifier),))
+            case _:  # deliver, and an ack where nothing waits for one
+                return Step(
+                    "deliver", key, None, ((b"XREADGROUP", b"GROUP", keys.GROUP, self._consumer, b"COUNT", 1, b"STREAMS", key, b">"),)
+                )
 
     def again(self, step: Step) -> Step:
         """A new operation of the same kind on the same key, with a value of its own."""
@@ -128,12 +160,30 @@ class Mix:
         if step.function == "multi":
             return _transaction(replies)
         if isinstance(last, ServerError):
-            return Meaning(Outcome.FAIL, None, last.kind)
+            return self._refused(step, last)
         if type(last) is int:
             return Meaning(Outcome.OK, last)
-        if step.function == "read":
-            return _DONE if last is None else Meaning(Outcome.OK, int(last))
+        match step.function:
+            case "read":
+                return _DONE if last is None else Meaning(Outcome.OK, int(last))
+            case "xadd":
+                return Meaning(Outcome.OK, pack_id(last))
+            case "deliver" if last is not None:
+                ((_, ((identifier, (_, element)),)),) = last
+                self._delivered.setdefault(step.key, deque()).append((identifier, int(element)))
+                return Meaning(Outcome.OK, int(element))
+            case "group" if self._grouped is not None:
+                self._grouped.add(step.key)
         return _DONE
+
+    def _refused(self, step: Step, error: ServerError) -> Meaning:
+        if self._grouped is not None:
+            if step.function == "group" and error.kind == "BUSYGROUP":
+                self._grouped.add(step.key)
+                return _DONE
+            if error.kind == "NOGROUP":  # the node lost it
+                self._grouped.discard(step.key)
+        return Meaning(Outcome.FAIL, None, error.kind)
 
 
 def _transaction(replies: Sequence[Any]) -> Meaning:
