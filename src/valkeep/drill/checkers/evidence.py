@@ -77,6 +77,12 @@ class Evidence:
         """Names of nodes by the number in ``columns.node``."""
         return self.history.nodes.names
 
+    def lost_writes(self) -> tuple[int, ...]:
+        """Numbers of the acked writes that are surely gone."""
+        writes = bytearray(name in WRITES for name in self.history.functions.names)
+        function = self.columns.function
+        return tuple(number for number, fate in enumerate(self.fate) if fate == LOST and writes[function[number]])
+
     def moved_slots(self) -> frozenset[int]:
         """Slots whose keys were written through nodes of more than one shard."""
         shards: dict[int, set[int]] = {}

@@ -12,6 +12,7 @@ from typing import Final
 
 from valkeep.drill.checkers.evidence import Evidence
 from valkeep.drill.checkers.judgement import Findings, Judgement
+from valkeep.drill.checkers.order import disorder
 from valkeep.drill.history import NOTHING, Outcome
 
 __all__ = ["Missing", "check_journals"]
@@ -89,28 +90,8 @@ def _check_one(evidence: Evidence, findings: Findings, missing: Missing, key: by
             findings.add("phantom", key, f"{elements[at - 1]!r} at place {at} was written by nobody")
     missing.lost += lost
     missing.holes.update(number for number in lost if NOTHING != result[number] < furthest.get(reign[number], 0))
-    _check_order(evidence, findings, key, standing)
-
-
-def _check_order(evidence: Evidence, findings: Findings, key: bytes, standing: Mapping[int, int]) -> None:
-    """Nothing stands behind what was sent only after it had been acked; and who wrote two, wrote them in this order."""
-    columns = evidence.columns
-    outcome, process, invoked, returned = columns.outcome, columns.process, columns.invoked, columns.returned
-    latest, before = -1, -1
-    last: dict[int, int] = {}
-    for at in sorted(standing):
-        number = standing[at]
-        if outcome[number] == _OK:
-            who = process[number]
-            if returned[number] < latest:
-                detail = f"place {at} was acked before {columns.value[before]}, which stands before it, was sent"
-                findings.add("reordered", key, detail, operation=number)
-            elif number < last.get(who, -1):
-                detail = f"place {at} was written before {columns.value[last[who]]} by the same connection, and stands behind it"
-                findings.add("reordered", key, detail, operation=number)
-            last[who] = number
-        if invoked[number] > latest:
-            latest, before = invoked[number], number
+    for number, before, why in disorder(evidence, [standing[at] for at in sorted(standing)]):
+        findings.add("reordered", key, f"{value[number]} stands behind {value[before]}, {why}", operation=number)
 
 
 def _first_places(findings: Findings, key: bytes, elements: Sequence[int]) -> dict[int, int]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from valkeep.drill.checkers.evidence import Evidence
 from valkeep.drill.checkers.judgement import Findings, Judgement
+from valkeep.drill.checkers.linear import check_linear
 from valkeep.drill.checkers.registers import by_key
 from valkeep.drill.checkers.sequences import check_sequences
 from valkeep.drill.history import Datum, Operation
 
-__all__ = ["Group", "check_transactions"]
+__all__ = ["Group", "check_pairs", "check_transactions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,13 @@ def check_transactions(operations: Iterable[Operation], final: Mapping[bytes, Gr
         if not group.first == group.second == last:
             findings.add("partial", key, f"the strings are {group.first!r} and {group.second!r}, the list ends with {last!r}")
     return findings.judgement()
+
+
+def check_pairs(evidence: Evidence, final: Mapping[bytes, tuple[Datum, Datum]]) -> Judgement:
+    """``final``: both strings of each pair, as read."""
+    inner = check_linear(evidence, {key: first for key, (first, _) in final.items()}, written=("multi", "eval"), checker="pairs")
+    findings = Findings("pairs", inner.operations, inner.lost, dict(inner.counts), list(inner.anomalies))
+    for key, (first, second) in sorted(final.items()):
+        if first != second:
+            findings.add("partial", key, f"the strings are {first!r} and {second!r}")
+    return findings.judgement() if findings.counts else inner
