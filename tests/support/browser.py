@@ -35,26 +35,33 @@ class Browser:
 
     def __init__(self, process: subprocess.Popen[bytes], to: int, back: int) -> None:
         self._process, self._to, self._back = process, to, back
-        self._buffer, self._number, self._session = b"", 0, ""
+        self._buffer, self._number, self._session, self._tab = b"", 0, "", ""
         self.problems: list[str] = []
 
     # ------------------------------------------------------------------------------------------------------------- what tests use
 
     def open(self, page: Path, *, width: int = 1200, height: int = 1000, dark: bool = False, scripts: bool = True) -> None:
         """The page from its file, when it has loaded."""
-        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.close()
+        self._tab = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.ask("Target.attachToTarget", targetId=self._tab, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
-            self._ask(f"{domain}.enable")
-        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
-        self._ask("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self._ask("Page.navigate", url=page.resolve().as_uri())
+            self.ask(f"{domain}.enable")
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.ask("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.ask("Page.navigate", url=page.resolve().as_uri())
         self.wait("document.readyState === 'complete'")
+
+    def close(self) -> None:
+        """The tab, when there is one."""
+        if self._tab:
+            self.ask("Target.closeTarget", targetId=self._tab)
+        self._tab = self._session = ""
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
-        answer = self._ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise AssertionError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
@@ -70,7 +77,7 @@ class Browser:
     def mouse(self, kind: str, x: float, y: float, *, button: str = "none", modifiers: int = 0, **more: Any) -> None:
         """``kind``: mouseMoved, mousePressed, mouseReleased, mouseWheel; in pixels of the window. Shift is modifier 8, ctrl 2."""
         pressed = {"buttons": 1} if button == "left" else {}
-        self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1, modifiers=modifiers, **pressed, **more)
+        self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1, modifiers=modifiers, **pressed, **more)
 
     def drag(self, x: float, y: float, to: float, *, modifiers: int = 0) -> None:
         """With the left button, sideways."""
@@ -81,11 +88,12 @@ class Browser:
 
     def picture(self, place: Path, *, whole: bool = False) -> None:
         """A PNG of the window, or of the whole page."""
-        place.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]))
+        place.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]))
 
     # ------------------------------------------------------------------------------------------------------------------ the pipe
 
-    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command of the DevTools protocol."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session and not method.startswith("Target."):

@@ -210,6 +210,7 @@
       let visible = 0;
       for (const group of groups) visible += hidden.has(group.number) ? 0 : from(group.at, view[1]) - from(group.at, view[0]);
       const size = visible > 20000 ? 1.6 : visible > 4000 ? 2.2 : visible > 600 ? 3 : 4.5, lasting = visible < 4000;
+      const seen = new Uint8Array(Math.ceil(width) * Math.ceil(places.ops.bottom + 20));  // of more than three on one pixel nothing more would be seen
       for (const group of groups) {
         if (hidden.has(group.number)) continue;
         pen.fillStyle = colour(group.tone); pen.globalAlpha = visible > 20000 ? .55 : .8;
@@ -217,6 +218,9 @@
         for (let p = first; p < last; p++) {
           const i = group.places[p], row = y(took(i)), left = x(ops.at[i]);
           if (endsAs(i) !== OK) continue;
+          const pixel = (row | 0) * Math.ceil(width) + (left | 0);
+          if (seen[pixel] > 2) continue;
+          seen[pixel]++;
           pen.fillRect(left - size / 2, row - size / 2, size, size);
           if (lasting) pen.fillRect(left, row - .5, Math.max(x(ops.at[i] + took(i)) - left, 0), 1);
         }
@@ -227,19 +231,24 @@
     function drawSpecial() {
       const of = MODES[mode][1], last = from(specialAt, view[1]);
       const first = from(specialAt, view[0] - longest);
-      const paths = { [FAIL]: new Path2D(), [INFO]: new Path2D(), 3: new Path2D() };
+      const paths = { [FAIL]: new Path2D(), [INFO]: new Path2D(), 3: new Path2D() }, seen = new Set(), few = last - first < 3000;
       for (let p = first; p < last; p++) {
         const i = special[p], kind = endsAs(i), row = y(took(i)), left = x(ops.at[i]), path = paths[kind];
         if (hidden.has(of(i)) || (kind !== INFO && left < LEFT - 4)) continue;
-        if (kind === FAIL) { path.moveTo(left - 2.5, row - 2.5); path.lineTo(left + 2.5, row + 2.5); path.moveTo(left - 2.5, row + 2.5); path.lineTo(left + 2.5, row - 2.5); }
+        const pixel = ((row | 0) * 4 + kind) * 65536 + (left | 0);
+        if (!few && seen.has(pixel)) continue;
+        seen.add(pixel);
+        if (kind !== INFO && !few) path.rect(left - 1.5, row - 1.5, 3, 3);
+        else if (kind === FAIL) { path.moveTo(left - 2.5, row - 2.5); path.lineTo(left + 2.5, row + 2.5); path.moveTo(left - 2.5, row + 2.5); path.lineTo(left + 2.5, row - 2.5); }
         else if (kind === INFO) {
           path.moveTo(left - 3.5, row); path.lineTo(left, row - 3.5); path.lineTo(left + 3.5, row); path.lineTo(left, row + 3.5); path.closePath();
           const right = x(ops.at[i] + took(i));
-          if (right > left + 5 && last - first < 3000) { path.moveTo(left + 3.5, row); path.lineTo(right, row); }
+          if (right > left + 5 && few) { path.moveTo(left + 3.5, row); path.lineTo(right, row); }
         } else { path.moveTo(left + 3, row); path.arc(left, row, 3, 0, 7); }
       }
       pen.lineWidth = 1.2;
-      pen.strokeStyle = colour("warn"); pen.stroke(paths[FAIL]);
+      pen.strokeStyle = pen.fillStyle = colour("warn");
+      if (few) pen.stroke(paths[FAIL]); else pen.fill(paths[FAIL]);
       pen.strokeStyle = colour("ink"); pen.globalAlpha = .7; pen.stroke(paths[INFO]); pen.globalAlpha = 1;
       pen.fillStyle = colour("bad"); pen.fill(paths[3]);
     }
