@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from valkeep.drill.history import Outcome
 from valkeep.drill.workloads import keys
-from valkeep.drill.workloads.mixes import MIXES, Mix, mix_of
+from valkeep.drill.workloads.mixes import MIXES, WEIGHTS, Mix, mix_of
 from valkeep.errors import ServerError, UsageError
 from valkeep.topology.slots import even_ranges, key_slot
 
 TAG = b"7"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "workloads.md"
 
 
 def a_mix(name: str = "mixed", client: int = 1, seed: int = 1) -> Mix:
@@ -147,3 +150,18 @@ def test_what_another_client_delivered_is_not_acknowledged_here() -> None:
     mix, other = grouped(), a_mix("streams", client=2)
     mix.understood(mix.step("deliver", keys.stream(TAG)), [entry(b"1-0", 1)])
     assert other.step("ack", keys.stream(TAG)).function == "deliver"
+
+
+# ---------------------------------------------------------------------------------------------------------------- documents
+
+
+def test_every_mix_is_in_the_reference_with_its_weights() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|;]+?)(?:;[^|]*)? \|$", REFERENCE.read_text(), re.MULTILINE))
+    said = {name: text if len(weights) > 1 else f"{text} 1" for name, weights in WEIGHTS.items() if (text := rows[name])}
+    assert said == {name: ", ".join(f"{function} {weight}" for function, weight in weights) for name, weights in WEIGHTS.items()}
+
+
+def test_every_function_that_a_history_may_hold_is_in_the_reference() -> None:
+    text = REFERENCE.read_text()
+    for name in MIXES:
+        assert all(f"`{step.function}`" in text for step in a_mix(name).batch(TAG, 200))

@@ -23,7 +23,7 @@ from valkeep.drill.workloads import keys
 from valkeep.drill.workloads.mix import refused_transaction
 from valkeep.errors import ServerError, UsageError
 
-__all__ = ["MIXES", "Command", "Meaning", "Mix", "Step", "mix_of"]
+__all__ = ["MIXES", "WEIGHTS", "Command", "Meaning", "Mix", "Step", "mix_of"]
 
 
 Command = tuple[bytes | int, ...]
@@ -48,7 +48,7 @@ class Meaning(NamedTuple):
 
 
 _DONE: Final = Meaning(Outcome.OK)
-_WEIGHTS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
+WEIGHTS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "append": (("append", 1),),
     "mixed": (("append", 20), ("write", 20), ("read", 14), ("delete", 6), ("incr", 14), ("add", 14), ("multi", 12)),
     "registers": (("append", 4), ("write", 40), ("read", 44), ("delete", 12)),
@@ -56,7 +56,8 @@ _WEIGHTS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "streams": (("xadd", 34), ("deliver", 36), ("ack", 30)),
     "pubsub": (("append", 1), ("publish", 2)),
 }
-MIXES: Final = tuple(_WEIGHTS)
+"""Mix → how often each operation comes."""
+MIXES: Final = tuple(WEIGHTS)
 
 _REGISTER: Final = frozenset({"write", "read", "delete"})
 _KEY_OF: Final[dict[str, Callable[[bytes], bytes]]] = {
@@ -76,7 +77,7 @@ _SCRIPT: Final = b"redis.call('SET', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2]
 
 def mix_of(name: str, client: int, rng: Random) -> Mix:
     """The mix of this name for the ``client``-th client (1 …; below 2^22). Raises ``UsageError`` when there is none."""
-    if name not in _WEIGHTS:
+    if name not in WEIGHTS:
         raise UsageError(f"there is no mix of operations called {name!r}", remedy=f"mixes are {', '.join(MIXES)}")
     return Mix(name, client, rng)
 
@@ -87,7 +88,7 @@ class Mix:
     def __init__(self, name: str, client: int, rng: Random) -> None:
         self._rng = rng
         self._count = client << 40
-        self._functions = [function for function, weight in _WEIGHTS[name] for _ in range(weight)]
+        self._functions = [function for function, weight in WEIGHTS[name] for _ in range(weight)]
         self._consumer = b"c%d" % client
         self._delivered: dict[bytes, deque[tuple[bytes, int]]] = {}  # stream → (id, element) that wait for their XACK
         self._grouped: set[bytes] | None = set() if name == "streams" else None  # streams whose group is there, as far as is known
