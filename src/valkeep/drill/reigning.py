@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from valkeep.drill.checkers.promise import Settings, promise
 from valkeep.drill.checkers.reigns import Cause, Deposition, Reign
 from valkeep.drill.script import Step
-from valkeep.drill.serverlog import Succession
+from valkeep.drill.serverlog import Said, starts, successions
 from valkeep.drill.watch import Sample
 from valkeep.topology.spec import TopologySpec
 
@@ -67,7 +67,7 @@ def reigns_of(
     spec: TopologySpec,
     settings: Settings,
     samples: Mapping[str, Sequence[Sample]],
-    successions: Sequence[Succession],
+    lines: list[Said],
     struck: Sequence[Struck],
     begin: int,
 ) -> tuple[Reign, ...]:
@@ -76,15 +76,16 @@ def reigns_of(
     found: list[Reign] = []
     for shard in range(spec.shards):
         names = [name for name, its in shards.items() if its == shard]
-        turns = _turns({name: samples[name] for name in names}, [one for one in successions if one.node in names], begin)
+        turns = _turns({name: samples[name] for name in names}, [line for line in lines if line.node in names], begin)
         for turn, after in zip(turns, [*turns[1:], None], strict=True):
             deposed = None if after is None else _deposition(settings, turn, after, samples[turn.node], struck)
             found.append(Reign(turn.node, turn.begins, shard, deposed))
     return tuple(found)
 
 
-def _turns(samples: Mapping[str, Sequence[Sample]], successions: Sequence[Succession], begin: int) -> list[_Turn]:
+def _turns(samples: Mapping[str, Sequence[Sample]], lines: list[Said], begin: int) -> list[_Turn]:
     """The primaries of one shard in order of succession."""
+    told = list(successions(lines))
     first = min(
         (
             (sample.at, name, sample)
@@ -97,16 +98,17 @@ def _turns(samples: Mapping[str, Sequence[Sample]], successions: Sequence[Succes
     if first is None:
         return []
     turns = [_Turn(first[1], 0, first[2].replid)]
-    told = {one.new for one in successions}
-    later = [_Turn(one.node, one.at, one.new, one.old, one.offset) for one in successions if one.at > begin]
+    later = [_Turn(one.node, one.at, one.new, one.old, one.offset) for one in told if one.at > begin]
     # whoever came back as a primary: a new id that no succession tells of, on the node that reigned last
     news: list[_Turn] = []
     for name, listed in samples.items():
-        known = {turns[0].replid, *told}
+        known = {turns[0].replid, *(one.new for one in told)}
+        begins = [at for at in starts(lines, name) if at > begin]
         for sample in listed:
             if sample.role == "primary" and sample.at > begin and sample.replid not in known and sample.replid:
                 known.add(sample.replid)
-                news.append(_Turn(name, sample.at, sample.replid))
+                # it took writes before it was first seen: from when its process began to; the one before was dead long since
+                news.append(_Turn(name, max((at for at in begins if at <= sample.answered), default=sample.at), sample.replid))
     for turn in sorted([*later, *news], key=lambda one: one.begins):
         if turn.offset >= 0 or turn.node == turns[-1].node:
             turns.append(turn)

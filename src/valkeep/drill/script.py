@@ -12,6 +12,7 @@ One step as text, which ``--schedule`` reads and every report prints::
     partition:primary,c1@0+8    cut the primary and the client c1 off the rest, for 8 s
     pause:replica:2@1.5+3       the second replica hangs for 3 s
     config:primary(min-replicas-to-write=1)@0
+    heal:all@4                  after 4 s: what the steps before broke is made good
 
 Targets: ``primary``, ``replica``, ``sentinel``, ``shard``, each with ``:N`` for the N-th (of the shard N for primary and shard, N-th
 of all for the others); a node's name (``n2``); a client's name (``c1``); several with commas.
@@ -26,7 +27,10 @@ from typing import Final
 from valkeep.errors import UsageError
 from valkeep.topology.spec import TopologySpec
 
-__all__ = ["ClientSpec", "Drill", "Expectation", "Load", "Step", "parse_schedule", "schedule_text"]
+__all__ = ["HEAL", "ClientSpec", "Drill", "Expectation", "Load", "Step", "parse_schedule", "schedule_text"]
+
+HEAL: Final = "heal"
+"""In place of a fault: what the steps before broke is made good (started again, resumed, connected). Its target is ``all`` or the name of a fault."""
 
 _STEP: Final = re.compile(
     r"(?P<fault>[a-z-]+):(?P<target>[\w:,*-]+)(?:\((?P<options>[^)]*)\))?@(?P<after>\d+(?:\.\d+)?)(?:\+(?P<lasts>\d+(?:\.\d+)?))?(?:~(?P<until>[a-z-]+))?"
@@ -56,7 +60,7 @@ class Load:
 
     mix: str = "mixed"
     clients: tuple[ClientSpec, ...] = field(default_factory=lambda: tuple(ClientSpec(f"c{number}") for number in range(1, 5)))
-    rate: int = 12_000
+    rate: int = 15_000
     batch: int = 12
     driver: str = "recorder"
 
@@ -64,7 +68,15 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Step:
     """``fault``: its name in `faults`. ``after``: seconds to wait before it. ``lasts``: seconds until it is healed by itself (0 = never,
-    or by its own nature). ``until``: the condition to wait for afterwards, a name that `run` knows: promoted, recovered, redundant, none."""
+    or by its own nature). ``until``: the condition to wait for afterwards:
+
+    none        nothing
+    promoted    each shard whose primary was struck has another one
+    recovered   every shard's primary acks writes again
+    moved       both
+    redundant   recovered, and every living node of a shard follows its one primary
+    settled     moved and redundant
+    """
 
     fault: str
     target: str
@@ -109,7 +121,7 @@ class Expectation:
 @dataclass(frozen=True, slots=True)
 class Drill:
     """``teaches``: one sentence. ``warm_up``: seconds of load before the first step, and not less than ``warm_operations`` recorded.
-    ``settle``: seconds of load after the last step. ``needs``: what the runtime must be able to do (``partition``, ``fsync``, ``full-disk``, ``delay``)."""
+    ``settle``: seconds of load after the last step. ``needs_valkey``: the first version (major, minor) of Valkey that can do it; () = any server."""
 
     name: str
     teaches: str
@@ -120,7 +132,7 @@ class Drill:
     warm_up: float = 2.0
     warm_operations: int = 10_000
     settle: float = 1.0
-    needs: frozenset[str] = frozenset()
+    needs_valkey: tuple[int, ...] = ()
 
 
 def schedule_text(steps: tuple[Step, ...]) -> str:

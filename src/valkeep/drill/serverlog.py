@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["Moment", "Said", "Succession", "moments", "said", "successions"]
+__all__ = ["Moment", "Said", "Succession", "moments", "said", "starts", "successions"]
 
 _LINE: Final = re.compile(
     r"\d+:[XCSM] (?P<day>\d{2}) (?P<month>[A-Z][a-z]{2}) (?P<year>\d{4}) "
@@ -98,3 +98,8 @@ def successions(lines: list[Said]) -> Iterator[Succession]:
         match = _REIGN.search(line.text)
         if match is not None:
             yield Succession(line.at, line.node, match["old"], int(match["offset"]) - 1, match["new"])
+
+
+def starts(lines: list[Said], node: str) -> list[int]:
+    """When ``node`` began to take connections, once for each of its processes, ascending."""
+    return sorted(line.at for line in lines if line.node == node and line.text.startswith("Ready to accept connections"))

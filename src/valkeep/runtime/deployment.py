@@ -19,8 +19,12 @@ __all__ = ["Deployment", "Machine", "Network"]
 class Machine(Protocol):
     """One node that runs, or did. The verbs return when they are done; a killed node may be started again."""
 
-    spec: NodeSpec
-    endpoint: Endpoint  # where clients and other nodes reach it (the announced address), with the login of an administrator
+    @property
+    def spec(self) -> NodeSpec: ...
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where clients and other nodes reach it (the announced address), with the login of an administrator."""
 
     @property
     def alive(self) -> bool: ...
@@ -53,7 +57,8 @@ class Machine(Protocol):
 class Network(Protocol):
     """What stands between nodes. ``how``: ``namespace`` (packets dropped by the kernel), ``proxy``, ``docker`` or ``none``."""
 
-    how: str
+    @property
+    def how(self) -> str: ...
 
     def source(self, client: str) -> str:
         """The address that the client of this name connects from; "" where it can not be told apart."""
@@ -73,8 +78,12 @@ class Deployment(Protocol):
 
     spec: TopologySpec
     folder: Path
-    machines: Mapping[str, Machine]
-    network: Network
+
+    @property
+    def machines(self) -> Mapping[str, Machine]: ...
+
+    @property
+    def network(self) -> Network: ...
 
     @property
     def abilities(self) -> frozenset[str]:

