@@ -18,7 +18,7 @@ from typing import Final, Literal
 from valkeep.client.connection import Connection, Value
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import text_of
-from valkeep.errors import RemoteProtocolError, ServerError, UsageError, ValkeepError
+from valkeep.errors import ConnectionLost, RemoteProtocolError, ServerError, UsageError, ValkeepError
 from valkeep.topology.slots import SLOTS, key_slot, slots_of
 
 __all__ = ["ClusterDirectory", "NoCluster", "Redirect", "SlotTable", "parse_redirect", "parse_shards", "parse_slots"]
@@ -26,7 +26,7 @@ __all__ = ["ClusterDirectory", "NoCluster", "Redirect", "SlotTable", "parse_redi
 _NO_CLUSTER: Final = "is it a cluster's node? CLUSTER SLOTS has another form"
 
 
-class NoCluster(ValkeepError):
+class NoCluster(ConnectionLost):
     """No node of the cluster answers with a table of slots."""
 
 

@@ -267,13 +267,14 @@ class Connection:
             self._hidden(value, command) if isinstance(value, ServerError) else value for command, value in zip(listed, values, strict=True)
         ]
 
-    async def execute(self, commands: Iterable[Sequence[Argument]], timeout: float | None = None) -> list[Value]:
-        """``MULTI``, the commands, ``EXEC`` in one write; the list that EXEC answers (errors of single commands are values in it).
+    async def execute(self, commands: Iterable[Sequence[Argument]], timeout: float | None = None, *, asking: bool = False) -> list[Value]:
+        """``MULTI``, the commands, ``EXEC`` in one write; the list that EXEC answers (errors of single commands are values in it). ``asking``: of a
+        node that a cluster's ASK led to.
 
         Raises ``ServerError`` when the transaction was refused as a whole: then surely nothing of it was run.
         """
         listed = [tuple(command) for command in commands]
-        replies = await self.pipeline([("MULTI",), *listed, ("EXEC",)], timeout)
+        replies = await self.pipeline([*[("ASKING",)] * asking, ("MULTI",), *listed, ("EXEC",)], timeout)
         result = replies[-1]
         if isinstance(result, list):
             return result

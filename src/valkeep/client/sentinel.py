@@ -20,7 +20,7 @@ from valkeep.client.connection import Connection, Value
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import text_of
 from valkeep.client.subscription import Subscription
-from valkeep.errors import RemoteProtocolError, UsageError, ValkeepError
+from valkeep.errors import ConnectionLost, RemoteProtocolError, UsageError, ValkeepError
 
 __all__ = ["NoPrimary", "SentinelDirectory", "Switch", "parse_address", "parse_replicas", "parse_switch"]
 
@@ -30,7 +30,7 @@ _AGAIN_SECONDS: Final = 0.1  # between two attempts to listen to a sentinel that
 _DOWN: Final = frozenset({"s_down", "o_down", "disconnected"})
 
 
-class NoPrimary(ValkeepError):
+class NoPrimary(ConnectionLost):
     """No sentinel answers, or whom they name is no primary at present."""
 
 
@@ -64,6 +64,13 @@ class SentinelDirectory:
         """Replicas that a sentinel holds to be up and whose own ROLE says that they are linked to a primary; maybe none. (A sentinel asks for the state of
         that link every ten seconds only.) ``timeout``: seconds for all of it. Raises ``NoPrimary`` when no sentinel answers."""
         return await self._ask(timeout, ("SENTINEL", "REPLICAS", self.name), self._linked)
+
+    async def is_primary(self, node: Endpoint, timeout: float = 1.0) -> bool:
+        """Whether this node says of itself that it is a primary; False when it says nothing."""
+        try:
+            return bool((await self._role(node, timeout))[0] == b"master")
+        except ValkeepError:
+            return False
 
     async def watch(self) -> AsyncGenerator[Switch, None]:
         """Every change of the primary, as the first sentinel tells it; first of all, whom they hold for the primary now. Never ends by itself: a sentinel

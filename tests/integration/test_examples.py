@@ -1,0 +1,79 @@
+"""The example programs do what they say, on real topologies, while a primary is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from valkeep.runtime.local import LocalDeployment
+from valkeep.topology.spec import TopologySpec
+
+pytestmark = pytest.mark.server
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+async def run_beside_a_kill(deployment: LocalDeployment, example: str, begun: str, ended: str, *arguments: str) -> str:
+    """All that the program prints. n1 is killed when the program has printed ``begun``; it is given the time to print ``ended``."""
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-u", EXAMPLES / example, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        printed = ""
+        assert program.stdout is not None
+        async with asyncio.timeout(60):
+            async for line in program.stdout:
+                printed += line.decode()
+                if begun in line.decode():
+                    await asyncio.sleep(0.2)  # some writes before the kill
+                    await deployment.machines["n1"].kill()
+            assert await program.wait() == 0, printed
+        assert ended in printed, printed
+        return printed
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+
+
+def test_ha_client_finds_the_new_primary_and_every_acknowledged_write_on_it() -> None:
+    async def check() -> None:
+        async with LocalDeployment(TopologySpec.sentinel()) as deployment:
+            urls = [machine.endpoint.display for machine in deployment.of("sentinel")]
+            printed = await run_beside_a_kill(deployment, "ha_client.py", "the primary is", " now; number", *urls, "--seconds", "4")
+            assert "created, read, updated and deleted user:1" in printed
+            assert re.search(r"\d+ numbers acknowledged, 0 missing", printed), printed
+
+    asyncio.run(check())
+
+
+def test_cluster_client_spreads_keys_follows_moved_and_outlives_a_primary() -> None:
+    async def check() -> None:
+        async with LocalDeployment(TopologySpec.cluster()) as deployment:
+            urls = [machine.endpoint.display for machine in deployment.of("primary")]
+            printed = await run_beside_a_kill(deployment, "cluster_client.py", "says: MOVED", "was promoted", *urls, "--seconds", "4")
+            counted = [(int(by_slot), int(size)) for by_slot, size in re.findall(r":\d+ (\d+) \(DBSIZE (\d+)\)", printed)]
+            assert len(counted) == 3
+            assert all(900 < by_slot < 1100 and 0 <= size - by_slot <= 1 for by_slot, size in counted), printed  # one more: the canary
+            assert re.search(r"\d+ numbers acknowledged, 0 missing", printed), printed
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("example", ["ha_client.py", "cluster_client.py"])
+def test_an_example_that_finds_nobody_says_what_to_do(example: str) -> None:
+    async def check() -> None:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, EXAMPLES / example, "valkey://127.0.0.1:1", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        out, _ = await program.communicate()
+        assert program.returncode == 1
+        assert "127.0.0.1:1 refused the connection" in out.decode()
+        assert "check that" in out.decode()
+        assert "Traceback" not in out.decode()
+
+    asyncio.run(check())
