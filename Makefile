@@ -20,7 +20,7 @@ WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv build servers rehearse test test-wire test-interpreted coverage check format lock bench-move fuzz soak clean distclean
+.PHONY: help venv build servers rehearse test test-services test-wire test-interpreted coverage check format lock bench-move fuzz soak clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/\1\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ rehearse: build servers ## the whole move on embedded servers, proven (ARGS='--h
 
 test: build servers ## every test; the wire suite also on its interpreted sources
 	@.ci/tests $(ARGS)
+
+test-services: build servers ## the Compose files and the compose runtime on real containers (root; needs Debian's docker.io)
+	@.ci/services $(ARGS)
 
 test-wire: build ## only the wire suite, compiled
 	@$(PY) -m pytest -n $(WORKERS) $$(.ci/wire-tests) $(ARGS)

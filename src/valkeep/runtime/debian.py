@@ -22,7 +22,7 @@ from pathlib import Path
 
 from valkeep.errors import ValkeepError
 
-__all__ = ["SOURCES", "Mirror", "Package", "ProvisioningFailed", "library_path", "loader_of", "mirror", "unpack"]
+__all__ = ["SOURCES", "Mirror", "Package", "ProvisioningFailed", "download", "library_path", "loader_of", "mirror", "unpack"]
 
 APT = Path("/etc/apt")
 CODENAMES = frozenset(["bullseye", "bookworm", "trixie", "forky", "sid", "oldoldstable", "oldstable", "stable", "testing", "unstable"])
@@ -125,7 +125,16 @@ def _one_line(text: str) -> Mirror | None:
 
 
 def unpack(package: Package, workshop: Path, tree: Path, *, etc: Path = APT, timeout: float = 600.0) -> None:
-    """Download ``package`` with its closure into ``workshop`` and unpack server and libraries into ``tree``.
+    """Download ``package`` with its closure into ``workshop`` and unpack server and libraries into ``tree``."""
+    archives = download(package, workshop, etc=etc, timeout=timeout)
+    tree.mkdir(parents=True, exist_ok=True)
+    for archive in archives:
+        _run(["dpkg-deb", "-x", str(archive), str(tree)], package, timeout)
+    _prune(tree, package.server)
+
+
+def download(package: Package, workshop: Path, *, etc: Path = APT, timeout: float = 600.0) -> list[Path]:
+    """The archives of ``package`` and its closure, downloaded into ``workshop``.
 
     ``workshop`` holds apt's private state; left in place after a failure, the next call resumes from it.
     """
@@ -163,11 +172,7 @@ def unpack(package: Package, workshop: Path, tree: Path, *, etc: Path = APT, tim
         package,
         timeout,
     )
-    archives = sorted((workshop / "cache" / "archives").glob("*.deb"))
-    tree.mkdir(parents=True, exist_ok=True)
-    for archive in archives:
-        _run(["dpkg-deb", "-x", str(archive), str(tree)], package, timeout)
-    _prune(tree, package.server)
+    return sorted((workshop / "cache" / "archives").glob("*.deb"))
 
 
 def _run(command: list[str], package: Package, timeout: float) -> None:

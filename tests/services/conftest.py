@@ -1,0 +1,46 @@
+"""Containers for real, on a Docker daemon of the test run's own. `make test-services` runs these (`.ci/services`), `make test` does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.daemon import Daemon, compose_plugin
+from valkeep.runtime import image, servers
+from valkeep.runtime.docker import Docker
+
+collect_ignore_glob = [] if os.environ.get("VALKEEP_TEST_SERVICES") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("docker")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def docker(daemon: Daemon) -> Docker:
+    """Found by what this process has in its environment, as Valkeep and Compose would find it."""
+    config = daemon.folder / "config"
+    (config / "cli-plugins").mkdir(parents=True)
+    (config / "cli-plugins" / "docker-compose").symlink_to(compose_plugin())
+    os.environ |= {"DOCKER_HOST": daemon.address, "DOCKER_CONFIG": str(config)}
+    return Docker.find()
+
+
+@pytest.fixture(scope="session")
+def server_image(docker: Docker) -> str:
+    """With a real command-line client, as official images have one."""
+    cli = shutil.which("redis-cli") or shutil.which("valkey-cli")
+    assert cli, "apt-get install redis-tools"
+    return image.build(docker, servers.find("newest-valkey"), cli=Path(cli))
+
+
+@pytest.fixture(scope="session")
+def bare_image(docker: Docker) -> str:
+    """With the stand-in for the command-line client."""
+    return image.build(docker, servers.find("newest-valkey"))
