@@ -3,6 +3,9 @@
 ``src/valkeep/wire/**/*.py`` is ordinary Python that runs as it is. A module that has a ``.pxd`` of the same name beside it is also
 compiled to C (Cython's pure Python mode), into one abi3 extension that every CPython from 3.11 on can load.
 
+Beside it one small library is made of plain C, on Linux: ``runtime/synced_shim.c``, which servers under test are started with (LD_PRELOAD).
+It is no module of Python; it is built and placed like one, so that wheels carry it.
+
 ``VALKEEP_COMPILE`` decides:
 
     auto     (default) compile where a C compiler and Cython are present; a module that fails stays interpreted
@@ -38,6 +41,7 @@ from setuptools.command.build_ext import build_ext
 HERE = Path(__file__).parent.resolve()
 SOURCE = Path("src")
 WIRE = SOURCE / "valkeep" / "wire"
+SHIM = SOURCE / "valkeep" / "runtime" / "synced_shim.c"
 HASHES = HERE / "build" / "wire.json"
 MODE = os.environ.get("VALKEEP_COMPILE", "auto")
 DIRECTIVES = {
@@ -51,11 +55,12 @@ if MODE not in ("auto", "never", "require"):
 
 
 def sources() -> list[Path]:
-    """The modules that want to be compiled, relative to the project's root."""
+    """What wants to be compiled, relative to the project's root."""
     if MODE == "never":
         return []
     wire = HERE / WIRE
-    return sorted(path.relative_to(HERE) for path in wire.rglob("*.py") if path.with_suffix(".pxd").exists())
+    modules = sorted(path.relative_to(HERE) for path in wire.rglob("*.py") if path.with_suffix(".pxd").exists())
+    return [*modules, SHIM] if sys.platform == "linux" else modules
 
 
 def module_name(path: Path) -> str:
@@ -71,7 +76,10 @@ def digest(path: Path) -> str:
 
 
 def declarations(first: Path) -> list[Path]:
-    """``first`` and every ``.pxd`` of wire that it cimports, transitively; by the last part of the module's name, so rather too many."""
+    """``first`` and every ``.pxd`` of wire that it cimports, transitively; by the last part of the module's name, so rather too many.
+    None where there is no ``first``: plain C has no declarations."""
+    if not first.exists():
+        return []
     every = sorted((HERE / WIRE).rglob("*.pxd"))
     found: set[Path] = set()
     todo = [first]
@@ -90,11 +98,13 @@ def declarations(first: Path) -> list[Path]:
 
 
 def to_c(path: Path) -> Path | None:
-    """Translate one module into C, in a process of its own; None, and the reason on stderr, when that fails.
+    """Translate one module into C, in a process of its own; None, and the reason on stderr, when that fails. C is C already.
 
     Trap for authors of ``.pxd``: in a ``@cython.final`` class, Cython 3.3 writes the exception value of a ``long long`` method with a doubled
     suffix (``-1LLLL``), which no C compiler takes. Declare such a method ``Py_ssize_t``, or leave ``final`` away.
     """
+    if path.suffix == ".c":
+        return path
     target = Path("build", "cython", *path.parts).with_suffix(".c")
     (HERE / target).parent.mkdir(parents=True, exist_ok=True)
     options = [f"-X{name}={value}" for name, value in DIRECTIVES.items() if name != "language_level"]
@@ -179,13 +189,14 @@ class BuildWire(build_ext):
             names = ", ".join(module_name(path) for path in failed)
             if MODE == "require":
                 raise SystemExit(f"VALKEEP_COMPILE=require, and these are not compiled: {names}")
-            print(f"valkeep: these run interpreted, some 25 times slower: {names}", file=sys.stderr)
+            print(f"valkeep: not compiled (what is Python runs, some 25 times slower): {names}", file=sys.stderr)
         elif todo:
             print(f"valkeep: compiled {len(todo)} modules")
 
     def _drop_stale(self, wanted: dict[Path, str], known: dict[str, str]) -> None:
-        for built in sorted((HERE / WIRE).rglob("*.so")):
-            path = (built.parent / (built.name.split(".")[0] + ".py")).relative_to(HERE)
+        for built in [*sorted((HERE / WIRE).rglob("*.so")), *sorted((HERE / SHIM).parent.glob("*.so"))]:
+            suffix = SHIM.suffix if built.parent == (HERE / SHIM).parent else ".py"
+            path = (built.parent / (built.name.split(".")[0] + suffix)).relative_to(HERE)
             if path not in wanted or known.get(str(path)) != wanted[path]:
                 built.unlink()
         for path in wanted:
