@@ -9,7 +9,7 @@ An operation is an *invocation* and at most one *completion*::
 An operation that never completed is ``info`` when it is read. An indefinite result is never a ``fail``: a checker that takes a
 maybe for a no finds losses that were none, and misses those that were.
 
-Stored by columns, 44 bytes an operation (one million: 44 MB), times in nanoseconds on one monotonic clock; names (functions, keys,
+Stored by columns, 46 bytes an operation (one million: 46 MB), times in nanoseconds on one monotonic clock; names (functions, keys,
 nodes, errors) are interned. Values and results are 64-bit integers or None; anything else is kept in a side list and costs what it
 costs, so workloads number their values. On disk: one JSON header, then the columns, each compressed::
 
@@ -132,7 +132,7 @@ class History:
         self.errors: _Names[str] = _Names([""])
         self.keys: _Names[bytes] = _Names()
         self._objects: list[bytes] = []
-        self._process = array("H")
+        self._process = array("I")
         self._function = array("B")
         self._outcome = array("B")
         self._flags = array("B")
@@ -150,7 +150,7 @@ class History:
     # ---------------------------------------------------------------------------------------------------------- recording
 
     def invoke(self, process: int, function: str, key: bytes, value: Datum, at: int) -> int:
-        """The request is about to leave; its number is returned. ``process`` < 65536; at most 255 functions and nodes."""
+        """The request is about to leave; its number is returned. ``process`` < 2^32; at most 255 functions and nodes."""
         flags = 0
         if value is None:
             value = NOTHING

@@ -38,7 +38,8 @@ from valkeep.wire import resp
 
 __all__ = ["OPERATION_S", "Direct"]
 
-OPERATION_S: Final = 0.5  # seconds that an operation waits for its reply, or a connection for its login
+OPERATION_S: Final = 0.5  # seconds that an operation waits for its reply
+CONNECTION_S: Final = 0.25  # seconds for a connection and its login: shorter, because meanwhile the primary may be elsewhere
 
 _ELSEWHERE: Final = frozenset({"MOVED", "ASK"})
 _ASKING: Final[tuple[Command, ...]] = ((b"ASKING",),)
@@ -180,7 +181,7 @@ class Direct:
         if found is None or found[0].lost:
             client = self._client
             try:
-                link = await Link.open(place.endpoint, f"valkeep-{client.name}", OPERATION_S, client.source)
+                link = await Link.open(place.endpoint, f"valkeep-{client.name}", CONNECTION_S, client.source)
             except ValkeepError as error:
                 self._record.trouble(client.name, error.message)
                 return None
