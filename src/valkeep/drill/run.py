@@ -87,9 +87,10 @@ async def run_drill(drill: Drill, options: RunOptions, emit: Emit) -> DrillOutco
     """Run one drill. Raises ``ValkeepError`` when it can't be run; nothing is left then either."""
     begun, started = time.monotonic(), time.time_ns() / 1e9
     drill = fitted(drill, options)
-    how = network.choose(faults.needs(drill.steps), options.network)
+    needs = faults.needs(drill.steps)
+    how = network.choose(needs, options.network)
     emit(Phase(0.0, "start", detail=drill.topology.described))
-    async with LocalDeployment(drill.topology, network=network.make(drill.topology, how)) as deployment:
+    async with LocalDeployment(drill.topology, network=network.make(drill.topology, how), needs=needs) as deployment:
         faults.check(drill.steps, drill.topology, drill.load, deployment.abilities)
         ready = time.monotonic()
         emit(Phase(0.0, "start", done=True))
