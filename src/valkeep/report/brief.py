@@ -16,13 +16,15 @@ Of each panel the spans with a name are drawn; charts are for the page.
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Final
 
 from valkeep.report.terminal import STYLES, VERDICTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
-    from rich.table import Table as Grid
 
     from valkeep.report.story import Panel, Story, Table
 
@@ -49,7 +51,6 @@ def waterfall(panel: Panel, *, cell: str = "█", wide: int = WIDE) -> list[tupl
 
 def brief(story: Story, console: Console) -> None:
     """Print it; a console that knows only ASCII gets it in ASCII."""
-    from rich.padding import Padding
     from rich.text import Text
 
     modern = console.encoding.lower().startswith("utf")
@@ -63,7 +64,10 @@ def brief(story: Story, console: Console) -> None:
     say((story.subtitle, "dim"))
     for table in story.tables:
         say((f"\n{table.title}", "bold"))
-        console.print(Padding(_cells(table, modern), (0, 0, 0, 2)))
+        tones = iter([*[""] * (len(table.columns) > 4), *table.tones])
+        for first, rest in _lines(table, modern, console.width):
+            tone = next(tones, "") if first else ""
+            say((first, STYLES.get(tone, "")), (rest.rstrip(), ""), wrap=False)
     for panel in story.panels:
         rows = waterfall(panel, cell="█" if modern else "#")
         names = max((len(name) for name, _, _ in rows), default=0)
@@ -83,16 +87,22 @@ def _spelt(text: str, modern: bool) -> str:
     return text if modern else text.translate(_ASCII)
 
 
-def _cells(table: Table, modern: bool) -> Grid:
-    """Without a frame, and with a head where the columns do not speak for themselves."""
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    grid = Grid(box=None, show_header=len(table.columns) > 4, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for place, column in enumerate(table.columns):
-        whole = all(" " not in row[place] for row in table.rows)
-        grid.add_column(Text(column), justify="right" if place in table.numeric else "left", no_wrap=whole, overflow="fold")
-    for place, row in enumerate(table.rows):
-        style = STYLES.get(table.tones[place] if table.tones else "", "")
-        grid.add_row(*[Text(_spelt(cell, modern), style=style if at == 0 else "") for at, cell in enumerate(row)])
-    return grid
+def _lines(table: Table, modern: bool, width: int) -> Iterator[tuple[str, str]]:
+    """(first cell, the rest) of each line, padded: nothing is ever cut; only a last column of prose is folded into ``width``."""
+    head = [table.columns] if len(table.columns) > 4 else []  # fewer speak for themselves
+    cells = [[_spelt(cell, modern) for cell in row] for row in (*head, *table.rows)]
+    widths = [max((len(row[place]) for row in cells), default=0) for place in range(len(table.columns))]
+    last = len(widths) - 1
+    room = width - 2 - sum(widths[:last]) - 2 * last
+    for row in cells:
+        padded = [
+            cell.rjust(widths[place]) if place in table.numeric else cell.ljust(widths[place]) for place, cell in enumerate(row[:last])
+        ]  # fmt: skip
+        prose = last not in table.numeric and room >= 20
+        folded = (
+            (textwrap.wrap(row[last], room) or [""]) if prose else [row[last].rjust(widths[last]) if last in table.numeric else row[last]]
+        )
+        first, *rest = [*padded, folded[0]]
+        yield f"  {first}", "".join(f"  {cell}" for cell in rest)
+        for more in folded[1:]:
+            yield "", " " * (width - room) + more

@@ -10,8 +10,8 @@ from html import escape
 from importlib import resources
 from typing import Final
 
-from valkeep.report.chart import draw
-from valkeep.report.story import Panel, Story, Table, Tile
+from valkeep.report.chart import draw, short
+from valkeep.report.story import Grid, Panel, Story, Table, Tile
 from valkeep.report.timeline import Timeline, overview, packed
 
 __all__ = ["page"]
@@ -31,6 +31,7 @@ def page(story: Story, timeline: Timeline | None = None) -> str:
     parts = [_head(story), _tiles(story.tiles)]
     if timeline is not None:
         parts += [_timeline(timeline), _log(story, synced=True)]
+    parts.append(_grids(story.grids))
     parts.append(_panels(story.panels))
     parts += [_table(table) for table in story.tables]
     if story.command:
@@ -102,6 +103,27 @@ def _panel(panel: Panel, width: int) -> str:
     note = f'<p class="note">{escape(panel.note)}</p>' if panel.note else ""
     figure = draw(panel, width=width)
     return f'<section><h2>{escape(panel.title)}</h2>{note}<div class="{"wide" if width > 600 else "narrow"}">{figure}</div></section>'
+
+
+def _grids(grids: tuple[Grid, ...]) -> str:
+    """Side by side where there is room."""
+    return f'<div class="pair">{"".join(map(_grid, grids))}</div>' if grids else ""
+
+
+def _grid(grid: Grid) -> str:
+    most = max((value for _, values in grid.rows for value in values if value is not None), default=0.0) or 1.0
+    head = "".join(f"<th>{escape(column)}</th>" for column in grid.columns)
+    rows = "".join(f"<tr><th>{escape(label)}</th>{''.join(_shaded(value, most) for value in values)}</tr>" for label, values in grid.rows)
+    return (
+        f'<section><h2>{escape(grid.title)}</h2><p class="note">{escape(grid.unit)}</p>'
+        f'<div class="scroll"><table class="heat"><tr><th></th>{head}</tr>{rows}</table></div></section>'
+    )
+
+
+def _shaded(value: float | None, most: float) -> str:
+    if value is None:
+        return "<td>–</td>"
+    return f'<td style="--part:{max(value, 0.0) / most:.3f}">{short(value)}</td>'
 
 
 def _table(table: Table) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Chart", "Line", "Mark", "Panel", "Series", "Span", "Story", "Table", "Tile", "YOUR_OWN"]
+__all__ = ["Chart", "Grid", "Line", "Mark", "Panel", "Series", "Span", "Story", "Table", "Tile", "YOUR_OWN"]
 
 
 YOUR_OWN: Final = "Next: your own source"
@@ -96,6 +96,16 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """One number in each cell, shaded by its share of the largest; None: not measured. ``rows``: (label, a value for each column)."""
+
+    title: str
+    unit: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One line of the log. ``level``: info, warning, error. ``node``: whose it is, where several wrote."""
 
@@ -122,3 +132,4 @@ class Story:
     command: str = ""
     footer: str = ""
     command_title: str = YOUR_OWN
+    grids: tuple[Grid, ...] = ()

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from valkeep.errors import RemoteProtocolError
-from valkeep.report.story import YOUR_OWN, Chart, Line, Mark, Panel, Series, Span, Story, Table, Tile
+from valkeep.report.story import YOUR_OWN, Chart, Grid, Line, Mark, Panel, Series, Span, Story, Table, Tile
 
 __all__ = ["from_json", "to_json"]
 
@@ -29,6 +29,7 @@ def from_json(data: dict[str, Any]) -> Story:
             tables=tuple(_table(table) for table in data["tables"]),
             log=tuple(Line(**line) for line in data["log"]),
             reasons=tuple(data["reasons"]),
+            grids=tuple(_grid(grid) for grid in data.get("grids", ())),
             command_title=str(data.get("command_title", YOUR_OWN)),
             **texts,
         )
@@ -53,3 +54,7 @@ def _table(data: dict[str, Any]) -> Table:
     return Table(
         **(data | {"columns": tuple(data["columns"]), "rows": rows, "numeric": frozenset(data["numeric"]), "tones": tuple(data["tones"])})
     )
+
+
+def _grid(data: dict[str, Any]) -> Grid:
+    return Grid(**(data | {"columns": tuple(data["columns"]), "rows": tuple((label, tuple(values)) for label, values in data["rows"])}))
