@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificate import self_signed
 from tests.support.nodes import start
 from tests.support.waiting import holds, until
 from valkeep.client.connection import Connection
-from valkeep.client.endpoint import Endpoint, Secret
+from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.drill.history import History, Operation, Outcome
 from valkeep.drill.script import ClientSpec, Load
 from valkeep.drill.workloads import keys
@@ -151,6 +153,44 @@ def test_without_a_password_every_attempt_is_a_definite_failure_and_says_why(tmp
         assert set(errors(result.history, Outcome.FAIL)) == {"UNREACHED"}
         assert result.history.counts()["ok"] == result.history.counts()["info"] == 0
         assert any("wants a password" in trouble.text for trouble in result.errors)
+
+    run(test())
+
+
+def test_a_server_with_tls_and_users_is_written_to(tmp_path: Path) -> None:
+    cert, key = self_signed(tmp_path, "DNS:valkeep.test")
+    login = {"username": "writer", "password": Secret("hunter2"), "tls": TLS(ca=str(cert), server_name="valkeep.test")}
+
+    async def test() -> None:
+        config = {"tls-replication": "no", "tls-cert-file": str(cert), "tls-key-file": str(key), "tls-auth-clients": "no"}
+        async with start("valkey-8.1", config) as node:
+            async with await Connection.open(Endpoint(*node.address)) as admin:
+                await admin.call("ACL", "SETUSER", "writer", "on", ">hunter2", "~*", "&*", "+@all")
+                await admin.call("CONFIG", "SET", "port", 0, "tls-port", node.port)
+            async with Recorder(Load("mixed", TWO, RATE), alone(node, **login), tmp_path / "work", 1) as recorder:
+                await recorder.start()
+                await recorded(recorder, 200)
+                result = await recorder.finish()
+        assert result.history.counts()["fail"] == result.history.counts()["info"] == 0
+
+    run(test())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.0/8")
+def test_a_client_with_an_address_of_its_own_connects_from_there_only(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with LocalDeployment(TopologySpec.sentinel()) as deployment:
+            clients = tuple(replace(client, source=deployment.network.source(client.name)) for client in TWO)
+            async with Recorder(Load("append", clients, RATE), Targets.of(deployment), tmp_path / "work", 1) as recorder:
+                await recorder.start()
+                await recorded(recorder, 200)
+                found: dict[str, set[str]] = {"c1": set(), "c2": set()}
+                for name in ("n1", "s1", "s2", "s3"):
+                    async with await Connection.open(deployment.machines[name].endpoint) as connection:
+                        listed = (await connection.call("CLIENT", "LIST")).decode()
+                    for address, client in re.findall(r" addr=([\d.]+):\d+ .*? name=valkeep-(c\d)", listed):
+                        found[client].add(address)
+        assert found == {client.name: {client.source} for client in clients}
 
     run(test())
 
