@@ -23,7 +23,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import accumulate, compress
 from typing import Final
 
 from valkeep.drill.checkers.evidence import ELSEWHERE, LOST, MAYBE, SURVIVED, Evidence
@@ -34,7 +34,7 @@ from valkeep.drill.history import NOTHING, Datum, Outcome
 
 __all__ = ["STEPS", "check_linear"]
 
-STEPS: Final = 300_000
+STEPS: Final = 500_000
 """Of all searches together, some 2 µs each."""
 _OK: Final = int(Outcome.OK)
 _FAIL: Final = int(Outcome.FAIL)
@@ -208,10 +208,13 @@ class _Register:
                 findings.add("phantom", self._key, f"operation {number} read {seen} before anybody had sent it", operation=number)
             else:
                 zone.read(sent, answered)
-        return [*zones.values(), *self._nothing(view, sorted(absent))], unique
+        return [*zones.values(), *self._nothing(view, zones.values(), sorted(absent))], unique
 
-    def _nothing(self, view: _View, reads: Sequence[tuple[int, int]]) -> list[_Zone]:
-        """A zone for each time that there was nothing: at first, and after each delete that answered 1."""
+    def _nothing(self, view: _View, values: Iterable[_Zone], reads: Sequence[tuple[int, int]]) -> list[_Zone]:
+        """A zone for each time that there was nothing: at first, and after each delete that answered 1.
+
+        A read of nothing is given to the last delete before it; where a value's zone lies between, to a delete that is in flight with it.
+        """
         columns = self._evidence.columns
         invoked, returned, result = columns.invoked, columns.returned, columns.result
         first = _Zone(-1, -1, -1, None)
@@ -221,25 +224,18 @@ class _Register:
         )
         perhaps = [_Zone(NEVER, invoked[number], invoked[number], None, number) for number in view.deletes_perhaps]
         if reads:
-            writes = sorted((returned[number], invoked[number]) for number in view.writes)
-            ends = [end for end, _ in writes]
-            latest: list[int] = []
-            for _, sent in writes:
-                latest.append(max(sent, latest[-1]) if latest else sent)
+            between = sorted((zone.first, zone.last) for zone in values)
+            ends = [end for end, _ in between]
+            latest = list(accumulate((last for _, last in between), max))
             begins = [zone.first for zone in surely]  # before reads move them
-            ends_of_deletes = list(begins)
             for sent, answered in reads:
                 place = bisect_left(begins, sent)
-                before = surely[place - 1] if place else first
-                since = ends_of_deletes[place - 1] if place else -1
+                chosen, since = (surely[place - 1], begins[place - 1]) if place else (first, -1)
                 behind = bisect_left(ends, sent)
-                chosen = before
-                if behind and latest[behind - 1] > since:  # a write lies between the last delete and this read
+                if behind and latest[behind - 1] > since:
                     flying = [zone for zone in surely[place : place + 16] if zone.begun <= answered]
                     flying += [zone for zone in perhaps if zone.begun <= answered]
-                    flying = [zone for zone in flying if zone.first >= sent or zone.first > latest[behind - 1]] or flying
-                    if flying:
-                        chosen = max(flying, key=lambda zone: zone.begun)
+                    chosen = max(flying, key=lambda zone: zone.begun, default=chosen)
                 chosen.read(sent, answered)
         return [first, *surely, *(zone for zone in perhaps if zone.first != NEVER)]
 
