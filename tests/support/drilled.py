@@ -62,7 +62,7 @@ def outcome(operations: int = 20_000, *, lost: int = 37, **options: float) -> Dr
         Expectation("lost", None, 5000, "asynchronous replication: only what was not sent yet"),
     )
     measures: dict[str, float | None] = {
-        "gap_ms": gap * 1000 + 12.34, "lost": float(lost), "unexplained": 0.0, "operations": float(len(told)), "per_second": len(told) / seconds,
+        "gap_ms": gap * 1000 + 12.34, "lost": float(lost), "unexplained": 0.0, "operations": float(len(told)), "warm_operations_per_second": len(told) / seconds,
         "wrong_node_ms": None,
     }  # fmt: skip
     return DrillOutcome(

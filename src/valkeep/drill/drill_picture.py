@@ -24,12 +24,12 @@ REPLAY: Final = "Again, exactly"
 LOG_LINES: Final = 2000  # in one page; the report folder has the servers' own files
 
 _STEPS: Final = {
-    "fault": "fault", "sdown": "one sentinel sees it down", "odown": "the sentinels agree", "pfail": "one node sees it down",
-    "fail-agreed": "the cluster agrees", "elected": "leader elected", "promoted": "promoted", "first-ack": "first ack", "redundant": "redundant again",
+    "sdown": "one node sees it down", "odown": "enough nodes agree", "election": "election begins", "elected": "leader elected", "promoted": "promoted",
+    "switched": "switch announced", "first-ack": "first ack", "redundant": "redundant again",
 }  # fmt: skip
 _PARTS: Final = {
-    "sdown": "detect", "odown": "agree", "pfail": "detect", "fail-agreed": "agree", "elected": "elect", "promoted": "promote", "first-ack": "clients find it",
-    "redundant": "rebuild redundancy",
+    "sdown": "detect", "odown": "agree", "election": "begin election", "elected": "elect", "promoted": "promote", "switched": "confirm and announce",
+    "first-ack": "clients find it", "redundant": "rebuild redundancy",
 }  # fmt: skip
 _TONES: Final = ("warn", "source", "replica", "target", "lag", "good")
 _NODE_TONES: Final = ("target", "replica", "lag", "source", "plain")
@@ -111,8 +111,8 @@ def _tiles(outcome: DrillOutcome) -> tuple[Tile, ...]:
         if one.measure not in ("lost", "unexplained")
     ]
     if counts["ok"]:
-        rate = outcome.measures.get("per_second")
-        note = f"{counts['fail']:,} failed, {counts['info']:,} unknown" + (f"; {rate:,.0f} /s" if rate else "")
+        rate = outcome.measures.get("warm_operations_per_second")
+        note = f"{counts['fail']:,} failed, {counts['info']:,} unknown" + (f"; {rate:,.0f}/s before the fault" if rate else "")
         tiles.append(Tile("Operations acked", f"{counts['ok']:,}", note=note))
     return tuple(tiles)
 
@@ -170,18 +170,22 @@ def drill_timeline(outcome: DrillOutcome) -> Timeline | None:
         end,
         shown,
         trend(shown, start, end),
-        tuple(_fault_span(outcome, fault) for fault in outcome.faults),
+        tuple(span for place, fault in enumerate(outcome.faults) for span in _fault_spans(outcome, place, fault, end)),
         tuple(
             Mark(outcome.seconds(step.at_ns), f"{step_words(step.name)} +{step.ms:,.0f} ms", "soft")
             for recovery in outcome.recovery
             for step in recovery.steps
         ),
-        note="Shaded: faults, from their beginning until they were healed. Dashed: the steps of the recovery, counted from the fault.",
+        note="Shaded: faults, until they were healed; those that never were, until the last step of the recovery. Dashed: these steps, counted from the fault.",
     )
 
 
-def _fault_span(outcome: DrillOutcome, fault: FaultShown) -> Span:
-    return Span(fault.title, outcome.seconds(fault.start_ns), outcome.seconds(fault.end_ns), "bad", fault.detail, band=True)
+def _fault_spans(outcome: DrillOutcome, place: int, fault: FaultShown, end: float) -> tuple[Span, Span]:
+    """Its bar, and its shade through everything."""
+    began, healed = outcome.seconds(fault.start_ns), outcome.seconds(fault.end_ns)
+    steps = outcome.recovery[place].steps if place < len(outcome.recovery) else ()
+    shaded = max(outcome.seconds(step.at_ns) for step in steps) if steps and healed >= end else healed
+    return Span(fault.title, began, min(healed, end), "bad", fault.detail), Span("", began, min(shaded, end), "bad", band=True)
 
 
 def recovery_spans(outcome: DrillOutcome, recovery: Recovery) -> tuple[Span, ...]:

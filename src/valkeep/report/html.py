@@ -57,7 +57,8 @@ def _timeline(timeline: Timeline) -> str:
     block, shown = packed(timeline)
     total = len(timeline.operations)
     said = f"All {total:,} operations." if shown == total else f"{shown:,} of {total:,} operations: {THINNED}"
-    label = f"{said} {len(timeline.faults)} faults, {len(timeline.marks)} steps of the recovery, from {timeline.start:.1f} s to {timeline.end:.1f} s"
+    faults = sum(bool(span.name) for span in timeline.faults)
+    label = f"{said} {faults} faults, {len(timeline.marks)} steps of the recovery, from {timeline.start:.1f} s to {timeline.end:.1f} s"
     return (
         f'<section class="timeline" data-total="{total}" data-shown="{shown}"><h2>{escape(timeline.title)}</h2>'
         f'<p class="note">{escape(f"{said} {timeline.note}".strip())}</p><div class="tools"></div>'

@@ -38,6 +38,7 @@
         ops.resultAt[i] = results++;
       }
     }
+    data.faults = data.spans.filter((span) => span.name);
     return [data, ops];
   }
 
@@ -165,11 +166,11 @@
     const isWhole = () => view[0] <= data.start && view[1] >= data.end;
 
     function drawFaults() {
-      const bottom = places.log.bottom;
+      pen.fillStyle = colour("band");
+      for (const span of data.spans) if (span.band) pen.fillRect(x(span.start), places.faults.top, Math.max(x(span.end) - x(span.start), 2), places.log.bottom - places.faults.top);
       for (const fault of data.faults) {
         const left = x(fault.start), right = Math.max(x(fault.end), left + 2), row = places.faults.top + fault.lane * 21;
         if (right < LEFT || left > width) continue;
-        pen.fillStyle = colour("band"); pen.fillRect(left, row, right - left, bottom - row);
         pen.fillStyle = colour("bad"); pen.fillRect(left, row, Math.max(right - left, 2), 18);
         const wide = pen.measureText(fault.name).width, inside = Math.min(right, width - RIGHT) - Math.max(left, LEFT) > wide + 10;
         pen.textAlign = "left";
@@ -311,7 +312,7 @@
     function drawWhole() {
       const { top, bottom } = places.whole;
       pen.fillStyle = colour("paper"); pen.fillRect(LEFT, top, width - LEFT - RIGHT, bottom - top);
-      for (const fault of data.faults) { pen.fillStyle = colour("band"); pen.fillRect(wholeX(fault.start), top, Math.max(wholeX(fault.end) - wholeX(fault.start), 2), bottom - top); }
+      for (const fault of data.spans) if (fault.band) { pen.fillStyle = colour("band"); pen.fillRect(wholeX(fault.start), top, Math.max(wholeX(fault.end) - wholeX(fault.start), 2), bottom - top); }
       for (const [node, line] of Object.entries(trend.acked)) {
         pen.fillStyle = colour(`k${data.nodes.indexOf(node) % 10}`); pen.globalAlpha = .55;
         line.forEach((value, i) => { const high = value / peak() * (bottom - top - 4), left = wholeX(trend.start + i * trend.step); if (high > 0) pen.fillRect(left, bottom - high, Math.max(wholeX(trend.start + (i + 1) * trend.step) - left, 1), high); });

@@ -75,7 +75,8 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """``start``, ``end``: the axis. ``operations``: by invocation; ``faults`` are shaded through everything, ``marks`` are the steps of the recovery."""
+    """``start``, ``end``: the axis. ``operations``: by invocation; ``faults``: their bars, and without a name the shades
+    through everything; ``marks``: the steps of the recovery."""
 
     start: float
     end: float
@@ -215,7 +216,7 @@ def packed(timeline: Timeline) -> tuple[str, int]:
         "start": timeline.start, "end": timeline.end, "total": len(timeline.operations), "shown": len(shown),
         "columns": [[name, column.itemsize, len(column)] for name, column in everything.items()],
         "functions": list(functions.numbers), "nodes": list(nodes.numbers), "keys": list(keys.numbers), "errors": list(errors.numbers),
-        "faults": [{"name": span.name, "start": span.start, "end": span.end, "note": span.note} for span in timeline.faults],
+        "spans": [{"name": span.name, "start": span.start, "end": span.end, "note": span.note, "band": span.band} for span in timeline.faults],
         "marks": [{"at": mark.at, "label": mark.label, "tone": mark.tone} for mark in timeline.marks],
         "trend": _rounded(timeline.trend),
     }  # fmt: skip

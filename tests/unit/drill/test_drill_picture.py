@@ -81,9 +81,18 @@ def test_the_timeline_has_every_operation_the_faults_and_the_steps_and_knows_wha
     assert shown is not None
     assert len(shown.operations) == 6000
     assert sum(one.lost for one in shown.operations) == 37
-    assert [span.name for span in shown.faults] == ["kill primary (n1)"]
+    assert [(span.name, span.band) for span in shown.faults] == [("kill primary (n1)", False), ("", True)]
     assert [mark.label for mark in shown.marks][-1] == "redundant again +2,295 ms"
     assert shown.start <= 0 < 6 <= shown.end + 0.1
+
+
+def test_a_fault_that_is_never_healed_is_shaded_until_the_last_step_of_its_recovery() -> None:
+    forever = replace(VALID, faults=(replace(VALID.faults[0], end_ns=ORIGIN + 100 * SECOND),))
+    shown = drill_timeline(forever)
+    assert shown is not None
+    bar, shade = shown.faults
+    assert bar.end == shown.end
+    assert math.isclose(shade.end, 2.5 + 1.35 * 1.7, abs_tol=1e-6)
 
 
 def test_lost_and_failed_operations_of_a_long_run_are_in_its_page() -> None:
