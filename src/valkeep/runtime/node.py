@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import queue
 import shutil
@@ -31,6 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from valkeep.errors import ValkeepError
 from valkeep.runtime import ports
@@ -273,24 +275,35 @@ def _defaults(directory: Path, host: str, port: int) -> dict[str, str | int | Se
     }
 
 
+_held: dict[Path, IO[str]] = {}
+_OWNER = ".owner"
+
+
 def temporary_folder() -> Path:
-    """``valkeep-node-PID-…``; first removes those of this user whose process was killed before it could."""
-    for left in Path(tempfile.gettempdir()).glob("valkeep-node-*-*"):
-        pid = left.name.split("-")[2]
+    """``valkeep-node-PID-…``, locked while this process lives; first removes those of this user whose process was killed before it could.
+
+    A lock, because numbers of processes mean nothing to who sees this folder from another container."""
+    place = Path(tempfile.gettempdir())
+    for left in place.glob("valkeep-node-*-*"):
         with contextlib.suppress(OSError):
-            if pid.isdecimal() and left.lstat().st_uid == os.getuid() and not _alive(int(pid)):
+            if left.lstat().st_uid == os.getuid() and left not in _held and _abandoned(left):
                 shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"valkeep-node-{os.getpid()}-"))
+    for gone in [folder for folder in _held if not folder.exists()]:
+        _held.pop(gone).close()
+    fresh = Path(tempfile.mkdtemp(prefix=".valkeep-node-"))
+    lock = (fresh / _OWNER).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = place / f"valkeep-node-{os.getpid()}-{fresh.name.rpartition('-')[2]}"  # now it is locked, it may be seen
+    fresh.rename(folder)
+    _held[folder] = lock
+    return folder
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _abandoned(folder: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), (folder / _OWNER).open("r") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _answers(address: tuple[str, int], *, tls: bool) -> bool:
