@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -280,6 +281,27 @@ def test_nobody_to_write_to_is_an_error_with_a_remedy_and_leaves_no_process(tmp_
         assert "sentinels" in caught.value.remedy
         assert recorder._child._process is not None
         assert recorder._child._process.returncode is not None
+
+    run(test())
+
+
+def test_a_recorder_that_stood_still_says_when_and_for_how_long_and_loses_no_reply(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with start("newest-valkey") as node, Recorder(Load("append", TWO, RATE), alone(node), tmp_path / "work", 1) as recorder:
+            await recorder.start()
+            await recorded(recorder, 300)
+            process = recorder._child._process
+            assert process is not None
+            stopped = time.monotonic_ns()
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.8)  # longer than an operation waits
+            process.send_signal(signal.SIGCONT)
+            await recorded(recorder, 300)
+            result = await recorder.finish()
+        longest = max(result.stalls, key=lambda stall: stall.ms)
+        assert longest.ms > 700
+        assert abs(longest.at - stopped) < 100_000_000
+        assert result.history.counts()["info"] == 0
 
     run(test())
 

@@ -73,7 +73,7 @@ class Link(asyncio.Protocol):
         assert self._answered is None
         self._replies, self._wanted = [], replies
         self._answered = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._end, "TIMEOUT") if seconds > 0 else None
+        timer = self._loop.call_later(seconds, self._late) if seconds > 0 else None
         self._transport.write(block)
         try:
             await self._answered
@@ -90,6 +90,10 @@ class Link(asyncio.Protocol):
     async def gone(self) -> None:
         """Returns when the connection is lost."""
         await asyncio.shield(self._gone)
+
+    def _late(self) -> None:
+        if self._answered is not None and not self._answered.done():  # a process that stood still finds its replies and its timers at once
+            self._end("TIMEOUT")
 
     def _end(self, why: str) -> None:
         if not self.lost:

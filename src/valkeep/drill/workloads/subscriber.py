@@ -1,6 +1,6 @@
 """A client that listens to every channel of a load, and records what it hears.
 
-    subscribe     from the attempt to the moment when all channels were confirmed
+    subscribe     until all channels were confirmed
     receive       a message: the value is its element; invoked and returned when it came
     unsubscribe   from when on nothing could be heard any more
 
@@ -61,10 +61,9 @@ class Subscriber:
                 now = time.monotonic_ns()
                 history.ok(history.invoke(process, "receive", message[1], int(message[2]), now), now, place.name)
 
-        began = time.monotonic_ns()
         link = await Link.open(place.endpoint, f"valkeep-{self._client.name}-hears", OPERATION_S, self._client.source, heard)
         try:
-            number = history.invoke(process, "subscribe", ALL, None, began)
+            number = history.invoke(process, "subscribe", ALL, None, time.monotonic_ns())
             confirmed = await link.ask(resp.encode(b"SUBSCRIBE", *self._channels), len(self._channels), OPERATION_S)
             if len(confirmed) < len(self._channels):
                 history.info(number, time.monotonic_ns(), place.name, link.lost)
