@@ -95,6 +95,37 @@ def test_config_sets_and_the_heal_sets_back_what_was() -> None:
     run(main())
 
 
+def test_a_full_disk_stops_writes_under_everysec_and_ends_the_server_under_always() -> None:
+    async def write(stage: Stage) -> str:
+        try:
+            return str(await ask(stage, "n1", "APPEND", "k", "x" * 100_000))
+        except ServerError as error:
+            return error.kind
+
+    async def main() -> None:
+        async with staged(replace(TopologySpec.standalone(), persistence=Persistence.EVERYSEC)) as stage:
+            assert (await write(stage)).isdecimal()
+            injected = await struck(stage, "disk-full:primary")
+            while await write(stage) != "MISCONF":
+                pass
+            kept = await ask(stage, "n1", "STRLEN", "k")
+            await injected.heal()
+            while not (await write(stage)).isdecimal():
+                pass
+            assert await ask(stage, "n1", "STRLEN", "k") == kept + 100_000
+        async with staged(replace(TopologySpec.standalone(), persistence=Persistence.ALWAYS)) as stage:
+            acked = int(await write(stage))
+            injected = await struck(stage, "disk-full:primary")
+            with pytest.raises(ValkeepError):
+                while True:
+                    acked = int(await write(stage))
+            assert not stage.machine("n1").alive
+            await injected.heal()
+            assert await ask(stage, "n1", "STRLEN", "k") == acked
+
+    run(main())
+
+
 @pytest.mark.parametrize("mode", ["plain", "coordinated"])
 def test_sentinel_promotes_on_request(mode: str) -> None:
     async def main() -> None:

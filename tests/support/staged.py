@@ -24,8 +24,24 @@ PATIENCE = 30.0
 
 
 @contextlib.asynccontextmanager
+async def standing(deployment: LocalDeployment) -> AsyncIterator[LocalDeployment]:
+    """Up and ready; what the nodes logged is shown where it does not come to that."""
+    try:
+        await deployment.up()
+        try:
+            await deployment.ready()
+        except BaseException:
+            for machine in deployment.machines.values():
+                print(machine, machine.log()[-3000:], sep="\n")
+            raise
+        yield deployment
+    finally:
+        await deployment.down()
+
+
+@contextlib.asynccontextmanager
 async def staged(spec: TopologySpec, how: str = "none", needs: frozenset[str] = frozenset()) -> AsyncIterator[Stage]:
-    async with LocalDeployment(spec, network=networks.make(spec, how), needs=needs) as deployment:
+    async with standing(LocalDeployment(spec, network=networks.make(spec, how), needs=needs)) as deployment:
         data = {name: machine.endpoint for name, machine in deployment.machines.items() if machine.spec.role != "sentinel"}
         sentinels = {name: machine.endpoint for name, machine in deployment.machines.items() if machine.spec.role == "sentinel"}
         async with Watch(spec.kind, data, sentinels) as watch:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from valkeep.client.endpoint import Endpoint
 from valkeep.topology.spec import NodeSpec, TopologySpec
 
-__all__ = ["Deployment", "Machine", "Network"]
+__all__ = ["Deployment", "HasDisk", "Machine", "Network"]
 
 
 class Machine(Protocol):
@@ -52,6 +52,17 @@ class Machine(Protocol):
 
     async def crash(self) -> None:
         """As if its machine lost power: killed, and what was not synced to disk is gone. Raises ``Refused`` where that can not be told apart."""
+
+
+@runtime_checkable
+class HasDisk(Protocol):
+    """A machine whose disk can be made full: what deployments with the ability ``full-disk`` are made of."""
+
+    async def fill_disk(self) -> None:
+        """From now on the server's files can not grow; its log still can. The node must run."""
+
+    async def free_disk(self) -> None:
+        """They can again."""
 
 
 class Network(Protocol):

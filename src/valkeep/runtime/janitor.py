@@ -1,7 +1,7 @@
 """Who cleans up when Valkeep can't: also after ``kill -9``, which no ``finally`` survives.
 
 The janitor is a small process with a session of its own (Ctrl-C and the signals of a process group do not reach it) that reads a pipe.
-Valkeep tells it, *before* it makes a thing, what would have to go: folders, processes, mounts, a command. It does nothing until the pipe
+Valkeep tells it, *before* it makes a thing, what would have to go: folders, processes, a command. It does nothing until the pipe
 ends. Then Valkeep is dead, and the janitor ends those processes, runs the commands, and removes the folders, trying again for as long
 as dying servers still write. An orderly end says ``dismiss`` first, and the janitor leaves without touching anything.
 
@@ -17,7 +17,6 @@ This file is also the janitor's program, run without site-packages: it imports t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -34,7 +33,6 @@ __all__ = ["Janitor", "started"]
 
 _PATIENCE: Final = 10.0  # seconds for folders whose servers are slow to die
 _COMMAND_PATIENCE: Final = 120.0
-_DETACH: Final = 2  # MNT_DETACH
 
 
 def started(pid: int) -> str:
@@ -74,10 +72,6 @@ class Janitor:
     def end(self, pid: int) -> None:
         """This process is killed, if it still is the one that it is now."""
         self._tell("process", [pid, started(pid)])
-
-    def unmount(self, folder: Path) -> None:
-        """What is mounted there is detached before folders are removed."""
-        self._tell("mount", str(folder.absolute()))
 
     def run(self, command: Sequence[str]) -> None:
         """This command runs, for at most two minutes, after processes have ended and before folders go."""
@@ -131,17 +125,11 @@ def _remove(folders: list[str]) -> None:
         time.sleep(0.05 if folders else 0)
 
 
-def _unmount(mounts: list[str]) -> None:
-    libc = ctypes.CDLL(None)
-    for mount in mounts:
-        libc.umount2(mount.encode(), _DETACH)
-
-
 def main() -> None:
     """The entry point of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    duties: dict[str, list[Any]] = {"folder": [], "process": [], "mount": [], "command": []}
+    duties: dict[str, list[Any]] = {"folder": [], "process": [], "command": []}
     for line in sys.stdin.buffer:
         what, detail = json.loads(line)
         if what == "dismiss":
@@ -151,8 +139,6 @@ def main() -> None:
     for command in duties["command"]:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=_COMMAND_PATIENCE, capture_output=True)
-    if duties["mount"]:
-        _unmount(duties["mount"])
     _remove(duties["folder"])
 
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
@@ -39,6 +41,7 @@ __all__ = ["LocalDeployment", "LocalMachine"]
 
 _QUICK: Final = ("info-period", "100", "publish-period", "100")
 _STOCK: Final = ("info-period", "10000", "publish-period", "2000")
+_LOG_ROOM: Final = 64 << 10  # bytes that a node may log while its disk is full; a data file that is smaller grows up to there, too
 
 
 class LocalMachine:
@@ -95,6 +98,15 @@ class LocalMachine:
         await asyncio.to_thread(self.process.kill)
         await asyncio.to_thread(self._synced.lose_unsynced)
 
+    async def fill_disk(self) -> None:
+        """By a limit on the size of files (RLIMIT_FSIZE): writes beyond it fail, as on a full disk, with EFBIG in place of ENOSPC."""
+        limit = (self.process.directory / "node.log").stat().st_size + _LOG_ROOM
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    async def free_disk(self) -> None:
+        if self.alive:
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
     def _must_be_down(self) -> None:
         if self.alive:
             raise Refused(f"{self.spec.name} runs", remedy="stop or kill it before its files are touched")
@@ -129,7 +141,7 @@ class LocalDeployment:
 
     @property
     def abilities(self) -> frozenset[str]:
-        return self.network.abilities | self._needs
+        return self.network.abilities | self._needs | ({"full-disk"} if sys.platform == "linux" else set())
 
     @property
     def addresses(self) -> Mapping[str, str]:

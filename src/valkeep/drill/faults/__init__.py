@@ -19,6 +19,7 @@ from typing import Final
 from valkeep.drill.faults import (
     config,
     crash,
+    disk_full,
     isolate,
     kill,
     partition,
@@ -54,6 +55,7 @@ _MODULES: Final = (
     quorum_loss,
     slot_migration,
     config,
+    disk_full,
     crash,
 )
 FAULTS: Final[dict[str, Fault]] = {module.FAULT.name: module.FAULT for module in _MODULES}
@@ -95,7 +97,7 @@ def check(steps: Iterable[Step], spec: TopologySpec, load: Load, abilities: froz
             missing = ", ".join(sorted(fault.needs - abilities))
             raise UsageError(
                 f"{step} needs what this deployment can not do: {missing}",
-                remedy="partition: Linux; delay: the proxy (--network proxy); full-disk: namespaces; fsync: a C compiler when Valkeep was installed",
+                remedy="partition: Linux; delay: the proxy (--network proxy); full-disk: Linux; fsync: a C compiler when Valkeep was installed",
             )
 
 

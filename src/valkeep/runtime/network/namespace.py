@@ -1,10 +1,9 @@
 """A network of our own, without root: this process moves into new namespaces, and every child that it starts from then on is in them.
 
-Three system calls' worth of what ``unshare --net --mount --map-current-user`` does, from within, so that Valkeep needs no wrapper around it:
+What ``unshare --net --map-current-user`` does, from within, so that Valkeep needs no wrapper around it:
 
 * a *user* namespace (skipped where we may already administrate the system), in which we keep our user and group and hold all capabilities;
-* a *network* namespace, whose only device is ``lo``: all of 127.0.0.0/8 and every port are ours, and its packet filter is ours to write;
-* a *mount* namespace, in which a node's folder can be a small file system of its own (a disk that fills up).
+* a *network* namespace, whose only device is ``lo``: all of 127.0.0.0/8 and every port are ours, and its packet filter is ours to write.
 
 Nothing of it has to be cleaned up: the namespaces end with the last process in them, also after a ``kill -9``.
 
@@ -33,10 +32,9 @@ from valkeep.errors import Refused
 
 __all__ = ["enter", "entered", "possible"]
 
-_NEWNS, _NEWUSER, _NEWNET = 0x00020000, 0x10000000, 0x40000000  # linux/sched.h
+_NEWUSER, _NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 _NET_ADMIN, _SYS_ADMIN = 12, 21  # linux/capability.h
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1  # linux/sockios.h, linux/if.h
-_REC, _PRIVATE = 0x4000, 0x40000  # MS_REC, MS_PRIVATE: linux/mount.h
 _CAP_VERSION: Final = 0x20080522
 _CAP_AMBIENT, _CAP_AMBIENT_RAISE = 47, 2  # linux/prctl.h
 
@@ -99,16 +97,15 @@ def enter() -> None:
         )
     libc = ctypes.CDLL(None, use_errno=True)
     if _may_administrate():
-        _call(libc.unshare(_NEWNET | _NEWNS), "unshare network and mounts")
+        _call(libc.unshare(_NEWNET), "unshare the network")
     else:
         uid, gid = os.getuid(), os.getgid()
-        _call(libc.unshare(_NEWUSER | _NEWNET | _NEWNS), "unshare user, network and mounts")
+        _call(libc.unshare(_NEWUSER | _NEWNET), "unshare user and network")
         _write("setgroups", "deny")
         _write("uid_map", f"{uid} {uid} 1")
         _write("gid_map", f"{gid} {gid} 1")
         _keep_capabilities(libc)
     _entered = True
-    _call(libc.mount(b"none", b"/", None, _REC | _PRIVATE, None), "make mounts private")
     _loopback_up()
 
 
