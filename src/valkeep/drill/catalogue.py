@@ -254,6 +254,7 @@ def cluster_distribution(timeout: int) -> Drill:
             Expectation("keys_most_share", None, 0.5, "a third each, give or take"),
             Expectation("redirects", 0, 0, "a client that knows the map asks the right node"),
         ),
+        load=Load(tags=120),
         warm_up=3.0,
     )
 

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from typing import Final
 
+from valkeep.drill.checkers.coverage import SlotSample
 from valkeep.drill.checkers.judgement import Judgement, worst
 from valkeep.drill.checkers.loss import LossReport
-from valkeep.drill.checkers.reigns import Reign
+from valkeep.drill.checkers.redirects import Redirect
+from valkeep.drill.checkers.reigns import Loss, Reign
 from valkeep.drill.checkers.verdicts import Context, Verdicts, check_all
 from valkeep.drill.drill_outcome import DrillOutcome, FaultShown, LogLine, Met, Recovery
 from valkeep.drill.history import History, Outcome
@@ -30,6 +33,8 @@ from valkeep.topology.spec import Kind
 __all__ = ["judge"]
 
 _LOG_LINES = 400  # shown; of more, the newest of each node's warnings and steps come first
+DRIFT_MS: Final = 50.0
+LOOK_NS: Final = 100_000_000  # in which the watcher surely has asked every node
 _TIMERS = {Kind.SENTINEL: "down-after-milliseconds", Kind.CLUSTER: "cluster-node-timeout"}
 
 
@@ -41,10 +46,18 @@ def judge(played: Played) -> DrillOutcome:
         spec, played.settings, played.samples, list(played.said), played.struck, played.origin
     )  # fmt: skip
     faults = tuple(_span(one, played.ended) for one in played.struck)
-    context = Context(reigns, faults)
+    recorded = played.recorded
+    context = Context(
+        reigns,
+        faults,
+        stalls=tuple((one.at, one.ms) for one in recorded.stalls if one.at >= played.origin),
+        timeout_ms=spec.timeout_ms,
+        redirects=tuple(Redirect(*one) for one in recorded.moved) if spec.kind is Kind.CLUSTER else None,
+        slots=tuple(_coverage(played)) if spec.kind is Kind.CLUSTER else None,
+    )
     verdicts = Verdicts(None, ()) if played.final is None else check_all(history, played.final, context)
     recovered = tuple(_recoveries(played, reigns))
-    measures = _measures(played, reigns, verdicts.loss, recovered)
+    measures = _measures(played, reigns, verdicts, recovered)
     expectations = tuple(Met.of(expected, measures) for expected in drill.expects)
     verdict, reasons = _verdict(played, verdicts.judgements, expectations)
     return DrillOutcome(
@@ -60,6 +73,7 @@ def judge(played: Played) -> DrillOutcome:
         expectations=expectations,
         judgements=verdicts.judgements,
         loss={} if verdicts.loss is None else verdicts.loss.to_json(),
+        lost_operations=verdicts.lost_operations,
         recovery=recovered,
         faults=tuple(
             FaultShown(one.step.fault, one.step.target, one.nodes, one.at, end) for one, (_, end) in zip(played.struck, faults, strict=True)
@@ -79,14 +93,14 @@ def _verdict(played: Played, judgements: Iterable[Judgement], expectations: tupl
         if judgement.verdict == "invalid":
             counts = ", ".join(f"{count} {kind}" for kind, count in judgement.counts.items())
             reasons.append(f"{judgement.checker}: {counts}" + (f" ({judgement.anomalies[0].detail})" if judgement.anomalies else ""))
-        elif judgement.verdict == "unknown":
+        elif judgement.verdict == "unknown" and judgement.checker != "host":
             reasons.append(f"{judgement.checker} can not tell: {judgement.note}")
     broken = [met for met in expectations if met.met is False]
     unmeasured = [met for met in expectations if met.met is None]
     reasons += [f"expected {met.expectation}, measured {met.value:g}" + (f": {met.because}" if met.because else "") for met in broken]
     reasons += [f"expected {met.expectation}, and it could not be measured" for met in unmeasured]
     reasons += played.missed
-    doubt = _doubt(played)
+    doubt = _doubt(played, found)
     if safety == "invalid":
         return "invalid", tuple(reasons)
     if doubt:
@@ -96,17 +110,20 @@ def _verdict(played: Played, judgements: Iterable[Judgement], expectations: tupl
     return ("unknown" if unmeasured or safety == "unknown" else "valid"), tuple(reasons)
 
 
-def _doubt(played: Played) -> str:
+def _doubt(played: Played, judgements: Iterable[Judgement]) -> str:
     """Why times measured here can not be trusted; "" where they can."""
-    timeout = played.drill.topology.timeout_ms
-    stall = max((one.ms for one in played.recorded.stalls if one.at >= played.origin), default=0.0)
-    if timeout and stall > timeout / 2:
-        return (
-            f"the host stood still for {stall:.0f} ms, more than half of the timeout of {timeout} ms: what the servers did then says little"
-        )
-    if abs(played.drift_ms) > 50:
+    host = next((one.note for one in judgements if one.checker == "host" and one.verdict == "unknown"), "")
+    if not host and abs(played.drift_ms) > DRIFT_MS:
         return f"the wall clock was set by {played.drift_ms:+.0f} ms during the drill, so the servers' logs can not be put on one axis"
-    return ""
+    return host
+
+
+def _coverage(played: Played) -> Iterable[SlotSample]:
+    """Without holes that are shorter than it takes to ask every node: one had given the slots away, the other was asked just before it got them."""
+    changes = [*played.coverage, (played.ended, *played.coverage[-1][1:])] if played.coverage else []
+    for (at, uncovered, disputed), after in zip(changes, [*changes[1:], None], strict=True):
+        if after is None or after[0] - at >= LOOK_NS or not (uncovered or disputed):
+            yield SlotSample(at, uncovered, disputed)
 
 
 def _span(one: Struck, ended: int) -> tuple[int, int]:
@@ -139,9 +156,7 @@ def _redundant(played: Played, heirs: frozenset[str], after: int) -> int | None:
     )
 
 
-def _measures(
-    played: Played, reigns: tuple[Reign, ...], loss: LossReport | None, recovered: tuple[Recovery, ...]
-) -> dict[str, float | None]:
+def _measures(played: Played, reigns: tuple[Reign, ...], verdicts: Verdicts, recovered: tuple[Recovery, ...]) -> dict[str, float | None]:
     history = played.recorded.history
     counts = history.counts()
     measures: dict[str, float | None] = {
@@ -155,12 +170,13 @@ def _measures(
         "redirects": len(played.recorded.moved),
         "stall_ms": round(max((one.ms for one in played.recorded.stalls), default=0.0), 1),
     }
-    measures |= _losses(loss)
+    measures |= _losses(verdicts.loss)
     measures |= _gaps(played, history)
+    measures |= _waits(verdicts)
     if recovered:
         first = next((one for one in recovered if len(one.steps) > 1), recovered[0])
         measures |= {f"{step.name.replace('-', '_')}_ms": round(step.ms, 1) for step in first.steps}
-    measures |= _shares(played, history)
+    measures |= _shares(played)
     return measures
 
 
@@ -180,7 +196,7 @@ def _loaded(played: Played) -> float:
 def _losses(loss: LossReport | None) -> Mapping[str, float | None]:
     if loss is None:
         return {"lost": None, "unexplained": None}
-    causes = {f"lost_{cause.replace(' ', '_')}": float(count) for cause, count in loss.explained.items()}
+    causes = {f"lost_{cause.value.replace(' ', '_')}": float(loss.explained.get(cause.value, 0)) for cause in Loss}
     windows = [node.window_ms for node in loss.nodes]
     return {"lost": loss.lost, "unexplained": loss.unexplained, "loss_window_ms": round(max(windows, default=0.0), 1), **causes}
 
@@ -206,17 +222,26 @@ def _gaps(played: Played, history: History) -> Mapping[str, float | None]:
     return found
 
 
-def _shares(played: Played, history: History) -> Mapping[str, float | None]:
-    """``keys_least_share``, ``keys_most_share``: of the keys that were written, what part each shard's primary had at the end, least and most."""
-    spec = played.drill.topology
-    if spec.kind is not Kind.CLUSTER or not history.keys.names:
+def _waits(verdicts: Verdicts) -> Mapping[str, float | None]:
+    """Latencies before the first fault; for how long slots were served by nobody; redirects."""
+    found: dict[str, float | None] = {}
+    if verdicts.availability is not None:
+        before = verdicts.availability.phases[0]
+        found |= {"p50_ms": round(before.p50_ms, 3), "p99_ms": round(before.p99_ms, 3)}
+    if verdicts.coverage is not None:
+        found |= {"slots_uncovered_ms": round(verdicts.coverage.uncovered_ms, 1), "slots_uncovered": verdicts.coverage.most}
+    if verdicts.redirects is not None:
+        found["redirect_hops"] = verdicts.redirects.hops
+    return found
+
+
+def _shares(played: Played) -> Mapping[str, float | None]:
+    """``keys``: on all primaries at the end, as they counted them; ``keys_least_share``, ``keys_most_share``: of them on one shard, least and most."""
+    if played.drill.topology.kind is not Kind.CLUSTER or not played.keys:
         return {}
-    starts = [first for first, _ in even_ranges(spec.shards)]
-    counted = [0] * spec.shards
-    for key in history.keys.names:
-        counted[bisect_right(starts, key_slot(key)) - 1] += 1
-    total = len(history.keys.names)
-    return {"keys": total, "keys_least_share": round(min(counted) / total, 4), "keys_most_share": round(max(counted) / total, 4)}
+    total = max(sum(played.keys.values()), 1)
+    shares = [count / total for count in played.keys.values()]
+    return {"keys": total, "keys_least_share": round(min(shares), 4), "keys_most_share": round(max(shares), 4)}
 
 
 def _timers(played: Played) -> dict[str, int]:

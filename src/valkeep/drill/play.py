@@ -45,8 +45,10 @@ FINAL_PATIENCE = 30.0
 @dataclass(frozen=True, slots=True)
 class Played:
     """What a drill left behind. ``origin``: ns on the monotonic clock when the load began. ``struck``: the faults as they were done;
+    ``coverage``: as in `Watch`.
     ``missed``: conditions that did not come, in words. ``drift_ms``: how much the wall clock was set against the monotonic one meanwhile.
-    ``primaries``: shard → its primary at the end. ``final``: None where some shard had nobody to ask. ``phases``: seconds."""
+    ``primaries``: shard → its primary at the end;
+    ``keys``: shard → how many keys that one counts. ``final``: None where some shard had nobody to ask. ``phases``: seconds."""
 
     drill: Drill
     settings: Settings
@@ -54,9 +56,11 @@ class Played:
     ended: int
     recorded: RecorderResult
     samples: dict[str, list[Sample]]
+    coverage: tuple[tuple[int, int, int], ...]
     struck: tuple[Struck, ...]
     said: tuple[Said, ...]
     primaries: dict[int, str]
+    keys: dict[int, int]
     final: FinalState | None
     missed: tuple[str, ...] = ()
     drift_ms: float = 0.0
@@ -68,7 +72,7 @@ async def play(drill: Drill, deployment: Deployment, seed: int, emit: Emit) -> P
     spec = deployment.spec
     clients = tuple(replace(client, source=deployment.network.source(client.name)) for client in drill.load.clients)
     load = replace(drill.load, clients=clients)
-    targets = Targets.of(deployment)
+    targets = Targets.of(deployment, load.tags)
     async with Watch(spec.kind, targets.nodes, targets.sentinels) as watch:
         origin = time.monotonic_ns()
         stage = Stage(deployment, watch, load, random.Random(seed), emit, origin)
@@ -117,7 +121,7 @@ class _Play:
             while time.monotonic() - begun < drill.warm_up or self.recorder.operations < drill.warm_operations:
                 if time.monotonic() - begun > drill.warm_up + 60:
                     raise ValkeepError(
-                        f"{self.recorder.operations} operations in a minute: fewer than the {drill.warm_operations} that a drill needs before its first fault",
+                        f"{self.recorder.operations} operations in a minute, and a drill needs {drill.warm_operations} before its first fault",
                         remedy="is this machine overloaded?",
                     )
                 await asyncio.sleep(0.02)
@@ -128,14 +132,14 @@ class _Play:
             await stage.deployment.network.heal()
             await asyncio.sleep(drill.settle)
             recorded = await self.recorder.finish()
-            primaries, final = await self._final()
+            primaries, keys, final = await self._final()
         ended = time.monotonic_ns()
         drift = (time.time_ns() - time.monotonic_ns() - wall) / 1e6
         lines = [line for name, machine in stage.deployment.machines.items() for line in said(name, machine.log(), wall)]
         lines = sorted((line for line in lines if line.at >= stage.origin_ns), key=lambda line: line.at)
         struck = tuple(Struck(one.step, one.nodes, one.at, one.done, one.healed) for one in self.injected)
         return Played(
-            drill, settings, stage.origin_ns, ended, recorded, dict(stage.watch.samples), struck, tuple(lines), primaries, final,
+            drill, settings, stage.origin_ns, ended, recorded, dict(stage.watch.samples), tuple(stage.watch.coverage), struck, tuple(lines), primaries, keys, final,
             tuple(self.missed), drift, self.phases,
         )  # fmt: skip
 
@@ -233,7 +237,7 @@ class _Play:
             await asyncio.sleep(0.01)
         return True
 
-    async def _final(self) -> tuple[dict[int, str], FinalState | None]:
+    async def _final(self) -> tuple[dict[int, str], dict[int, int], FinalState | None]:
         """Read what is there from the reigning primaries; None where a shard has none."""
         stage = self.stage
         deadline = time.monotonic() + FINAL_PATIENCE
@@ -244,13 +248,14 @@ class _Play:
             if time.monotonic() > deadline:
                 missing = ", ".join(str(shard + 1) for shard, name in primaries.items() if not name)
                 self.missed.append(f"shard {missing} had no primary at the end, so what is there could not be read")
-                return primaries, None
+                return primaries, {}, None
             await asyncio.sleep(0.02)
         connections = {
             shard: await Connection.open(stage.machine(name).endpoint, client_name="valkeep-final") for shard, name in primaries.items()
         }
         try:
-            return primaries, await read_final(connections, stage.spec, self.targets)
+            keys = {shard: int(str(await connection.call("DBSIZE"))) for shard, connection in connections.items()}
+            return primaries, keys, await read_final(connections, stage.spec, self.targets)
         finally:
             for connection in connections.values():
                 await connection.close()

@@ -56,12 +56,14 @@ class ClientSpec:
 @dataclass(frozen=True, slots=True)
 class Load:
     """``mix``: which operations (see `workloads`); ``clients``; ``rate``: operations/s of all clients together; ``batch``: operations in
-    one pipeline; ``driver``: ``recorder`` (our own, no hidden retries), ``valkey-py``, ``redis-py`` or ``glide``."""
+    one pipeline; ``tags``: hash tags of its keys, spread evenly over the slots; ``driver``: ``recorder`` (our own, no hidden retries),
+    ``valkey-py``, ``redis-py`` or ``glide``."""
 
     mix: str = "mixed"
     clients: tuple[ClientSpec, ...] = field(default_factory=lambda: tuple(ClientSpec(f"c{number}") for number in range(1, 5)))
     rate: int = 15_000
     batch: int = 12
+    tags: int = 12
     driver: str = "recorder"
 
 

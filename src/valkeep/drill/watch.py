@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 from valkeep.client.connection import Connection, Value
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ServerError, ValkeepError
+from valkeep.topology.slots import SLOTS
 from valkeep.topology.spec import MONITORED, Kind
 from valkeep.topology.view import PROBES, NodeView, SentinelView, View, data_view, sentinel_probes, sentinel_view
 
@@ -43,12 +44,15 @@ class Sample(NamedTuple):
 class Watch:
     """``async with Watch(kind, data, sentinels)``: name → where it is asked; ``samples`` of the data nodes grow meanwhile.
 
+    ``coverage``: of a cluster (at, slots without a reachable primary, slots that two claim), whenever it changed.
     ``since``: data node → since when (ns) it has been what it is now, by role and replication id.
     """
 
     def __init__(self, kind: Kind, data: Mapping[str, Endpoint], sentinels: Mapping[str, Endpoint]) -> None:
         self.samples: dict[str, list[Sample]] = {name: [] for name in data}
         self.since: dict[str, int] = dict.fromkeys(data, 0)
+        self.coverage: list[tuple[int, int, int]] = []
+        self._kind = kind
         self._last: dict[str, NodeView] = {name: NodeView(name, reached=False) for name in data}
         self._named: dict[str, SentinelView] = {name: SentinelView(name, reached=False) for name in sentinels}
         self._endpoints = {**data, **sentinels}
@@ -102,12 +106,24 @@ class Watch:
             if (seen.role, seen.replid) != (before.role, before.replid):
                 self.since[name] = at
             self._last[name] = seen
+            if self._kind is Kind.CLUSTER:
+                self._cover(time.monotonic_ns())
             if seen.reached:
                 self.samples[name].append(
                     Sample(at, time.monotonic_ns(), seen.role, seen.replid, seen.offset, len(seen.online), seen.primary, seen.slot_count)
                 )
         async with self._changed:
             self._changed.notify_all()
+
+    def _cover(self, at: int) -> None:
+        if any(not node.reached and not self.samples[name] for name, node in self._last.items()):
+            return  # not everybody was asked yet
+        owned = [span for node in self._last.values() if node.reached and node.role == "primary" for span in node.ranges]
+        claimed = sum(last - first + 1 for first, last in owned)
+        covered = claimed - sum(_overlap(one, other) for number, one in enumerate(owned) for other in owned[:number])
+        found = (SLOTS - covered, claimed - covered)
+        if not self.coverage or self.coverage[-1][1:] != found:
+            self.coverage.append((at, *found))
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._follow(name, endpoint)) for name, endpoint in self._endpoints.items()]
@@ -117,3 +133,7 @@ class Watch:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> int:
+    return max(0, min(one[1], other[1]) - max(one[0], other[0]) + 1)
