@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import itertools
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import Final
 
 from valkeep.errors import RemoteProtocolError
@@ -54,9 +53,15 @@ def slots_of(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
         yield from range(first, last + 1)
 
 
-@lru_cache(maxsize=4096)
+_tags: Final[dict[int, bytes]] = {}  # slot → its text, for all texts tried so far
+_untried: Final = itertools.count()
+
+
 def tag_for(slot: int) -> bytes:
     """The shortest decimal text that hashes to ``slot``: ``{tag}`` in a key puts it there."""
     if not 0 <= slot < SLOTS:
         raise RemoteProtocolError(f"{slot} is no slot", remedy="slots are 0 … 16383")
-    return next(text for text in map(b"%d".__mod__, range(1_000_000)) if key_slot(text) == slot)
+    while slot not in _tags:
+        text = b"%d" % next(_untried)
+        _tags.setdefault(key_slot(text), text)
+    return _tags[slot]
