@@ -104,7 +104,7 @@ def outcome(operations: int = 20_000, *, lost: int = 37, **options: float) -> Dr
         origin_ns=ORIGIN,
         started=1_700_000_000.0,
         finished=1_700_000_000.0 + seconds + 3,
-        phases={"start": 1.9, "ready": 0.7, "load": killed, "faults": gap, "settle": 1.0, "check": 0.35, "total": seconds + 3},
+        phases={"start": 2.6, "load": killed, "faults": gap, "settle": 1.0, "check": 0.35, "total": seconds + 3},
         replay="valkeep drill run sentinel-kill-primary --seed 7 --schedule 'kill:primary@2.5'",
     )  # fmt: skip
 

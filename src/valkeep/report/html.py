@@ -16,7 +16,10 @@ from valkeep.report.timeline import Timeline, overview, packed
 
 __all__ = ["page"]
 
-THINNED: Final = "everything lost, failed or unknown, the slowest and the quickest of each moment, and an even share of the rest."
+THINNED: Final = (
+    "those that are lost, failed or unknown (where they are more than {half:,}, an even share of them), the slowest and the quickest of each moment, "
+    "and an even share of the rest."
+)
 
 _TONES: Final = {
     "valid": "good", "GO": "good", "invalid": "bad", "NO-GO": "bad", "unknown": "warn", "CONDITIONAL-GO": "warn", "refused": "warn",
@@ -56,7 +59,9 @@ def _timeline(timeline: Timeline) -> str:
     """The section that ``timeline.js`` brings to life; what it shows until then, it hides."""
     block, shown = packed(timeline)
     total = len(timeline.operations)
-    said = f"All {total:,} operations." if shown == total else f"{shown:,} of {total:,} operations: {THINNED}"
+    said = (
+        f"All {total:,} operations." if shown == total else f"{shown:,} of {total:,} operations: {THINNED.format(half=timeline.limit // 2)}"
+    )
     faults = sum(bool(span.name) for span in timeline.faults)
     label = f"{said} {faults} faults, {len(timeline.marks)} steps of the recovery, from {timeline.start:.1f} s to {timeline.end:.1f} s"
     return (

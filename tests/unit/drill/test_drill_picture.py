@@ -6,6 +6,7 @@ import json
 import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
 from tests.support.drilled import ORIGIN, SECOND, invalid, outcome, unrunnable
 from valkeep.drill.drill_outcome import DrillsOutcome, LogLine, Met
@@ -156,3 +157,21 @@ def test_numbers_are_written_with_what_matters_of_them() -> None:
         "0.123",
         "1,000,000",
     ]
+
+
+def members(value: object) -> set[str]:
+    """Names of members at any depth, but those of mappings from names to counts."""
+    if isinstance(value, dict):
+        return {str(name) for name in value} | {one for name, inner in value.items() if name not in OPEN for one in members(inner)}
+    return {one for inner in value for one in members(inner)} if isinstance(value, list) else set()
+
+
+OPEN = {"measures", "timers", "errors", "anomalies", "by_cause", "by_function", "explained", "wrong", "causes"}
+
+
+def test_every_member_of_the_json_is_in_the_reference() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "drill-report.md").read_text()
+    example = {"operation": 1, "function": "", "key": "", "value": 1, "node": "", "cause": "", "acked_at": 1, "wrong": ""}
+    found = replace(ALL.drills[0], loss={**VALID.loss, "examples": [example]})
+    undocumented = {name for name in members(DrillsOutcome((found, ALL.drills[1]), 1.0).to_json()) if f"`{name}`" not in text}
+    assert undocumented == set()
