@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -16,8 +17,20 @@ if TYPE_CHECKING:
     from valkeep.drill.drill_outcome import DrillOutcome, DrillsOutcome
     from valkeep.drill.run import RunOptions
     from valkeep.drill.script import Drill
+    from valkeep.report.events import Emit
+    from valkeep.report.story import Story
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+Row = TypeVar("Row")
+
+
+class Fsync(StrEnum):
+    """Of appendfsync; "no" promises nothing and is left out."""
+
+    EVERYSEC = "everysec"
+    ALWAYS = "always"
+
 
 Seed = Annotated[int, typer.Option(help="The same seed makes the same operations and the same choices.")]
 Server = Annotated[
@@ -94,6 +107,8 @@ def run(
     timeout_ms: TimeoutMs = None,
     server: Server = "",
     network: Network = "",
+    tls: Annotated[bool, typer.Option("--tls", help="Everything over TLS, with a certificate made for this run.")] = False,
+    acl: Annotated[bool, typer.Option("--acl", help="Users with no more rights than they need, and random passwords.")] = False,
     schedule: Annotated[
         str,
         typer.Option(metavar="STEPS", help="Other steps: 'kill:primary@2 heal:all@4'; see docs/reference/faults.md.", show_default=False),
@@ -124,6 +139,8 @@ def run(
         server=server,
         topology=topology,
         network=network,
+        tls=tls,
+        acl=acl,
     )
     chosen = list(drills(timeout_ms).values()) if everything else [find(name, timeout_ms) for name in names or ()]
     if html is not None and len(chosen) > 1:
@@ -135,6 +152,97 @@ def run(
     outcome = _watched(chosen, options, report, alone=len(chosen) == 1)
     _keep(outcome, report, html, junit, json)
     return {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(outcome.verdict, ExitCode.UNKNOWN)
+
+
+@app.command()
+def matrix(
+    min_replicas: Annotated[
+        list[int] | None, typer.Option(min=0, max=2, help="Values of min-replicas-to-write.", show_default="0 1")
+    ] = None,
+    wait: Annotated[list[int] | None, typer.Option(min=0, max=2, help="Replicas that each write waits for.", show_default="0 1 2")] = None,
+    fsync: Annotated[list[Fsync] | None, typer.Option(help="Values of appendfsync.", show_default="everysec always")] = None,
+    timeout_ms: Annotated[
+        list[int] | None, typer.Option(min=50, help="Values of down-after-milliseconds.", show_default="500 1000 5000")
+    ] = None,
+    seed: Seed = 1,
+    server: Server = "",
+    html: HtmlPath = None,
+    json: JsonPath = None,
+) -> ExitCode:
+    """What each setting costs every day and saves on the day of a partition: every combination, measured (36 runs, some 6 minutes).
+
+    Each option can be given several times; fewer values make fewer runs.
+    """
+    from valkeep.drill.comparison import matrix_json, matrix_story
+    from valkeep.drill.matrix import Axes, run_matrix
+    from valkeep.drill.run import RunOptions
+    from valkeep.topology.spec import Persistence
+
+    standard = Axes()
+    axes = Axes(
+        tuple(min_replicas or standard.min_replicas),
+        tuple(wait or standard.wait),
+        tuple(Persistence(one.value) for one in fsync) if fsync else standard.fsync,
+        tuple(timeout_ms or standard.timeout_ms),
+    )
+    rows, seconds = _compared(lambda emit: run_matrix(axes, RunOptions(seed=seed, server=server), emit))
+    story = matrix_story(
+        rows, subtitle="1 primary + 2 replicas + 3 sentinels; the primary is cut off with a client on its side", seconds=seconds
+    )
+    return _told(story, matrix_json(rows, seconds=seconds, seed=seed), html, json)
+
+
+@app.command()
+def clients(
+    client: Annotated[
+        list[str] | None, typer.Option(metavar="C", help="recorder, valkey-py, redis-py or glide. Default: all.", show_default=False)
+    ] = None,
+    drill: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Which drills. Default: kills and planned failovers.", show_default=False)
+    ] = None,
+    timeout_ms: TimeoutMs = None,
+    seed: Seed = 1,
+    server: Server = "",
+    html: HtmlPath = None,
+    json: JsonPath = None,
+) -> ExitCode:
+    """The same drills with every client library: how long it could not write, what its application was shown, what it did twice."""
+    from valkeep.drill.comparison import clients_json, clients_story
+    from valkeep.drill.run import RunOptions
+    from valkeep.drill.scorecard import CLIENTS, DRILLS, run_clients
+
+    options = RunOptions(seed=seed, server=server, timeout_ms=timeout_ms)
+    rows, seconds = _compared(lambda emit: run_clients(client or CLIENTS, drill or DRILLS, options, emit))
+    return _told(
+        clients_story(rows, subtitle="one operation in flight for each of many connections, as applications have it", seconds=seconds),
+        clients_json(rows, seconds=seconds, seed=seed),
+        html,
+        json,
+    )
+
+
+def _compared(work: Callable[[Emit], Coroutine[None, None, Sequence[Row]]]) -> tuple[Sequence[Row], float]:
+    """Run ``work`` while a person watches; its rows, and how long it took."""
+    import time
+
+    from valkeep.report.terminal import watch
+    from valkeep.runtime import network as networks
+
+    networks.prepare(networks.choose(frozenset()))
+    begun = time.monotonic()
+    with watch() as emit:
+        rows = asyncio.run(work(emit))
+    return rows, time.monotonic() - begun
+
+
+def _told(story: Story, value: dict[str, object], html: Path | None, json: str | None) -> ExitCode:
+    from valkeep.report.html import page
+
+    write_json(value, json)
+    if html is not None:
+        write_whole(html, page(story))
+    show(story, console(json), tables=True)
+    return {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(story.verdict, ExitCode.UNKNOWN)
 
 
 def _watched(chosen: Sequence[Drill], options: RunOptions, report: Path | None, *, alone: bool) -> DrillsOutcome:
@@ -152,7 +260,6 @@ def _watched(chosen: Sequence[Drill], options: RunOptions, report: Path | None, 
 def _keep(outcome: DrillsOutcome, report: Path | None, html: Path | None, junit: Path | None, json: str | None) -> None:
     from valkeep.drill.drill_picture import drill_brief, drills_junit, drills_story
     from valkeep.report.brief import brief
-    from valkeep.report.terminal import show
 
     write_json(outcome.drills[0].to_json() if len(outcome.drills) == 1 else outcome.to_json(), json)
     if junit is not None:
@@ -169,7 +276,7 @@ def _keep(outcome: DrillsOutcome, report: Path | None, html: Path | None, junit:
     for one in outcome.drills:
         brief(drill_brief(one), out)
     if len(outcome.drills) > 1:
-        show(drills_story(outcome), out, tables=True)
+        brief(drills_story(outcome), out)
 
 
 def _page(outcome: DrillOutcome) -> str:
