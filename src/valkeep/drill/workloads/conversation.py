@@ -18,12 +18,13 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from valkeep.errors import ValkeepError
 
@@ -113,16 +114,20 @@ Work = Callable[[Path, dict[str, Any], AsyncIterator[dict[str, Any]]], Coroutine
 """Given the folder, the settings and what the parent says from then on; False when the parent vanished before the work was over."""
 
 
+_to_parent: TextIO = sys.stdout
+
+
 def say(**message: Any) -> None:
     """To the parent."""
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    _to_parent.write(json.dumps(message) + "\n")
+    _to_parent.flush()
 
 
 def converse(work: Work) -> int:
     """The process's whole life; its exit status is returned. The folder goes when the parent did."""
     gc.freeze()
     gc.disable()  # nothing here makes cycles; a collection would look like a pause of the server
+    _keep_the_pipe()
     folders: list[Path] = []
     with contextlib.suppress(BrokenPipeError):
         if asyncio.run(_converse(work, folders)):
@@ -134,6 +139,13 @@ def converse(work: Work) -> int:
         if not any(folder.exists() for folder in folders):
             break
     return 1
+
+
+def _keep_the_pipe() -> None:
+    """What a library under test prints goes to the standard error output: the pipe is for the conversation."""
+    global _to_parent
+    _to_parent = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
 
 
 async def _converse(work: Work, folders: list[Path]) -> bool:
