@@ -29,7 +29,7 @@ __all__ = ["STYLES", "VERDICTS", "Dashboard", "show", "watch"]
 WINDOW: Final = 1.5  # seconds over which speeds are averaged
 EVERY: Final = 2.0  # seconds between progress lines when piped
 WORD: Final = 24  # letters of the longest word that tables keep whole
-STALE: Final = 3.0  # seconds after which a lag is that of a link that is no more
+STALE: Final = 3.0  # seconds after which a lag is that of a link that is no more, and a pulse that of a load that has ended
 SILENT_MS: Final = 150.0  # without an ack; less is how clients work
 
 
@@ -111,6 +111,7 @@ class Dashboard:
                 self.ledger += event.count
             case VerdictEvent():
                 self.verdict = self.verdict if "of" in event.detail else event.verdict
+                self.pulse, self.faults, self.recovered = None, {}, []  # the next drill has its own
             case _:
                 pass
 
@@ -134,7 +135,7 @@ class Dashboard:
             rows.append(("lag", f"{_bytes(self.lag.bytes)}{in_ms}"))
         if self.rate is not None and self.rate.acked:
             rows.append(("writers", f"{self.rate.per_second:,.0f} acked/s by the {self.rate.node}, {self.rate.acked:,} in all"))
-        if self.pulse is not None:
+        if self.pulse is not None and self.now - self.pulse.at < STALE:
             rows += self._load(self.pulse)
         rows += [("fault", f"{words}, for {self.now - fault.at:,.1f} s") for words, fault in self.faults.items()]
         if self.recovered:
@@ -148,9 +149,8 @@ class Dashboard:
         rows = [("load", f"{pulse.per_second:,.0f} acked/s, {pulse.acked:,} in all{others}")]
         if pulse.primaries:
             rows.append(("primary", ", ".join(pulse.primaries)))
-        silent = pulse.silent_ms + (self.now - pulse.at) * 1000
-        if silent >= SILENT_MS:
-            rows.append(("gap", f"{silent / 1000:,.2f} s without an ack"))
+        if pulse.silent_ms >= SILENT_MS:
+            rows.append(("gap", f"{pulse.silent_ms / 1000:,.2f} s without an ack"))
         return rows
 
     def _progress(self, progress: Progress) -> str:

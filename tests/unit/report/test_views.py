@@ -232,12 +232,14 @@ def test_the_dashboard_shows_how_the_load_does_whom_it_reaches_and_for_how_long_
     board.emit(Recovered(1.7, "sdown", 612.0))
     assert board.rows() == [
         ("load", "200 acked/s, 40,100 in all, 300 failed, 12 unknown"),
-        ("gap", "0.58 s without an ack"),
+        ("gap", "0.48 s without an ack"),
         ("fault", "kill primary (n1), for 0.6 s"),
         ("recovery", "sdown 612 ms"),
     ]
     board.emit(Fault(2.0, "kill", "primary", ("n1",), healed=True))
     assert "fault" not in dict(board.rows())
+    board.emit(VerdictEvent(2.1, "valid", {"of": "sentinel-kill-primary"}))
+    assert board.rows() == []
 
 
 def test_a_pipe_is_told_of_faults_and_of_each_step_back(tmp_path: Path) -> None:
