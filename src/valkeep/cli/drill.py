@@ -237,6 +237,7 @@ def _compared(work: Callable[[Emit], Coroutine[None, None, Sequence[Row]]]) -> t
 
 def _told(story: Story, value: dict[str, object], html: Path | None, json: str | None) -> ExitCode:
     from valkeep.report.html import page
+    from valkeep.report.terminal import show
 
     write_json(value, json)
     if html is not None:
