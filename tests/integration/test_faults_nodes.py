@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.staged import ask, becomes, staged, struck
+from tests.support.waiting import until
 from valkeep.drill.stage import Stage
 from valkeep.errors import ServerError, ValkeepError
 from valkeep.topology.slots import tag_for
@@ -119,7 +120,7 @@ def test_a_full_disk_stops_writes_under_everysec_and_ends_the_server_under_alway
             with pytest.raises(ValkeepError):
                 while True:
                     acked = int(await write(stage))
-            assert not stage.machine("n1").alive
+            await asyncio.to_thread(until, lambda: not stage.machine("n1").alive, "the server has exited")
             await injected.heal()
             assert await ask(stage, "n1", "STRLEN", "k") == acked
 

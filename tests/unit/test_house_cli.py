@@ -333,7 +333,7 @@ def test_doctor_says_for_everything_absent_what_that_disables_and_a_remedy() -> 
     done = valkeep("doctor", "--json", "-", VALKEEP_CACHE="/nonexistent/cache", VALKEEP_SERVERS="")
     findings = json.loads(done.stdout)["findings"]
     names = {one["name"] for one in findings}
-    assert {"compiled wire", "server redis-8.0", "Java", "Docker", "namespaces"} <= names
+    assert {"compiled wire", "server redis-8.0", "Java", "Docker", "namespaces", "sync watch"} <= names
     for one in findings:
         if not one["found"]:
             assert one["disables"], one

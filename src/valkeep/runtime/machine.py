@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from valkeep.errors import ValkeepError
-from valkeep.runtime import servers
+from valkeep.runtime import servers, synced
+from valkeep.runtime.network import namespace
 from valkeep.wire import build
 
 __all__ = ["Finding", "findings", "in_ci"]
@@ -42,6 +42,7 @@ def findings() -> list[Finding]:
         *(finding for spec in servers.SPECS for finding in _server(spec)),
         _cache(),
         _namespaces(),
+        _synced(),
         _docker(),
         _java(),
     ]
@@ -110,13 +111,29 @@ def _cache() -> Finding:
 
 
 def _namespaces() -> Finding:
-    disables = "nodes at addresses of their own, and partitions in drills; nodes then differ by port"
-    if sys.platform != "linux" or shutil.which("unshare") is None:
-        return Finding("namespaces", False, "no unshare on this system", disables=disables, remedy="run drills on Linux with util-linux")
-    good, said = _said(["unshare", "--user", "--map-root-user", "--net", "--mount", "true"])
-    if good:
-        return Finding("namespaces", True, "user, network and mount")
-    return Finding("namespaces", False, said, disables=disables, remedy="allow unprivileged user namespaces (a sysctl), or run as root")
+    why_not = namespace.possible()
+    if not why_not:
+        return Finding("namespaces", True, "a network of our own, and nft to cut it")
+    return Finding(
+        "namespaces",
+        False,
+        why_not,
+        disables="partitions by the kernel: on Linux drills use a proxy instead, elsewhere there are none",
+        remedy="on Linux: apt-get install nftables, and allow unprivileged user namespaces (a sysctl) or run as root",
+    )
+
+
+def _synced() -> Finding:
+    why_not = synced.unavailable()
+    if not why_not:
+        return Finding("sync watch", True, "what a server syncs to disk can be told")
+    return Finding(
+        "sync watch",
+        False,
+        why_not,
+        disables="machine crashes in drills, and with them any verdict on appendfsync",
+        remedy="on Linux: install a C compiler, then install Valkeep again",
+    )
 
 
 def _docker() -> Finding:
