@@ -120,14 +120,15 @@ def measured(operations: int, mix: str) -> dict[str, Any]:
         begun = time.perf_counter()
         history = History.unpacked(file.read())
         read = time.perf_counter() - begun
-    begun = time.perf_counter()
+    begun, busy = time.perf_counter(), time.process_time()
     verdicts = check_all(history, final, context)
-    took = time.perf_counter() - begun
+    took, busy = time.perf_counter() - begun, time.process_time() - busy
     assert verdicts.loss is not None
     return {
         "operations": len(history),
         "seconds_to_read": round(read, 2),
         "seconds_to_judge": round(took, 2),
+        "processor_seconds_to_judge": round(busy, 2),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "verdict": verdicts.verdict,
         "lost": verdicts.loss.lost,
@@ -152,7 +153,9 @@ def main() -> int:
         return 0
     if options.json:
         Path(options.json).write_text(json.dumps(found) + "\n")
-    print(f"{found['operations']:,} operations: judged in {found['seconds_to_judge']} s (read in {found['seconds_to_read']} s)")
+    print(
+        f"{found['operations']:,} operations: judged in {found['seconds_to_judge']} s, {found['processor_seconds_to_judge']} of them on a processor"
+    )
     print(
         f"peak {found['peak_mb']} MB; {found['verdict']}; {found['lost']:,} lost, all explained" if found["lost"] else f"{found['verdict']}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -168,3 +169,17 @@ def test_a_hundred_thousand_operations_are_judged_in_little_memory() -> None:
     assert found["verdict"] == "valid"
     assert found["lost"] > 1000
     assert found["peak_mb"] < 200
+
+
+def test_every_checker_and_every_kind_of_anomaly_of_a_drill_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "checkers.md").read_text()
+    for_drills = [
+        path for path in (ROOT / "src/valkeep/drill/checkers").glob("*.py") if path.stem not in ("expiry", "failover", "registers")
+    ]
+    code = "\n".join(path.read_text() for path in for_drills)
+    kinds = set(re.findall(r"""findings\.add\(\s*"([a-z-]+)\"""", code)) | {"unexplained", "hole", "beyond", "lost", "resurrected", "stale"}
+    documented = set(re.findall(r"`([a-z-]+)`", page))
+    assert kinds <= documented
+    case = simulated(3)
+    names = {judgement.checker for judgement in verdicts_of(case, slots=(), redirects=()).judgements} | {"streams", "pubsub"}
+    assert names <= documented
