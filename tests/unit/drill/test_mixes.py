@@ -81,6 +81,8 @@ def test_an_unknown_mix_is_refused_with_the_names_of_those_there_are() -> None:
         ("write", [ServerError("READONLY", "You can't")], Outcome.FAIL, None, "READONLY"),
         ("read", [b"99"], Outcome.OK, 99, ""),
         ("read", [None], Outcome.OK, None, ""),
+        ("read", [b"hello"], Outcome.INFO, None, "GARBLED"),
+        ("read", [[b"99"]], Outcome.INFO, None, "GARBLED"),
         ("delete", [0], Outcome.OK, 0, ""),
         ("incr", [5], Outcome.OK, 5, ""),
         ("multi", [b"OK", b"QUEUED", b"QUEUED", [b"OK", b"OK"]], Outcome.OK, None, ""),

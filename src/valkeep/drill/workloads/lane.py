@@ -10,7 +10,7 @@ from valkeep.drill.script import Load
 
 __all__ = ["Gate", "Worker", "keep_pace"]
 
-CATCHING_UP: Final = 20  # periods that a lane makes up for after a stall
+CATCHING_UP: Final = 50  # periods that a lane makes up for after a stall
 
 
 class Gate:

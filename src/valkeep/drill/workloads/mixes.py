@@ -156,7 +156,8 @@ class Mix:
         return _KEY_OF[function](tag)
 
     def understood(self, step: Step, replies: Sequence[Any]) -> Meaning:
-        """What the replies to a step's commands mean. An error reply is definite: the servers refuse before they execute."""
+        """What the replies to a step's commands mean. An error reply is definite: the servers refuse before they execute. A reply that no server
+        would give leaves it in doubt (GARBLED)."""
         last = replies[-1]
         if step.function == "multi":
             return _transaction(replies)
@@ -164,18 +165,24 @@ class Mix:
             return self._refused(step, last)
         if type(last) is int:
             return Meaning(Outcome.OK, last)
+        try:
+            return Meaning(Outcome.OK, self._result(step, last))
+        except (TypeError, ValueError):
+            return Meaning(Outcome.INFO, None, "GARBLED")
+
+    def _result(self, step: Step, reply: Any) -> int | None:
         match step.function:
             case "read":
-                return _DONE if last is None else Meaning(Outcome.OK, int(last))
+                return None if reply is None else int(reply)
             case "xadd":
-                return Meaning(Outcome.OK, pack_id(last))
-            case "deliver" if last is not None:
-                ((_, ((identifier, (_, element)),)),) = last
+                return pack_id(reply)
+            case "deliver" if reply is not None:
+                ((_, ((identifier, (_, element)),)),) = reply
                 self._delivered.setdefault(step.key, deque()).append((identifier, int(element)))
-                return Meaning(Outcome.OK, int(element))
+                return int(element)
             case "group" if self._grouped is not None:
                 self._grouped.add(step.key)
-        return _DONE
+        return None
 
     def _refused(self, step: Step, error: ServerError) -> Meaning:
         if self._grouped is not None:

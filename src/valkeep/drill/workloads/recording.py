@@ -82,8 +82,13 @@ async def _work(workdir: Path, settings: dict[str, Any], messages: AsyncIterator
     heartbeat.start()
     work = asyncio.create_task(crew.run())
     ticks = asyncio.create_task(_tick(crew))
-    orderly = await _obey(messages, crew)
+    obedience = asyncio.create_task(_obey(messages, crew))
+    await asyncio.wait({work, obedience}, return_when=asyncio.FIRST_COMPLETED)
     ticks.cancel()
+    if not obedience.done():  # nobody told the clients to stop
+        obedience.cancel()
+        await work
+    orderly = obedience.result()
     if not orderly:
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
