@@ -284,6 +284,8 @@ def test_a_clusters_primary_is_killed_and_a_failover_made_by_hand() -> None:
             assert set(sizes) == set(endpoints(deployment, "primary"))
             assert all(size > 30 for size in sizes.values())
             await deployment.machines["n1"].kill()
+            sizes = await client.each_primary("DBSIZE")
+            assert set(sizes) == {deployment.machines[name].endpoint for name in ("n2", "n3", "n4")}
             await writer.more(200)
             assert endpoints(deployment, "primary")[0] not in await client.primaries()
             assert await ask(deployment.machines["n5"].endpoint, "CLUSTER", "FAILOVER") == b"OK"

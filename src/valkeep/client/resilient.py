@@ -44,7 +44,7 @@ _REDIRECTS: Final = 4  # followed in a row without a pause; two nodes could send
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What an attempt needs. ``send``: over this connection, after ASKING if true, waiting this long (seconds) for the reply. ``at``: nobody else."""
+    """What an attempt needs. ``send``: over this connection, after ASKING if true, waiting this long (seconds) for the reply."""
 
     name: str
     slot: int | None
@@ -53,7 +53,6 @@ class _Request:
     harmless: bool = False  # it changes nothing: whether it was done is no question
     blocking: bool = False
     replica: bool = False
-    at: Endpoint | None = None
 
 
 @dataclass(slots=True)
@@ -206,13 +205,12 @@ class ResilientClient:
     async def each_primary(self, *args: Argument, deadline: float | None = None) -> dict[Endpoint, Value]:
         """A command without keys (DBSIZE, SCRIPT LOAD) on every primary: their replies."""
 
-        async def send(connection: Connection, _: bool, timeout: float) -> Value:
-            return await connection.call(*args, timeout=timeout)
+        async def send(connection: Connection, _: bool, timeout: float) -> tuple[Endpoint, Value]:
+            return connection.endpoint, await connection.call(*args, timeout=timeout)
 
-        primaries = await self.primaries()
-        requests = [_Request(_shown(args), None, send, may_be_repeated(args), only_reads(args), at=node) for node in primaries]
-        replies = await asyncio.gather(*[self._until(request, deadline) for request in requests])
-        return dict(zip(primaries, replies, strict=True))
+        slots = await self._found(self._route.slots)
+        requests = [_Request(_shown(args), slot, send, may_be_repeated(args), only_reads(args)) for slot in slots]
+        return dict(await asyncio.gather(*[self._until(request, deadline) for request in requests]))
 
     async def primaries(self) -> tuple[Endpoint, ...]:
         """The primaries by what is known now: one, or a cluster's. Looks for them, where nothing is known, until the client's deadline."""
@@ -282,7 +280,7 @@ class ResilientClient:
         try:
             async with asyncio.timeout_at(course.end):
                 replica = request.replica and course.failures % 2 == 0  # the primary may be alive when the replica is not, and the reverse
-                course.node, asking = course.leads_to or (request.at or await self._route.node(request.slot, replica=replica), False)
+                course.node, asking = course.leads_to or (await self._route.node(request.slot, replica=replica), False)
                 connection = await self._links.to(course.node, replica=replica)
                 sending = True
                 return await request.send(connection, asking, course.seconds if request.blocking else self._patience.node)

@@ -36,6 +36,9 @@ class Route(Protocol):
     async def primaries(self) -> tuple[Endpoint, ...]:
         """All primaries."""
 
+    async def slots(self) -> tuple[int | None, ...]:
+        """One slot of each primary: to ask each, whoever it is by then."""
+
     def doubt(self, node: Endpoint, slot: int | None) -> None:
         """This node failed for this slot: look again before it is named once more."""
 
@@ -79,6 +82,9 @@ class PrimaryRoute:
     async def primaries(self) -> tuple[Endpoint, ...]:
         return (self._endpoint,)
 
+    async def slots(self) -> tuple[int | None, ...]:
+        return (None,)
+
     def doubt(self, node: Endpoint, slot: int | None) -> None:
         pass
 
@@ -110,6 +116,9 @@ class SentinelRoute:
 
     async def primaries(self) -> tuple[Endpoint, ...]:
         return (await self._primary.get(),)
+
+    async def slots(self) -> tuple[int | None, ...]:
+        return (None,)
 
     def doubt(self, node: Endpoint, slot: int | None) -> None:  # noqa: ARG002
         if self._primary.known == node:
@@ -160,6 +169,10 @@ class ClusterRoute:
 
     async def primaries(self) -> tuple[Endpoint, ...]:
         return (await self._table.get()).primaries
+
+    async def slots(self) -> tuple[int | None, ...]:
+        table = await self._table.get()
+        return tuple(table.owners.index(primary) for primary in table.primaries)
 
     def doubt(self, node: Endpoint, slot: int | None) -> None:
         table = self._table.known

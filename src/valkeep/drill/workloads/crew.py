@@ -52,9 +52,12 @@ class Crew:
         ]
 
     async def begin(self) -> None:
-        """Raises ``ValkeepError`` when a client finds nobody to write to."""
+        """Raises ``ValkeepError`` when a client finds nobody to write to, or the library is missing or does not fit."""
         for member in self._members:
             await member.route.begin()
+        if self._driver is not None:
+            session = await self._driver.open(self._members[0].spec, self.targets)
+            await session.close()
 
     async def run(self) -> None:
         try:
