@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["JsonPath", "console", "progress_console", "writable", "write_json", "write_whole"]
 
 SCHEMA = 1
+WIDE = 132  # columns where nobody says how many there are: a file or a pipe
 P = TypeVar("P", str | None, Path | None)
 
 
@@ -83,7 +85,9 @@ def console(json_path: str | None = None) -> Console:
     """For people: stdout, or stderr when the JSON has stdout."""
     from valkeep.report.console import PatientConsole
 
-    return PatientConsole(stderr=json_path == "-", highlight=False, soft_wrap=not sys.stdout.isatty())
+    stream = sys.stderr if json_path == "-" else sys.stdout
+    wide = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
+    return PatientConsole(stderr=json_path == "-", highlight=False, soft_wrap=not sys.stdout.isatty(), width=wide)
 
 
 def progress_console() -> Console:
