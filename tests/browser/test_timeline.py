@@ -10,7 +10,7 @@ import pytest
 from tests.support.browser import Browser
 
 DRAWN = "document.querySelector('section.timeline.drawn') !== null"
-FROM, TO, LANE_TOP, LANE = 58, 18, 130, 250  # pixels of the canvas left and right of the axis; the lane of operations
+FROM, TO = 58, 18  # pixels of the canvas left and right of the axis
 
 
 class Timeline:

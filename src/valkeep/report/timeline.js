@@ -61,7 +61,7 @@
     const legend = section.querySelector(".legend"), tools = section.querySelector(".tools"), pen = canvas.getContext("2d");
     const lines = [...document.querySelectorAll(".log.synced > div")].map((row) => ({ row, at: +row.dataset.at, node: row.dataset.node, level: row.className }));
     const logNodes = [...new Set(lines.map((line) => line.node))].sort();
-    const hidden = new Set(), length = data.end - data.start, trend = data.trend, rowsOfMarks = Math.min(data.marks.length, 6);
+    const hidden = new Set(), length = data.end - data.start, trend = data.trend, rowsOfMarks = Math.min(data.marks.length, 8);
     let view = [data.start, data.end], mode = "node", groups = [], colours = new Map(), places = {}, width = 0, drag = null, asked = 0;
 
     const colour = (name) => {

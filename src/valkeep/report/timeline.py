@@ -93,8 +93,8 @@ class Timeline:
 
 
 def trend(operations: Iterable[Shown], start: float, end: float) -> Trend:
-    """In at most some 500 steps, none shorter than 20 ms."""
-    step = max(0.02, nice_step(max(end - start, 0.02), 500))
+    """In at most some 300 steps, none shorter than 50 ms: clients work in batches, which shorter ones would show as noise."""
+    step = max(0.05, nice_step(max(end - start, 0.05), 300))
     count = max(1, math.ceil((end - start) / step - 1e-9))
 
     def place(at: float) -> int:
