@@ -36,6 +36,8 @@ class RunOptions:
     server: str = ""
     topology: str = ""
     network: str = ""
+    tls: bool = False
+    acl: bool = False
 
 
 def fitted(drill: Drill, options: RunOptions) -> Drill:
@@ -45,6 +47,7 @@ def fitted(drill: Drill, options: RunOptions) -> Drill:
         spec = resized(drill, options.topology)
     if options.server:
         spec = replace(spec, server=options.server)
+    spec = replace(spec, tls=spec.tls or options.tls, acl=spec.acl or options.acl)
     steps = drill.steps if options.schedule is None else options.schedule
     load = replace(drill.load, driver=options.driver) if options.driver else drill.load
     drill = replace(drill, topology=spec, steps=steps, load=load)
@@ -142,6 +145,7 @@ def _replay(drill: Drill, options: RunOptions) -> str:
         words.append(f"--client {options.driver}")
     if options.network:
         words.append(f"--network {options.network}")
+    words += ["--tls"] * options.tls + ["--acl"] * options.acl
     if options.schedule is not None:
         words.append(f"--schedule '{schedule_text(options.schedule)}'")
     return " ".join(words)

@@ -6,14 +6,17 @@ loopback without protected mode. What the spec sets wins.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from valkeep.runtime.certificate import Certificate
 from valkeep.topology.spec import MONITORED, Kind, Persistence, TopologySpec
 
-__all__ = ["Lines", "data_config", "sentinel_config"]
+__all__ = ["Lines", "data_config", "sentinel_config", "tls_lines"]
 
 Lines = dict[str, str | int | list[str]]
 
 
-def data_config(spec: TopologySpec, address: dict[str, str | int], primary: tuple[str, int] | None) -> Lines:
+def data_config(spec: TopologySpec, address: Mapping[str, str | int | list[str]], primary: tuple[str, int] | None) -> Lines:
     """``address``: the network's lines; ``primary``: whom a replica follows from the start (in a cluster that is told later)."""
     lines: Lines = {**address, "repl-diskless-sync": "yes", "repl-diskless-sync-delay": 0}
     match spec.persistence:
@@ -32,7 +35,19 @@ def data_config(spec: TopologySpec, address: dict[str, str | int], primary: tupl
     return lines
 
 
-def sentinel_config(spec: TopologySpec, address: dict[str, str | int], primary: tuple[str, int]) -> Lines:
+def tls_lines(spec: TopologySpec, certificate: Certificate) -> Lines:
+    """TLS for clients and between nodes, of any node; the port itself is among the address's lines."""
+    return {
+        "tls-cert-file": str(certificate.cert),
+        "tls-key-file": str(certificate.key),
+        "tls-ca-cert-file": str(certificate.authority),
+        "tls-auth-clients": "no",
+        "tls-replication": "yes",
+        **({"tls-cluster": "yes"} if spec.kind is Kind.CLUSTER else {}),
+    }
+
+
+def sentinel_config(spec: TopologySpec, address: Mapping[str, str | int | list[str]], primary: tuple[str, int]) -> Lines:
     """``primary``: whom to watch at first. Sentinel writes what it learns into the same file."""
     return {
         **address,

@@ -19,14 +19,16 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
-from valkeep.client.endpoint import Endpoint
+from valkeep.client.endpoint import TLS, Endpoint
 from valkeep.errors import Refused, ValkeepError
-from valkeep.runtime import servers
-from valkeep.runtime.configuration import data_config, sentinel_config
+from valkeep.runtime import certificate, servers
+from valkeep.runtime.access import ADMIN, Access
+from valkeep.runtime.configuration import Lines, data_config, sentinel_config, tls_lines
 from valkeep.runtime.converge import converge, prove
 from valkeep.runtime.janitor import Janitor
 from valkeep.runtime.look import Lookout
@@ -41,6 +43,7 @@ __all__ = ["LocalDeployment", "LocalMachine"]
 
 _QUICK: Final = ("info-period", "100", "publish-period", "100")
 _STOCK: Final = ("info-period", "10000", "publish-period", "2000")
+_ROOM: Final = 32 << 20, 8 << 20  # bytes of disk that a deployment takes at least, and each of its nodes
 _LOG_ROOM: Final = 64 << 10  # bytes that a node may log while its disk is full; a data file that is smaller grows up to there, too
 
 
@@ -115,7 +118,8 @@ class LocalMachine:
 class LocalDeployment:
     """``network``: from `runtime.network`; None: plain loopback addresses. ``folder``: of the files, made if need be and kept; None: a
     temporary one. ``timeout``: seconds until it has to be ready. ``needs``: abilities that cost something and are only there when asked for:
-    fsync (machines can crash). Raises ``Refused`` for what this machine can not do."""
+    fsync (machines can crash). ``access``: its users, None without ACL; ``certificate``: None without TLS. Raises ``Refused`` for what this
+    machine can not do."""
 
     runtime = "local"
 
@@ -130,6 +134,13 @@ class LocalDeployment:
     ) -> None:
         self.spec = spec
         self.binary: ServerBinary = servers.find(spec.server)
+        if spec.tls and not servers.speaks_tls(self.binary):
+            raise Refused(
+                f"{self.binary} ({self.binary.origin}) was built without TLS",
+                remedy="name one that has it: valkeep servers --fetch valkey-8.1, then valkey-8.1 as the server",
+            )
+        self.access = Access.fresh() if spec.acl else None
+        self.certificate: certificate.Certificate | None = None
         self.network = network or LoopbackNetwork(Addresses(spec, "loopback" if os.uname().sysname == "Linux" else "ports"))
         self.machines: dict[str, LocalMachine] = {}
         self.lookout: Lookout
@@ -151,10 +162,12 @@ class LocalDeployment:
     async def up(self) -> None:
         """Start every node; `ready` proves that they are a topology."""
         self._janitor = await asyncio.to_thread(Janitor)
-        self.folder = temporary_folder() if self._owned else self.folder.absolute()
+        self.folder = await asyncio.to_thread(self._roomy_folder)
         if self._owned:
             self._janitor.remove(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.spec.tls:
+            hosts = {host for node in self.spec.nodes() for host, _ in (self.network.listen(node.name), self.network.announced(node.name))}
+            self.certificate = await asyncio.to_thread(certificate.make, self.folder / "tls", [f"IP:{host}" for host in sorted(hosts)])
         await self.network.start()
         for node in self.spec.nodes():
             self.machines[node.name] = self._machine(node)
@@ -167,6 +180,26 @@ class LocalDeployment:
         else:
             await _start(self.of("primary"))
             await _start([*self.of("replica"), *sentinels])
+
+    def _roomy_folder(self) -> Path:
+        """Where the files go, made when need be. Raises ``Refused`` where nothing can be written, or not enough."""
+        folder, number = Path(tempfile.gettempdir()) if self._owned else self.folder.absolute(), len(self.spec.nodes())
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+            if not self._owned and any(folder.iterdir()):
+                raise Refused(f"{folder} is not empty", remedy="name a new folder; what a topology left there is of other addresses")
+            wanted = _ROOM[0] + _ROOM[1] * number
+            if free < wanted:
+                raise Refused(
+                    f"{folder} has {free >> 20} MB left, and {number} nodes take {wanted >> 20} MB at least",
+                    remedy="free some, or name another place: TMPDIR=…, or --folder",
+                )
+            return temporary_folder() if self._owned else folder
+        except OSError as error:
+            raise Refused(
+                f"{folder} can not be written: {error.strerror}", remedy="name a folder that can: TMPDIR=…, or --folder"
+            ) from error
 
     def of(self, *roles: str) -> list[LocalMachine]:
         """The machines that have one of these roles in the spec."""
@@ -186,12 +219,18 @@ class LocalDeployment:
 
     def _machine(self, node: NodeSpec) -> LocalMachine:
         directory = self.folder / node.name
-        directory.mkdir(exist_ok=True)
-        address = self.network.settings(node.name)
+        directory.mkdir(mode=0o700, exist_ok=True)  # servers that rewrite their configuration make it readable for everybody
+        address: Lines = {**self.network.settings(node.name)}
+        if self.certificate is not None:
+            address |= tls_lines(self.spec, self.certificate)
         if node.role == "sentinel":
             primary = self.spec.nodes()[0].name
             config = sentinel_config(self.spec, address, self.network.announced(primary))
+            if self.access is not None:
+                config |= self.access.sentinel_lines()
         else:
+            if self.access is not None:
+                address |= self.access.data_lines(self.binary, cluster=self.spec.kind is Kind.CLUSTER)
             primary_at = self.network.announced(node.of) if node.of and self.spec.kind is not Kind.CLUSTER else None
             config = data_config(self.spec, address, primary_at)
         synced = SyncedFiles(directory, self.folder / f"{node.name}.synced") if "fsync" in self._needs else None
@@ -203,8 +242,15 @@ class LocalDeployment:
             arguments=("--sentinel",) if node.role == "sentinel" else (),
             environment=synced.environment if synced is not None else None,
         )
-        host, port = self.network.announced(node.name)
-        return LocalMachine(node, process, Endpoint(host, port), synced)
+        return LocalMachine(node, process, self.endpoint(node.name, ADMIN), synced)
+
+    def endpoint(self, name: str, user: str) -> Endpoint:
+        """Where the node of this name is, with the login of one of the users of `access` (none without ACL) and its TLS."""
+        host, port = self.network.announced(name)
+        tls = None if self.certificate is None else TLS(ca=str(self.certificate.authority))
+        if self.access is None:
+            return Endpoint(host, port, tls=tls)
+        return Endpoint(host, port, username=user, password=self.access.passwords[user], tls=tls)
 
     async def down(self) -> None:
         """End every node, at once; the folder goes when it is ours. May be called twice."""

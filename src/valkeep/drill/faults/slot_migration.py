@@ -117,7 +117,8 @@ def _fields(job: Sequence[Any]) -> dict[str, str]:
 
 
 async def _by_hand(giver: _Link, taker: _Link, slots: list[int]) -> None:
-    host, port = taker.endpoint.host, taker.endpoint.port
+    host, port, password = taker.endpoint.host, taker.endpoint.port, taker.endpoint.password
+    login = ("AUTH2", taker.endpoint.username or "default", password) if password is not None else ()
     await taker.all([("CLUSTER", "SETSLOT", slot, "IMPORTING", giver.id) for slot in slots])
     await giver.all([("CLUSTER", "SETSLOT", slot, "MIGRATING", taker.id) for slot in slots])
     counts = await giver.all([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots])
@@ -126,7 +127,7 @@ async def _by_hand(giver: _Link, taker: _Link, slots: list[int]) -> None:
             keys = await giver.call("CLUSTER", "GETKEYSINSLOT", slot, _KEYS)
             if not keys:
                 break
-            await giver.call("MIGRATE", host, port, "", 0, 5000, "KEYS", *keys)
+            await giver.call("MIGRATE", host, port, "", 0, 5000, *login, "KEYS", *keys)
     settled = [("CLUSTER", "SETSLOT", slot, "NODE", taker.id) for slot in slots]
     await taker.all(settled)  # first: should the source die now, somebody serves them
     await giver.all(settled)  # and the others learn it by gossip
