@@ -236,13 +236,13 @@ def _compared(work: Callable[[Emit], Coroutine[None, None, Sequence[Row]]]) -> t
 
 
 def _told(story: Story, value: dict[str, object], html: Path | None, json: str | None) -> ExitCode:
+    from valkeep.report.brief import brief
     from valkeep.report.html import page
-    from valkeep.report.terminal import show
 
     write_json(value, json)
     if html is not None:
         write_whole(html, page(story))
-    show(story, console(json), tables=True)
+    brief(story, console(json))
     return {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(story.verdict, ExitCode.UNKNOWN)
 
 
