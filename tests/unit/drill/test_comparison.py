@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from valkeep.drill.comparison import MatrixRow, ScoreRow, clients_json, clients_story, matrix_json, matrix_story
 from valkeep.report.html import page
@@ -75,3 +76,10 @@ def test_the_grids_are_on_the_page_and_survive_the_storys_json() -> None:
     assert '<td style="--part:1.000">900</td>' in text
     assert "<td>–</td>" in text
     assert from_json(json.loads(json.dumps(to_json(story)))) == story
+
+
+def test_every_member_of_the_rows_is_in_the_reference() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "drill-report.md").read_text()
+    members = set(matrix_json(ROWS, seconds=1, seed=1)) | set(matrix_json(ROWS, seconds=1, seed=1)["rows"][0])
+    members |= set(clients_json(SCORES, seconds=1, seed=1)["rows"][0])
+    assert {name for name in members if f"`{name}`" not in text} == set()
