@@ -16,7 +16,7 @@ import valkey
 
 from tests.support.rdb_oracle import said
 from valkeep.client.endpoint import Endpoint
-from valkeep.drill.dataset import Abilities, dataset
+from valkeep.drill.rehearsal.dataset import Abilities, dataset
 from valkeep.migrate.outcome import RunOptions, RunResult
 from valkeep.migrate.pipeline import run
 from valkeep.migrate.transform.target import FieldTtl

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support import nodes
-from valkeep.drill.rehearsal import RehearsalOptions, rehearse
+from valkeep.drill.rehearsal.rehearse import RehearsalOptions, rehearse
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rehearsal")]
 

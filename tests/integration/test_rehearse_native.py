@@ -16,9 +16,9 @@ from tests.support import nodes
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import parse_info, server_info
-from valkeep.drill.failover import Failover, kill_and_promote
-from valkeep.drill.move import Moved, MoveRequest
-from valkeep.drill.rehearsal import RehearsalOptions, rehearse
+from valkeep.drill.rehearsal.failover import Failover, kill_and_promote
+from valkeep.drill.rehearsal.move import Moved, MoveRequest
+from valkeep.drill.rehearsal.rehearse import RehearsalOptions, rehearse
 from valkeep.report.events import Emit, Event, Phase
 from valkeep.runtime.node import Node
 

@@ -11,8 +11,8 @@ import pytest
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.drill.dataset import Abilities, dataset
-from valkeep.drill.spotcheck import SpotCheck, sample_keys, spot_check
+from valkeep.drill.rehearsal.dataset import Abilities, dataset
+from valkeep.drill.rehearsal.spotcheck import SpotCheck, sample_keys, spot_check
 from valkeep.runtime.node import Process
 
 pytestmark = pytest.mark.server

@@ -16,7 +16,7 @@ from valkeep.errors import ExitCode
 from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
-    from valkeep.drill.outcome import Rehearsal
+    from valkeep.drill.rehearsal.outcome import Rehearsal
     from valkeep.report.story import Story
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -54,9 +54,9 @@ def rehearse(
     Starts a source with data and writers, shows what native replication does, migrates, cuts over, kills the new primary, promotes its
     replica, and judges every acked write. No Docker, no root, nothing left behind. Exit code 0: valid. 1: not. 3: unknown.
     """
-    from valkeep.drill.picture import picture
-    from valkeep.drill.rehearsal import RehearsalOptions
-    from valkeep.drill.rehearsal import rehearse as run
+    from valkeep.drill.rehearsal.picture import picture
+    from valkeep.drill.rehearsal.rehearse import RehearsalOptions
+    from valkeep.drill.rehearsal.rehearse import rehearse as run
     from valkeep.report.recording import Recording
     from valkeep.report.terminal import show, watch
     from valkeep.runtime.machine import in_ci

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from valkeep.drill.checkers.transactions import Group
-from valkeep.drill.failover import OffsetSamples
 from valkeep.drill.history import History
-from valkeep.drill.judge import judge_failover, judge_move, survival_at
-from valkeep.drill.observe import EndState
+from valkeep.drill.rehearsal.failover import OffsetSamples
+from valkeep.drill.rehearsal.judge import judge_failover, judge_move, survival_at
+from valkeep.drill.rehearsal.observe import EndState
 from valkeep.drill.workloads.mix import POOL
 
 

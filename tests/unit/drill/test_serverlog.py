@@ -19,7 +19,8 @@ SENTINEL = """\
 NODE = """\
                 _._
            _.-``__ ''-._        a banner has no time
-30410:M 21 Nov 2026 11:57:56.994 * Setting secondary replication ID to 790a3cec53745025ebbdffdc90824122d3308d85, valid up to offset: 3175. New replication ID is 81b7ce03c549dbe21a4ac07e0a9f2664024ee5e2
+30410:M 21 Nov 2026 11:57:56.994 * Setting secondary replication ID to 790a3cec53745025ebbdffdc90824122d3308d85, valid up to offset: 3175. \
+New replication ID is 81b7ce03c549dbe21a4ac07e0a9f2664024ee5e2
 30410:M 21 Nov 2026 11:57:56.994 * PRIMARY MODE enabled (user request from 'id=9')
 """
 CLUSTER = """\

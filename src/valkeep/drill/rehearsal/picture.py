@@ -7,7 +7,7 @@ from typing import Final
 
 from valkeep.drill.checkers.judgement import Judgement
 from valkeep.drill.measures import rates
-from valkeep.drill.outcome import Rehearsal
+from valkeep.drill.rehearsal.outcome import Rehearsal
 from valkeep.report.recording import Recording, label, spans_between
 from valkeep.report.story import Chart, Mark, Panel, Series, Span, Story, Table, Tile
 

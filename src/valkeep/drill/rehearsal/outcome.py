@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from valkeep.drill.failover import Failover
 from valkeep.drill.history import History, Outcome
-from valkeep.drill.judge import FailoverJudgement, MoveJudgement
 from valkeep.drill.measures import Gap, longest_gap, rate
-from valkeep.drill.move import Moved
-from valkeep.drill.spotcheck import SpotCheck
+from valkeep.drill.rehearsal.failover import Failover
+from valkeep.drill.rehearsal.judge import FailoverJudgement, MoveJudgement
+from valkeep.drill.rehearsal.move import Moved
+from valkeep.drill.rehearsal.spotcheck import SpotCheck
 from valkeep.drill.workloads.writers import ELSEWHERE
 
 __all__ = ["FailureShown", "Rehearsal", "Role"]
