@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.services.daemon import Daemon, compose_plugin
 from valkeep.runtime import image, servers
 from valkeep.runtime.docker import Docker
 
 collect_ignore_glob = [] if os.environ.get("VALKEEP_TEST_SERVICES") else ["test_*.py"]
 
 
-@pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with Daemon(tmp_path_factory.mktemp("docker")) as running:
-        yield running
-
-
 @pytest.fixture(scope="session", autouse=True)
-def docker(daemon: Daemon) -> Docker:
-    """Found by what this process has in its environment, as Valkeep and Compose would find it."""
-    config = daemon.folder / "config"
-    (config / "cli-plugins").mkdir(parents=True)
-    (config / "cli-plugins" / "docker-compose").symlink_to(compose_plugin())
-    os.environ |= {"DOCKER_HOST": daemon.address, "DOCKER_CONFIG": str(config)}
+def docker() -> Docker:
+    """Found by what this process has in its environment (see `daemon`), as Valkeep and Compose would find it."""
     return Docker.find()
 
 

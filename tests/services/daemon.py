@@ -1,4 +1,8 @@
-"""A Docker daemon in a folder: its own socket, data and networks; everything of it ends with the test run, which has namespaces of its own."""
+"""A Docker daemon in a folder: its own socket, data and networks; everything of it ends with the test run, which has namespaces of its own.
+
+``python -m tests.services.daemon COMMAND…`` runs a command that finds this daemon, and Compose 2, as any daemon is found. Without a command
+it only fetches what is missing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Self
@@ -77,5 +83,17 @@ def compose_plugin() -> Path:
     return kept
 
 
+def main(command: list[str]) -> int:
+    plugin = compose_plugin()
+    if not command:
+        return 0
+    with tempfile.TemporaryDirectory(prefix="valkeep-docker-") as folder, Daemon(Path(folder)) as daemon:
+        plugins = Path(folder) / "config" / "cli-plugins"
+        plugins.mkdir(parents=True)
+        (plugins / "docker-compose").symlink_to(plugin)
+        found = {"DOCKER_HOST": daemon.address, "DOCKER_CONFIG": str(plugins.parent)}
+        return subprocess.run(command, env={**os.environ, **found}, check=False).returncode
+
+
 if __name__ == "__main__":
-    print(compose_plugin())
+    sys.exit(main(sys.argv[1:]))

@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from valkeep.client.endpoint import Endpoint
+from valkeep.client.server_info import identify, parse_info
 from valkeep.errors import Refused, UsageError, ValkeepError
 from valkeep.runtime import image, ports, servers
-from valkeep.runtime.configuration import data_config
+from valkeep.runtime.configuration import Lines, data_config
 from valkeep.runtime.containers import ContainerNetwork
 from valkeep.runtime.converge import converge, prove
 from valkeep.runtime.docker import AddressesTaken, Docker
@@ -46,8 +47,9 @@ __all__ = ["FILES", "ComposeDeployment", "ComposeMachine", "check"]
 FILES: Final = Path(__file__).parent / "compose_files"
 _FILE: Final = {Kind.SENTINEL: "docker-compose.ha.yml", Kind.CLUSTER: "docker-compose.cluster.yml"}
 _SHAPE: Final = {Kind.SENTINEL: (1, 2, 3), Kind.CLUSTER: (3, 1, 0)}
-_STOCK: Final = {"appendonly": "no", "min-replicas-to-write": 0, "min-replicas-max-lag": 10, "repl-backlog-size": "10mb"}
+_STOCK: Final[Lines] = {"appendonly": "no", "min-replicas-to-write": 0, "min-replicas-max-lag": 10, "repl-backlog-size": "10mb"}
 """The servers' own defaults, in place of what the files set for production."""
+_EMPTY: Final = '""'  # an empty value
 _numbers = itertools.count(1)
 
 
@@ -137,6 +139,7 @@ class ComposeDeployment:
         self.project = f"valkeep-{os.getpid()}-{next(_numbers)}"
         self.direct = not host and self.docker.reached_directly()
         self.host = host or ("" if self.direct else _own_address())
+        self.server = ""  # what the containers run, by its own word: "Valkey 9.1.2"; known when ready
         self.machines: dict[str, ComposeMachine] = {}
         self.network: ContainerNetwork
         self.lookout: Lookout
@@ -192,7 +195,7 @@ class ComposeDeployment:
 
     def _up(self, prefix: str) -> None:
         assert self._janitor is not None
-        self.docker.compose_run(*self._compose, "up", "--detach", "--wait", environment=self._environment(prefix), begun=self._janitor.end)
+        self.docker.compose_run(*self._compose, "up", "--detach", environment=self._environment(prefix), begun=self._janitor.end)
 
     def _environment(self, prefix: str) -> dict[str, str]:
         of_nodes: dict[str, str] = {}
@@ -210,7 +213,7 @@ class ComposeDeployment:
             "VALKEY_NET": prefix,
             "VALKEY_HOST_IP": self.host,
             "VALKEY_RESTART": "no",
-            "VALKEY_SETTINGS": "\n".join(f"{name} {value}" for name, value in {**_STOCK, **data_config(self.spec, {}, None)}.items()),
+            "VALKEY_SETTINGS": "\n".join(_lines({**_STOCK, **data_config(self.spec, {}, None)})),
             "VALKEY_SENTINEL_SETTINGS": "\n".join(f"sentinel {name} {MONITORED} {value}" for name, value in sentinel.items()),
         }
 
@@ -229,6 +232,7 @@ class ComposeDeployment:
         )
         view = await converge(self.spec, self.lookout, self.addresses, timeout=self._timeout)
         await prove(self.spec, self.lookout, view, timeout=self._timeout)
+        self.server = identify(parse_info(await self.lookout.call("n1", "INFO", "server"))).product
 
     async def answering(self, name: str, timeout: float) -> None:
         """Returns when this node answers PING, and no longer loads."""
@@ -278,6 +282,12 @@ def _image(docker: Docker, spec: TopologySpec) -> str:
         return image.build(docker, binary)
     except image.ImageFailed:
         return f"{'valkey/valkey' if binary.name == 'valkey' else 'redis'}:{binary.version[0]}.{binary.version[1]}"
+
+
+def _lines(settings: Lines) -> Iterator[str]:
+    for name, value in settings.items():
+        for one in value if isinstance(value, list) else [value]:
+            yield f"{name} {str(one) or _EMPTY}"
 
 
 def _networks(docker: Docker) -> str:
