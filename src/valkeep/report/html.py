@@ -28,9 +28,11 @@ _TONES: Final = {
 
 def page(story: Story, timeline: Timeline | None = None) -> str:
     """The whole document."""
-    names = ("page", "timeline") if timeline is not None else ("page",)
-    style = "".join(_beside(f"{name}.css") for name in names)
-    scripts = "".join(f"<script>\n{_beside(f'{name}.js')}</script>\n" for name in names)
+    more = timeline is not None
+    style = "".join(map(_beside, ("page.css", "timeline.css") if more else ("page.css",)))
+    scripts = "".join(
+        f"<script>\n{_beside(name)}</script>\n" for name in (("page.js", "unpack.js", "timeline.js") if more else ("page.js",))
+    )
     parts = [_head(story), _tiles(story.tiles)]
     if timeline is not None:
         parts += [_timeline(timeline), _log(story, synced=True)]

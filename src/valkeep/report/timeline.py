@@ -1,4 +1,4 @@
-"""Every operation of a run on one time axis, packed into the page: what ``timeline.js`` unpacks and draws on a canvas.
+"""Every operation of a run on one time axis, packed into the page: what ``unpack.js`` unpacks and ``timeline.js`` draws on a canvas.
 
     header (JSON): names, faults, marks, rates, percentiles        one deflated block, base64,
     columns: time, latency, client, function, node, key, value …   ~7 bytes an operation
