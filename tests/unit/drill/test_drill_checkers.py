@@ -326,6 +326,15 @@ def test_a_redirect_after_which_nothing_gets_through_is_caught() -> None:
     assert judgement.verdict == "valid"
 
 
+def test_clients_that_are_sent_around_until_the_end_are_caught() -> None:
+    half = 500_000_000
+    around = tuple((10 + turn * half // 2, "n1", False) for turn in range(4))
+    answers = tuple(moved(at + 1) for at, _, _ in around)
+    assert redirected((0, "n1", True), *around, redirects=answers)[1].counts == {"unfollowed": 1}
+    assert redirected((0, "n1", True), *around, (10 + 3 * half, "n2", True), redirects=answers)[1].verdict == "valid"
+    assert redirected((0, "n1", True), *around[:3], redirects=answers[:3])[1].verdict == "valid"  # the load ended too early to tell
+
+
 def test_the_gap_does_not_end_with_an_ack_that_is_lost_later() -> None:
     two = two_reigns()
     evidence = two.evidence()

@@ -1,14 +1,15 @@
 """MOVED and ASK: a client that is told where a slot is gets there.
 
-Judged at the end: where a slot's last redirect is followed by attempts, one of them was acked. How many redirects it takes in between is
-counted: while a failover is under way, nodes name a dead one, and asking again is all that a client can do.
+Judged at the end: where a slot's last redirect is followed by attempts, one of them was acked; and clients were not sent around to the end,
+each attempt answered by another redirect, for longer than half a second. How many redirects it takes in between is counted: while a failover
+is under way, nodes name a dead one, and asking again is all that a client can do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from valkeep.drill.checkers.evidence import Evidence
 from valkeep.drill.checkers.judgement import Findings, Judgement
@@ -16,6 +17,9 @@ from valkeep.drill.history import Outcome
 from valkeep.topology.slots import key_slot
 
 __all__ = ["Redirect", "Redirects", "check_redirects"]
+
+CIRCLES: Final = 500_000_000
+"""ns between the first redirect that no ack followed and the last attempt."""
 
 
 class Redirect(NamedTuple):
@@ -62,8 +66,12 @@ def check_redirects(evidence: Evidence, redirects: Sequence[Redirect]) -> tuple[
             most = max(most, hops)
             followed += place < len(acks) and acks[place][2] == redirect.named
         last = by_slot[slot][-1]
-        if attempted > last.at and not any(invoked > last.at for _, invoked, _ in acks):
+        acked = max((invoked for _, invoked, _ in acks), default=-1)
+        since = next((redirect.at for redirect in by_slot[slot] if redirect.at > acked), attempted)
+        if acked < last.at < attempted or attempted > since + CIRCLES:
             detail = f"{last.answered} said {last.kind} {slot} to {last.named}, and nothing that was sent after that was acked"
+            if attempted <= last.at:
+                detail = f"clients were sent around for {(attempted - since) / 1e6:.0f} ms, at last by {last.answered} to {last.named}"
             findings.add("unfollowed", b"", detail)
     moved = sum(redirect.kind == "MOVED" for redirect in redirects)
     found = Redirects(moved, len(redirects) - moved, followed, most)
