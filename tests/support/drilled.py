@@ -62,7 +62,8 @@ def outcome(operations: int = 20_000, *, lost: int = 37, **options: float) -> Dr
         Expectation("lost", None, 5000, "asynchronous replication: only what was not sent yet"),
     )
     measures: dict[str, float | None] = {
-        "gap_ms": gap * 1000 + 12.34, "lost": float(lost), "unexplained": 0.0, "operations": float(len(told)), "warm_operations_per_second": len(told) / seconds,
+        "gap_ms": gap * 1000 + 12.34, "lost": float(lost), "unexplained": 0.0, "operations": float(len(told)),
+        "warm_operations_per_second": len(told) / seconds,
         "wrong_node_ms": None,
     }  # fmt: skip
     return DrillOutcome(
@@ -101,6 +102,7 @@ def outcome(operations: int = 20_000, *, lost: int = 37, **options: float) -> Dr
             LogLine(fault + SECOND, "n2", "error", "Error condition on socket for SYNC: Connection refused </script><b>"),
         ),
         history=told,
+        clients=("", "c1", "c2", "c3", "c4"),
         origin_ns=ORIGIN,
         started=1_700_000_000.0,
         finished=1_700_000_000.0 + seconds + 3,

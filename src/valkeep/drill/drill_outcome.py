@@ -99,7 +99,8 @@ class DrillOutcome:
     ``topology``, ``schedule``: as text. ``runtime``: local or compose; ``network_how``: what cut the network (``nft``, ``proxy``, ``none``).
     ``timers``: name → ms. ``measures``: what the expectations are about and what else was measured; None: could not be. ``loss``: a
     `LossReport` as JSON. ``lost_operations``: numbers in the history of the acked writes that
-    are gone. ``phases``: seconds of start, load, faults, settle, check, total. ``started``, ``finished``: Unix seconds. ``replay``: the one
+    are gone. ``clients``: the client whose connection a process of the history was, by its number.
+    ``phases``: seconds of start, load, faults, settle, check, total. ``started``, ``finished``: Unix seconds. ``replay``: the one
     command line that does it again.
     """
 
@@ -124,6 +125,7 @@ class DrillOutcome:
     faults: tuple[FaultShown, ...] = ()
     log: tuple[LogLine, ...] = ()
     history: History = field(default_factory=History)
+    clients: tuple[str, ...] = ()
     origin_ns: int = 0
     started: float = 0.0
     finished: float = 0.0

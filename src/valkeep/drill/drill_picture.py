@@ -149,7 +149,7 @@ def drill_timeline(outcome: DrillOutcome) -> Timeline | None:
         Shown(
             outcome.seconds(one.invoked),
             outcome.seconds(one.returned) if one.returned >= 0 else -1e9,
-            one.process,
+            outcome.clients[one.process] if one.process < len(outcome.clients) else f"process {one.process}",
             one.function,
             one.key.decode("utf-8", "backslashreplace"),
             outcomes[one.outcome],

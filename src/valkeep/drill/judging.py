@@ -80,6 +80,7 @@ def judge(played: Played) -> DrillOutcome:
         ),
         log=_log(played),
         history=history,
+        clients=tuple(process.client for process in played.recorded.processes),
         origin_ns=played.origin,
         phases=dict(played.phases),
     )

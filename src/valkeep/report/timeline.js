@@ -37,7 +37,7 @@
     const MODES = {
       node: ["node that answered", (i) => ops.node[i], (n) => data.nodes[n] || "none", (n) => `k${n % 10}`],
       function: ["operation", (i) => ops.fn[i], (n) => data.functions[n], (n) => `k${n % 10}`],
-      client: ["client", (i) => ops.client[i], (n) => `c${n}`, (n) => `k${n % 10}`],
+      client: ["client", (i) => ops.client[i], (n) => data.clients[n], (n) => `k${n % 10}`],
       outcome: ["outcome", endsAs, (n) => OUTCOMES[n], (n) => ["k0", "warn", "ink", "bad"][n]],
     };
     const special = [];
@@ -326,7 +326,7 @@
     function aboutOperation(i) {
       const kind = endsAs(i), rows = [`${data.functions[ops.fn[i]]} ${data.keys[ops.key[i]]}`];
       rows.push(`${ops.kind[i] & LOST ? "ok, but LOST: acked, and gone at the end" : OUTCOMES[kind]}${ops.took[i] >= 0 ? ` after ${inMs(ops.took[i])}` : ", never answered"}`);
-      rows.push(`client c${ops.client[i]}${data.nodes[ops.node[i]] ? ` → ${data.nodes[ops.node[i]]}` : ""}, at ${ops.at[i].toFixed(6)} s`);
+      rows.push(`client ${data.clients[ops.client[i]]}${data.nodes[ops.node[i]] ? ` → ${data.nodes[ops.node[i]]}` : ""}, at ${ops.at[i].toFixed(6)} s`);
       if (ops.kind[i] & HAS_VALUE) rows.push(`value ${BigInt.asIntN(64, ops.value[ops.valueAt[i]])}`);
       if (ops.kind[i] & HAS_RESULT) rows.push(`result ${BigInt.asIntN(64, ops.result[ops.resultAt[i]])}`);
       if (ops.error[i]) rows.push(data.errors[ops.error[i]]); else if (data.errors[0] && kind) rows.push(data.errors[0]);

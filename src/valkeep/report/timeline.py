@@ -43,7 +43,7 @@ class Shown(NamedTuple):
 
     invoked: float
     returned: float
-    client: int
+    client: str
     function: str
     key: str
     outcome: int
@@ -185,7 +185,9 @@ class _Names:
 def packed(timeline: Timeline) -> tuple[str, int]:
     """The block as base64, and how many operations are in it."""
     shown = thinned(timeline.operations, timeline.limit)
-    functions, nodes, keys, errors = _Names(), _Names(), _Names(), _Names()
+    clients, functions, nodes, keys, errors = _Names(), _Names(), _Names(), _Names(), _Names()
+    for name in sorted({one.client for one in shown}):  # c1 before c2
+        clients(name)
     for node in timeline.trend.acked:  # the same order as in the rates: one colour each
         nodes(node)
     columns: dict[str, array[int]] = {
@@ -195,7 +197,7 @@ def packed(timeline: Timeline) -> tuple[str, int]:
     last, last_value, last_result = 0, dict[int, int](), dict[int, int]()
     for one in shown:
         at = round((one.invoked - timeline.start) * 1e6)
-        client, key = one.client, keys(one.key)
+        client, key = clients(one.client), keys(one.key)
         kind = one.outcome | (_LOST if one.lost else 0)
         if one.value is not None:
             kind |= _HAS_VALUE
@@ -215,7 +217,8 @@ def packed(timeline: Timeline) -> tuple[str, int]:
     header: dict[str, Any] = {
         "start": timeline.start, "end": timeline.end, "total": len(timeline.operations), "shown": len(shown),
         "columns": [[name, column.itemsize, len(column)] for name, column in everything.items()],
-        "functions": list(functions.numbers), "nodes": list(nodes.numbers), "keys": list(keys.numbers), "errors": list(errors.numbers),
+        "clients": list(clients.numbers), "functions": list(functions.numbers),
+        "nodes": list(nodes.numbers), "keys": list(keys.numbers), "errors": list(errors.numbers),
         "spans": [{"name": span.name, "start": span.start, "end": span.end, "note": span.note, "band": span.band} for span in timeline.faults],
         "marks": [{"at": mark.at, "label": mark.label, "tone": mark.tone} for mark in timeline.marks],
         "trend": _rounded(timeline.trend),

@@ -28,7 +28,7 @@ def operations(count: int, seed: int = 1) -> list[Shown]:
         outcome = rng.choices((OK, FAIL, INFO), (98, 1, 1))[0]
         took = rng.lognormvariate(-7, 1)
         made.append(
-            Shown(at, at + took if outcome != INFO or rng.random() < 0.5 else -1e9, rng.randrange(4), rng.choice(("append", "write", "read")),
+            Shown(at, at + took if outcome != INFO or rng.random() < 0.5 else -1e9, f"c{rng.randrange(4)}", rng.choice(("append", "write", "read")),
                   f"r:{{{rng.randrange(12):02x}}}:{rng.randrange(3000)}", outcome, rng.choice(("n1", "n2")), "" if outcome == OK else "timeout",
                   rng.getrandbits(63), rng.getrandbits(40) if rng.random() < 0.5 else None, lost=outcome == OK and rng.random() < 0.001)
         )  # fmt: skip
@@ -79,7 +79,7 @@ def test_each_operation_comes_back_as_it_was_packed() -> None:
         assert microseconds == round(one.invoked * 1e6)
         assert columns["latency"][place] == (0 if one.seconds is None else round(one.seconds * 1e6) + 1)
         kind, client, key = columns["kind"][place], columns["client"][place], columns["key"][place]
-        assert (kind & 3, bool(kind & 4), client) == (one.outcome, one.lost, one.client)
+        assert (kind & 3, bool(kind & 4), header["clients"][client]) == (one.outcome, one.lost, one.client)
         names = [
             header[list_][columns[column][place]]
             for list_, column in (("functions", "function"), ("nodes", "node"), ("keys", "key"), ("errors", "error"))
@@ -130,7 +130,7 @@ def test_an_outage_of_a_hundred_thousand_failures_does_not_push_everything_else_
 
 
 def test_rates_and_percentiles_are_of_all_operations() -> None:
-    made = [Shown(at / 100, at / 100 + 0.002, 1, "write", "k", OK, "n1") for at in range(1000)]
+    made = [Shown(at / 100, at / 100 + 0.002, "c1", "write", "k", OK, "n1") for at in range(1000)]
     made[500] = made[500]._replace(outcome=FAIL)
     made[501] = made[501]._replace(outcome=INFO, returned=-1e9)
     found = trend(made, 0.0, 10.0)
@@ -167,7 +167,7 @@ def test_the_log_stands_below_the_operations_with_its_times_and_nodes() -> None:
 
 
 def test_a_run_of_one_moment_is_packed_and_drawn() -> None:
-    made = [Shown(1.0, 1.0, 1, "write", "k", OK, "n1", value=-1)]
+    made = [Shown(1.0, 1.0, "c1", "write", "k", OK, "n1", value=-1)]
     one = Timeline(1.0, 1.0, made, trend(made, 1.0, 1.0))
     header, columns = unpacked(packed(one)[0])
     assert (header["shown"], columns["value"][0]) == (1, (1 << 64) - 1)
