@@ -149,7 +149,14 @@
     function drawGrid() {
       title("Latency of each operation (logarithmic; lines: median and 99th percentile of the acked)", places.ops.top);
       for (let power = bottomLog; power <= topLog; power++) level(y(10 ** power), power < -3 ? `${+(10 ** (power + 6)).toPrecision(1)} µs` : power < 0 ? `${10 ** (power + 3)} ms` : `${10 ** power} s`, power === bottomLog ? "axis-line" : "grid");
-      title("Operations per second", places.rates.top);
+      title("Operations per second; acked, by node:", places.rates.top);
+      let beside = LEFT + pen.measureText("Operations per second; acked, by node:").width * 1.12 + 10;
+      const names = Object.keys(trend.acked).map((node) => [node || "?", `k${data.nodes.indexOf(node) % 10}`]);
+      for (const [name, tone] of [...names, ["failed", trend.failed.some(Boolean) && "warn"], ["unknown", trend.unknown.some(Boolean) && "ink"]]) {
+        if (!tone) continue;
+        pen.fillStyle = colour(tone); pen.fillText(name, beside, places.rates.top - 7);
+        beside += pen.measureText(name).width + 10;
+      }
       const step = niceStep(peak(), 3);
       for (let value = 0; value <= peak() * 1.001; value += step) level(rateY(value), short(value), value ? "grid" : "axis-line");
       if (lines.length) title("Log lines", places.log.top);
@@ -277,7 +284,7 @@
       for (const fault of data.spans) if (fault.band) { pen.fillStyle = colour("band"); pen.fillRect(wholeX(fault.start), top, Math.max(wholeX(fault.end) - wholeX(fault.start), 2), bottom - top); }
       for (const [node, line] of Object.entries(trend.acked)) {
         pen.fillStyle = colour(`k${data.nodes.indexOf(node) % 10}`); pen.globalAlpha = .55;
-        line.forEach((value, i) => { const high = value / peak() * (bottom - top - 4), left = wholeX(trend.start + i * trend.step); if (high > 0) pen.fillRect(left, bottom - high, Math.max(wholeX(trend.start + (i + 1) * trend.step) - left, 1), high); });
+        line.forEach((value, i) => { const high = value / peak() * (bottom - top - 4), left = wholeX(trend.start + i * trend.step); if (high > 0) pen.fillRect(left, bottom - high, Math.max(Math.min(wholeX(trend.start + (i + 1) * trend.step), width - RIGHT) - left, 1), high); });
       }
       pen.globalAlpha = 1; pen.strokeStyle = colour("ink"); pen.lineWidth = 1.2;
       pen.strokeRect(Math.max(wholeX(view[0]), LEFT) + .5, top + .5, Math.max(wholeX(view[1]) - wholeX(view[0]) - 1, 3), bottom - top - 1);
