@@ -1,8 +1,9 @@
 """A tiny world for the checkers of drills: asynchronous replication, random cuts, stale primaries, late and lost replies; valid by construction.
 
 A node's stream is a list of operations, and its state what replaying them gives. A failover gives the successor a prefix of it. The old
-primary may go on (partition, failover) or not (kill). Batches of a client are executed in order, at any time between invocation and
-reply; when the reply is lost, at any time after, or never.
+primary may go on (partition, failover) or not (kill), or be its own successor (restart), and a node may reign again later. Batches of a
+client are executed in order, at any time between invocation and reply; when the reply is lost, at any time after, or never. Each
+connection has a number of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from valkeep.drill.checkers.evidence import FinalState
+from valkeep.drill.checkers.evidence import FinalState, FinalStream
 from valkeep.drill.checkers.reigns import Bound, Cause, Deposition, Reign
 from valkeep.drill.checkers.verdicts import Context
 from valkeep.drill.history import History, Operation, Outcome
@@ -29,6 +30,9 @@ class World:
     values: dict[bytes, int] = field(default_factory=dict)
     counts: dict[bytes, int] = field(default_factory=dict)
     sets: dict[bytes, set[int]] = field(default_factory=dict)
+    entries: dict[bytes, list[int]] = field(default_factory=dict)
+    delivered: dict[bytes, int] = field(default_factory=dict)
+    pending: dict[bytes, set[int]] = field(default_factory=dict)
 
     def apply(self, function: str, key: bytes, value: int | None) -> int | None:
         """Execute; the reply as a history has it."""
@@ -47,8 +51,22 @@ class World:
         if function == "incr":
             self.counts[key] = self.counts.get(key, 0) + 1
             return self.counts[key]
-        assert function == "add"
+        if function == "deliver":
+            place, entries = self.delivered.get(key, 0), self.entries.get(key, [])
+            if place == len(entries):
+                return None
+            self.delivered[key] = place + 1
+            self.pending.setdefault(key, set()).add(entries[place])
+            return entries[place]
         assert value is not None
+        if function == "xadd":
+            self.entries.setdefault(key, []).append(value)
+            return None
+        if function == "ack":
+            there = value in self.pending.get(key, ())
+            self.pending.get(key, set()).discard(value)
+            return int(there)
+        assert function == "add"
         self.sets.setdefault(key, set()).add(value)
         return 1
 
@@ -89,8 +107,8 @@ class Case:
     kept: frozenset[int] = frozenset()
 
 
-FUNCTIONS = ("append", "write", "write", "read", "read", "delete", "incr", "add", "multi", "eval")
-CAUSES = (Cause.KILL, Cause.PARTITION, Cause.FAILOVER)
+FUNCTIONS = ("append", "write", "write", "read", "read", "delete", "incr", "add", "multi", "eval", "xadd", "deliver", "ack")
+CAUSES = (Cause.KILL, Cause.PARTITION, Cause.FAILOVER, Cause.RESTART)
 
 
 class Simulation:
@@ -108,6 +126,8 @@ class Simulation:
         self.open: dict[int, Batch] = {}
         self.late: list[Batch] = []
         self.follows = dict.fromkeys(range(1, clients + 1), self.primary)
+        self.connections = {client: client for client in self.follows}
+        self.got: dict[int, list[tuple[bytes, int]]] = {client: [] for client in self.follows}  # delivered, and not yet acked
         changes = sorted(self.rng.randrange(2, batches * 4) for _ in range(reigns - 1))
         for step in range(batches * 4):
             self.now += STEP
@@ -124,21 +144,30 @@ class Simulation:
     # --- the servers
 
     def depose(self) -> None:
+        self.now = max(self.now, self.reigns[-1].begins + STEP)  # nobody dies before he was seen
         old, cause = self.primary, self.rng.choice(CAUSES)
         length = self.rng.randint(max(0, len(old.stream) - 15), len(old.stream))
-        heir = old.successor(f"n{len(self.reigns) + 1}", length)
+        free = [name for name in ("n1", "n2", "n3") if name != old.name and name not in {server.name for server in self.stale}]
+        heir = old.successor(old.name if cause is Cause.RESTART else self.rng.choice(free), length)
         self.primary = heir
-        reign = self.reigns[-1]
-        deposition = Deposition(cause, self.now, Bound(), promoted=self.now, healed=self.now + 5 * STEP)
-        if cause is Cause.KILL:
+        begins = self.now
+        for server in self.stale:  # who was deposed before has heard of it by now
+            server.dead = True
+            place = max(place for place, reign in enumerate(self.reigns[:-1]) if reign.node == server.name)
+            deposed = self.reigns[place].deposed
+            assert deposed is not None
+            self.reigns[place] = replace(self.reigns[place], deposed=replace(deposed, until=self.now))
+        self.stale = []
+        if cause in (Cause.KILL, Cause.RESTART):
             old.dead = True
-            deposition = replace(deposition, until=self.now)
+            if cause is Cause.RESTART:
+                begins += self.rng.randrange(4) * STEP  # it was looked at a little later
         else:
             self.stale.append(old)
-        self.reigns[-1] = replace(reign, deposed=deposition)
-        self.reigns.append(Reign(heir.name, self.now))
-        for server in self.stale[:-1] if cause is not Cause.KILL else self.stale:  # who was deposed before has heard of it by now
-            server.dead = True
+        deposition = Deposition(cause, self.now, Bound(), promoted=begins, healed=self.now + 5 * STEP)
+        self.reigns[-1] = replace(self.reigns[-1], deposed=deposition)
+        self.reigns.append(Reign(heir.name, begins))
+        self.now += STEP
 
     # --- the clients
 
@@ -160,21 +189,29 @@ class Simulation:
         server = self.follows[client]
         if server.dead or (server is not self.primary and self.rng.random() < 0.3):
             server = self.follows[client] = self.primary
+            self.connect(client)
         tag = self.rng.choice(TAGS)
         middle = [self.rng.choice(FUNCTIONS) for _ in range(self.rng.randint(0, self.size - 2))]
         numbers = []
         for function in ("append", *middle, "append"):
-            value = None
-            if function in ("append", "write", "add", "multi", "eval"):
+            key, value = self.key(function, tag), None
+            if function == "ack":
+                if not self.got[client]:
+                    continue
+                key, value = self.got[client].pop(0)
+            elif function in ("append", "write", "add", "multi", "eval", "xadd"):
                 self.count += 1
                 value = client << 40 | self.count
-            numbers.append(self.history.invoke(client, function, self.key(function, tag), value, self.now))
+            numbers.append(self.history.invoke(self.connections[client], function, key, value, self.now))
         self.open[client] = Batch(server, numbers)
+
+    def connect(self, client: int) -> None:
+        self.connections[client] = max(self.connections.values()) + 1
 
     def key(self, function: str, tag: bytes) -> bytes:
         if function in ("write", "read", "delete"):
             return b"r:{%s}:%d" % (tag, self.rng.randrange(2))
-        letter = {"append": b"j", "incr": b"c", "add": b"s", "multi": b"x", "eval": b"x"}[function]
+        letter = {"append": b"j", "incr": b"c", "add": b"s", "multi": b"x", "eval": b"x"}.get(function, b"q")
         return b"%s:{%s}" % (letter, tag)
 
     def execute_next(self, batch: Batch) -> None:
@@ -193,21 +230,24 @@ class Simulation:
         batch = self.open.pop(client)
         while not batch.server.dead and len(batch.replies) < len(batch.numbers):
             self.execute_next(batch)
-        for place, number in enumerate(batch.numbers):
-            if place < len(batch.replies):
-                self.history.ok(number, self.now, batch.server.name, batch.replies[place])
-            else:
-                self.history.info(number, self.now, batch.server.name, "LOST")
+        self.record(client, batch, len(batch.replies))
 
     def lose(self, client: int) -> None:
         batch = self.open.pop(client)
-        answered = self.rng.randint(0, len(batch.replies))
-        for place, number in enumerate(batch.numbers):
-            if place < answered:
-                self.history.ok(number, self.now, batch.server.name, batch.replies[place])
-            else:
-                self.history.info(number, self.now, batch.server.name, "LOST")
+        self.record(client, batch, self.rng.randint(0, len(batch.replies)))
         self.late.append(batch)
+        self.connect(client)
+
+    def record(self, client: int, batch: Batch, answered: int) -> None:
+        for place, number in enumerate(batch.numbers):
+            if place >= answered:
+                self.history.info(number, self.now, batch.server.name, "LOST")
+                continue
+            result = batch.replies[place]
+            self.history.ok(number, self.now, batch.server.name, result)
+            operation = self.history[number]
+            if operation.function == "deliver" and result is not None:
+                self.got[client].append((operation.key, result))
 
     # --- the end
 
@@ -218,6 +258,10 @@ class Simulation:
             registers={key: value for key, value in world.values.items() if key.startswith(b"r:")},
             counters=dict(world.counts),
             sets={key: frozenset(found) for key, found in world.sets.items()},
+            streams={
+                key: FinalStream(tuple(found), frozenset(world.pending.get(key, ())), frozenset(found[world.delivered.get(key, 0) :]))
+                for key, found in world.entries.items()
+            },
             pairs={key: (value, value) for key, value in world.values.items() if key.startswith(b"x:")},
         )
 

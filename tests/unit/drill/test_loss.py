@@ -223,6 +223,39 @@ def test_what_lies_between_appends_shares_their_fate() -> None:
     assert (report.lost, report.maybe, report.by_function) == (3, 1, {"append": 2, "add": 1})
 
 
+def test_a_node_that_restarts_empty_succeeds_itself_though_clients_are_quicker_than_who_looked() -> None:
+    """Killed at 50, seen again at 90; at 60 a new connection is answered by the new process, and at 95 a last ack of the old one is read."""
+    history = History()
+    for process, value, sent, got, place in (
+        (1, 1, 10, 15, 1),
+        (1, 2, 20, 25, 2),
+        (2, 3, 60, 65, 1),
+        (2, 4, 70, 75, 2),
+        (3, 9, 45, 95, 3),
+        (2, 5, 100, 105, 3),
+    ):
+        history.ok(history.invoke(process, "append", J, value, sent), got, "n1", place)
+    deposed = Deposition(Cause.RESTART, 50, Bound(), promoted=90)
+    report, judgements = explained(history, {J: [3, 4, 5]}, (Reign("n1", deposed=deposed), Reign("n1", 90)))
+    assert not kinds(judgements)
+    assert report.explained == {"restart": 3}
+
+
+def test_a_node_that_is_promoted_again_begins_a_reign_of_its_own() -> None:
+    history = History()
+    rows = (("n1", 1, 10, 1), ("n1", 2, 20, 2), ("n2", 3, 40, 2), ("n1", 4, 80, 3))
+    for node, value, sent, place in rows:
+        history.ok(history.invoke(value, "append", J, value, sent), sent + 5, node, place)
+    first = Deposition(Cause.PARTITION, 15, Bound(), until=50, promoted=30, healed=45)
+    second = Deposition(Cause.COORDINATED, 60, Bound(NEVER, 60), until=62, promoted=61)
+    succession = (Reign("n1", deposed=first), Reign("n2", 30, deposed=second), Reign("n1", 61))
+    report, judgements = explained(history, {J: [1, 3, 4]}, succession)
+    assert not kinds(judgements)
+    assert report.explained == {"partition": 1}
+    assert explained(history, {J: [1, 3]}, succession)[0].wrong == {"unexplained": 1}
+    assert explained(history, {J: [1, 4]}, succession)[0].wrong == {"beyond": 1}
+
+
 @pytest.mark.parametrize(
     ("cause", "returned", "loss"),
     [

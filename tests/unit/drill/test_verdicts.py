@@ -110,7 +110,7 @@ def test_acked_writes_of_a_primary_that_nobody_deposed_are_missed(seed: int) -> 
 def test_judgements_are_those_whose_functions_the_history_has() -> None:
     case = simulated(3)
     assert [judgement.checker for judgement in verdicts_of(case).judgements] == [
-        "loss", "journals", "registers", "monotonic", "counters", "sets", "pairs", "availability", "host",
+        "loss", "journals", "registers", "monotonic", "counters", "sets", "pairs", "streams", "availability", "host",
     ]  # fmt: skip
     appends = edited(case.history, lambda o: o if o.function == "append" else None)
     only = check_all(appends, case.final, replace(case.context, slots=(), redirects=()))

@@ -19,8 +19,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
-from valkeep.drill.checkers.reigns import Reign
-from valkeep.drill.history import Columns, Datum, History
+from valkeep.drill.checkers.reigns import Cause, Reign
+from valkeep.drill.history import Columns, Datum, History, Outcome
 from valkeep.topology.slots import key_slot
 
 __all__ = ["ELSEWHERE", "LOST", "MAYBE", "SURVIVED", "WRITES", "Evidence", "FinalState", "FinalStream"]
@@ -30,6 +30,9 @@ ELSEWHERE: Final = 255
 """In place of a reign: acked by a node that was no primary then (a read of a replica), or not acked."""
 WRITES: Final = ("append", "write", "delete", "incr", "add", "multi", "eval", "xadd", "ack")
 """Functions of drills that change what a server keeps."""
+_OK: Final = int(Outcome.OK)
+_DEADLY: Final = frozenset({Cause.KILL, Cause.TERM, Cause.CRASH, Cause.RESTART})
+"""Causes that end the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +114,46 @@ def _grouped(history: History) -> dict[str, dict[bytes, array[int]]]:
 
 
 def _reigns_of(history: History, reigns: Sequence[Reign]) -> bytearray:
-    """By node; where a node reigned more than once, its last reign that had begun when the ack came."""
+    """By node; where a node reigned more than once, see `_turn_by_turn`."""
     if len(reigns) >= ELSEWHERE:
         raise ValueError(f"{len(reigns)} reigns: more than {ELSEWHERE - 1} can not be told apart")
-    columns = history.columns
-    by_node: dict[str, list[tuple[int, int]]] = {}
+    by_node: dict[str, list[int]] = {}
     for number, reign in enumerate(reigns):
-        by_node.setdefault(reign.node, []).append((reign.begins, number))
-    first = bytearray(ELSEWHERE if node not in by_node else min(by_node[node])[1] for node in history.nodes.names)
-    found = bytearray(map(first.__getitem__, columns.node))
-    for name, listed in by_node.items():
-        if len(listed) > 1 and name in history.nodes.numbers:
-            listed.sort()
-            begins, numbers = [begin for begin, _ in listed], [number for _, number in listed]
-            node = history.nodes.numbers[name]
-            for operation, (asked, returned) in enumerate(zip(columns.node, columns.returned, strict=True)):
-                if asked == node:
-                    found[operation] = numbers[max(bisect_right(begins, returned) - 1, 0)]
+        by_node.setdefault(reign.node, []).append(number)
+    only = bytearray(by_node[node][0] if node in by_node else ELSEWHERE for node in history.nodes.names)
+    found = bytearray(map(only.__getitem__, history.columns.node))
+    for node, numbers in by_node.items():
+        if len(numbers) > 1 and node in history.nodes.numbers:
+            numbers.sort(key=lambda number: reigns[number].begins)
+            _turn_by_turn(history, history.nodes.numbers[node], numbers, reigns, found)
     return found
+
+
+def _turn_by_turn(history: History, node: int, numbers: Sequence[int], reigns: Sequence[Reign], found: bytearray) -> None:
+    """Which of a node's reigns acked each of its operations: the last that had begun when the ack came.
+
+    Two exceptions. What was sent before a reign was over is that reign's, however late its ack was read: connections die with their process,
+    and a deposed primary refuses writes. And when a process comes back is known less exactly than when it died (somebody had to look), and
+    clients are quicker; so in between, a connection that the old process had answered and that has not broken since still talks to it, and
+    any other to the new one.
+    """
+    columns = history.columns
+    begins = [reigns[number].begins for number in numbers]
+    ends = [reigns[number].deposed for number in numbers]
+    died = [deposed.at if deposed is not None and deposed.cause in _DEADLY else None for deposed in ends]
+    over = [deposed.until if death is None and deposed is not None else death for deposed, death in zip(ends, died, strict=True)]
+    talking: dict[int, int] = {}  # process → the place of the reign that answered it last
+    everything = zip(columns.node, columns.process, columns.outcome, columns.invoked, columns.returned, strict=True)
+    for operation, (asked, process, outcome, invoked, returned) in enumerate(everything):
+        if outcome != _OK:
+            talking.pop(process, None)
+        if asked != node:
+            continue
+        place = max(bisect_right(begins, max(returned, invoked)) - 1, 0)
+        while place and (end := over[place - 1]) is not None and invoked <= end:
+            place -= 1
+        if place + 1 < len(begins) and (death := died[place]) is not None and invoked > death and talking.get(process) != place:
+            place += 1
+        if outcome == _OK:
+            talking[process] = place
+        found[operation] = numbers[place]
