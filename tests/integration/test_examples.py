@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,9 +60,18 @@ def test_cluster_client_spreads_keys_follows_moved_and_outlives_a_primary() -> N
             counted = [(int(by_slot), int(size)) for by_slot, size in re.findall(r":\d+ (\d+) \(DBSIZE (\d+)\)", printed)]
             assert len(counted) == 3
             assert all(900 < by_slot < 1100 and 0 <= size - by_slot <= 1 for by_slot, size in counted), printed  # one more: the canary
-            assert re.search(r"\d+ numbers acknowledged, 0 missing", printed), printed
+            # the write that was acknowledged in the very moment of the kill may not have reached the replica
+            assert re.search(r"\d+ numbers acknowledged, [01] missing", printed), printed
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("example", ["ha_test.py", "cluster_test.py"])
+def test_the_example_tests_pass(example: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", f"examples/{example}"]
+    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
 
 
 @pytest.mark.parametrize("example", ["ha_client.py", "cluster_client.py"])
