@@ -32,6 +32,13 @@ class Fsync(StrEnum):
     ALWAYS = "always"
 
 
+class Runtime(StrEnum):
+    """What makes a topology real."""
+
+    LOCAL = "local"
+    COMPOSE = "compose"
+
+
 Seed = Annotated[int, typer.Option(help="The same seed makes the same operations and the same choices.")]
 Server = Annotated[
     str,
@@ -109,6 +116,9 @@ def run(
     network: Network = "",
     tls: Annotated[bool, typer.Option("--tls", help="Everything over TLS, with a certificate made for this run.")] = False,
     acl: Annotated[bool, typer.Option("--acl", help="Users with no more rights than they need, and random passwords.")] = False,
+    runtime: Annotated[
+        Runtime, typer.Option(help="Processes of this machine, or containers from the shipped Compose files.")
+    ] = Runtime.LOCAL,
     schedule: Annotated[
         str,
         typer.Option(metavar="STEPS", help="Other steps: 'kill:primary@2 heal:all@4'; see docs/reference/faults.md.", show_default=False),
@@ -139,6 +149,7 @@ def run(
         server=server,
         topology=topology,
         network=network,
+        runtime=runtime.value,
         tls=tls,
         acl=acl,
     )
@@ -148,10 +159,40 @@ def run(
     if not everything:
         for drill in chosen:
             fitted(drill, options)
-    networks.prepare(networks.choose(frozenset(), network))
+    if runtime is Runtime.LOCAL:
+        networks.prepare(networks.choose(frozenset(), network))
     outcome = _watched(chosen, options, report, alone=len(chosen) == 1)
     _keep(outcome, report, html, junit, json)
     return {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(outcome.verdict, ExitCode.UNKNOWN)
+
+
+@app.command()
+def export(
+    report: Annotated[Path, typer.Argument(metavar="DIR", help="A drill's folder, as 'valkeep drill run --report' keeps it.")],
+    edn: Annotated[Path, typer.Option("--edn", metavar="PATH", help="Where to write the history in Jepsen's form.", callback=writable)],
+) -> ExitCode:
+    """A recorded history in Jepsen's form, for its checkers and for Elle."""
+    import json as reader
+
+    from valkeep.drill.history import History
+    from valkeep.drill.jepsen import NemesisEvent
+    from valkeep.drill.jepsen import edn as lines
+
+    try:
+        history = History.unpacked((report / "history.vkh").read_bytes())
+        told = reader.loads((report / "drill.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{report} is no folder of a drill: {error}", remedy="valkeep drill run NAME --report DIR keeps one: DIR/NAME"
+        ) from error
+    origin = told["origin_ns"]
+    faults = [
+        NemesisEvent(origin + round(fault[moment] * 1e9), f"{word}-{fault['name']}", fault["nodes"])
+        for fault in told["faults"]
+        for word, moment in (("start", "start"), ("stop", "end"))
+    ]
+    write_whole(edn, "".join(lines(history, faults)))
+    return ExitCode.GOOD
 
 
 @app.command()

@@ -179,6 +179,7 @@ class DrillOutcome:
             "log": [{"at": self._at(line.at_ns), "node": line.node, "level": line.level, "text": line.text} for line in self.log],
             "operations": self.history.counts(),
             "errors": self.history.error_counts(),
+            "origin_ns": self.origin_ns,
             "started": round(self.started, 3),
             "finished": round(self.finished, 3),
             "phases": {name: round(seconds, 3) for name, seconds in self.phases.items()},

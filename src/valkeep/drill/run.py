@@ -18,6 +18,8 @@ from valkeep.drill.script import Drill, Step, schedule_text
 from valkeep.errors import UsageError, ValkeepError
 from valkeep.report.events import Emit, Phase, VerdictEvent
 from valkeep.runtime import network, servers
+from valkeep.runtime.compose import ComposeDeployment
+from valkeep.runtime.deployment import Deployment
 from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.spec import Kind, TopologySpec
 
@@ -27,7 +29,8 @@ __all__ = ["RunOptions", "fitted", "resized", "run_drill", "run_drills"]
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """``timeout_ms``, ``schedule``, ``driver``, ``server``, ``topology``: in place of the drill's own where given. ``network``: how nodes are
-    connected (namespace, proxy, none), "" = the best that the machine has; where it is namespace the process has entered it already."""
+    connected (namespace, proxy, none), "" = the best that the machine has; where it is namespace the process has entered it already.
+    ``runtime``: local (processes) or compose (containers)."""
 
     seed: int = 1
     timeout_ms: int | None = None
@@ -36,6 +39,7 @@ class RunOptions:
     server: str = ""
     topology: str = ""
     network: str = ""
+    runtime: str = "local"
     tls: bool = False
     acl: bool = False
 
@@ -90,22 +94,20 @@ async def run_drill(drill: Drill, options: RunOptions, emit: Emit) -> DrillOutco
     """Run one drill. Raises ``ValkeepError`` when it can't be run; nothing is left then either."""
     begun, started = time.monotonic(), time.time_ns() / 1e9
     drill = fitted(drill, options)
-    needs = faults.needs(drill.steps)
-    how = network.choose(needs, options.network)
     emit(Phase(0.0, "start", detail=drill.topology.described))
-    async with LocalDeployment(drill.topology, network=network.make(drill.topology, how), needs=needs) as deployment:
+    async with _deployment(drill, options) as deployment:
         faults.check(drill.steps, drill.topology, drill.load, deployment.abilities)
         ready = time.monotonic()
         emit(Phase(0.0, "start", done=True))
         played = await play(drill, deployment, options.seed, emit)
-        server = str(deployment.binary)
     checked = time.monotonic()
     outcome = judge(played)
     ended = time.monotonic()
     emit(VerdictEvent((time.monotonic_ns() - played.origin) / 1e9, outcome.verdict, {"of": drill.name}))
     return replace(
         outcome,
-        server=server,
+        server=deployment.server,
+        runtime=deployment.runtime,
         network_how=deployment.network.how,
         seed=options.seed,
         started=started,
@@ -113,6 +115,13 @@ async def run_drill(drill: Drill, options: RunOptions, emit: Emit) -> DrillOutco
         phases={"start": ready - begun, **outcome.phases, "check": ended - checked, "total": ended - begun},
         replay=_replay(drill, options),
     )
+
+
+def _deployment(drill: Drill, options: RunOptions) -> Deployment:
+    spec, needs = drill.topology, faults.needs(drill.steps)
+    if options.runtime == "compose":
+        return ComposeDeployment(spec)
+    return LocalDeployment(spec, network=network.make(spec, network.choose(needs, options.network)), needs=needs)
 
 
 async def run_drills(chosen: Sequence[Drill], options: RunOptions, emit: Emit) -> DrillsOutcome:
@@ -145,6 +154,8 @@ def _replay(drill: Drill, options: RunOptions) -> str:
         words.append(f"--client {options.driver}")
     if options.network:
         words.append(f"--network {options.network}")
+    if options.runtime != "local":
+        words.append(f"--runtime {options.runtime}")
     words += ["--tls"] * options.tls + ["--acl"] * options.acl
     if options.schedule is not None:
         words.append(f"--schedule '{schedule_text(options.schedule)}'")

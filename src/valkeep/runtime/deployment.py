@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self
 
 from valkeep.client.endpoint import Endpoint
 from valkeep.topology.spec import NodeSpec, TopologySpec
@@ -102,3 +102,9 @@ class Deployment(Protocol):
 
     async def ready(self) -> None:
         """Returns when proven: a canary was written and WAIT counted every replica, sentinels see each other, all slots are served."""
+
+    async def __aenter__(self) -> Self:
+        """Up and ready."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing of it is left."""

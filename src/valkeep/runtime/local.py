@@ -151,6 +151,10 @@ class LocalDeployment:
         self._janitor: Janitor | None = None
 
     @property
+    def server(self) -> str:
+        return str(self.binary)
+
+    @property
     def abilities(self) -> frozenset[str]:
         return self.network.abilities | self._needs | ({"full-disk"} if sys.platform == "linux" else set())
 
