@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from valkeep.client.endpoint import Endpoint
 from valkeep.topology.spec import NodeSpec, TopologySpec
