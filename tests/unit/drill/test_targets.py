@@ -10,6 +10,7 @@ import pytest
 from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.drill.script import ClientSpec
 from valkeep.drill.workloads import keys
+from valkeep.drill.workloads.record import Record
 from valkeep.drill.workloads.routes import ClusterRoute
 from valkeep.drill.workloads.targets import Place, Targets
 from valkeep.errors import UsageError
@@ -41,7 +42,7 @@ def test_targets_without_anybody_to_ask_are_refused(nodes: dict[str, Endpoint]) 
 
 def test_a_cluster_node_without_a_name_is_the_one_that_was_asked() -> None:
     targets = Targets(Kind.CLUSTER, {"n1": N1, "n2": N2})
-    route = ClusterRoute(ClientSpec("c1"), targets, random.Random(1), lambda client, text: None)
+    route = ClusterRoute(ClientSpec("c1"), targets, random.Random(1), Record().trouble)
     answer = [
         [0, 8191, [b"", 7000, b"id1"], [b"10.0.0.7", 7000, b"id7"]],
         [8192, 16000, [None, 7000, b"id1"]],
@@ -55,7 +56,7 @@ def test_a_cluster_node_without_a_name_is_the_one_that_was_asked() -> None:
 @pytest.mark.parametrize(("follow", "name"), [(True, "n2"), (False, "n1")])
 def test_only_a_client_that_follows_believes_what_it_is_told_about_a_slot(follow: bool, name: str) -> None:
     targets = Targets(Kind.CLUSTER, {"n1": N1, "n2": N2})
-    route = ClusterRoute(ClientSpec("c1", follow=follow), targets, random.Random(1), lambda client, text: None)
+    route = ClusterRoute(ClientSpec("c1", follow=follow), targets, random.Random(1), Record().trouble)
     slot = key_slot(targets.tags[0])
     route._owners = {slot: Place("n1", N1)}
     route.moved(slot, Place("n2", N2))
