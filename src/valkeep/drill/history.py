@@ -221,19 +221,6 @@ class History:
         """All values and results are numbers or None: then the columns say all."""
         return not any(self._flags)
 
-    def numbers(self, *functions: str) -> dict[bytes, array[int]]:
-        """For each key the numbers of the operations of these functions, ascending."""
-        wanted = {self.functions.numbers[name] for name in functions if name in self.functions.numbers}
-        found: dict[int, array[int]] = {}
-        if wanted:
-            for number, (function, key) in enumerate(zip(self._function, self._key, strict=True)):
-                if function in wanted:
-                    try:
-                        found[key].append(number)
-                    except KeyError:
-                        found[key] = array("I", (number,))
-        return {self.keys.names[key]: numbers for key, numbers in found.items()}
-
     def __getitem__(self, index: int) -> Operation:
         flags = self._flags[index]
         value: Datum = self._value[index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from valkeep.drill.history import History, Outcome, doubting
+from valkeep.drill.history import NOTHING, History, Outcome, doubting
 from valkeep.errors import LocalProtocolError, RemoteProtocolError
 
 
@@ -81,6 +81,23 @@ def test_functions_are_selected_within_a_range() -> None:
     assert [operation.number for operation in history.of("set")] == [0, 3, 5]
     assert [operation.number for operation in history.of("set", "incr", start=1, stop=5)] == [1, 3]
     assert list(history.of("hset")) == []
+
+
+def test_columns_say_what_operations_say() -> None:
+    history = small()
+    columns = history.columns
+    assert not history.plain  # two of them hold bytes
+    for operation in history:
+        number = operation.number
+        assert (columns.process[number], columns.invoked[number], columns.returned[number]) == operation[1:2] + operation[6:8]
+        assert history.functions.names[columns.function[number]] == operation.function
+        assert history.keys.names[columns.key[number]] == operation.key
+        assert history.nodes.names[columns.node[number]] == operation.node
+    assert [columns.value[number] for number in (0, 1)] == [7, NOTHING]
+    assert [columns.result[number] for number in (0, 1)] == [NOTHING, 42]
+    numbers = History()
+    numbers.invoke(1, "set", b"k", 1, 0)
+    assert numbers.plain
 
 
 def test_replies_that_came_in_one_block_with_a_refusal_tell_no_time() -> None:
