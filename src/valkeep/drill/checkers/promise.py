@@ -84,7 +84,8 @@ def promise(
     since, reasons = ALWAYS, []
     if promised_until is not None:
         since = promised_until
-        reasons.append(f"the replica had what was acked {(at - promised_until) / 1e6:.0f} ms before")
+        side = "before" if promised_until <= at else "after"
+        reasons.append(f"the successor had all that was acked by {abs(at - promised_until) / 1e6:.0f} ms {side} it")
     until, why = _demoted(settings, cause, at, healed, promoted)
     reasons.append(why)
     if until != NEVER:
