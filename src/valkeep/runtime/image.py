@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from valkeep.errors import ValkeepError
@@ -128,9 +128,10 @@ def _digest(files: dict[str, Path]) -> str:
 def _tar(files: dict[str, Path]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for folder in ("data", "tmp"):
+        parents = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
+        for folder in sorted(parents | {"data", "tmp"}):  # told, or they would be root's alone
             entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder in ("data", "tmp") else 0o755
             tar.addfile(entry)
         for name, path in files.items():
             entry = tarfile.TarInfo(name)
