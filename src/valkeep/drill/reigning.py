@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from valkeep.drill.checkers.promise import Settings, promise
 from valkeep.drill.checkers.reigns import Cause, Deposition, Reign
@@ -39,6 +40,7 @@ class Struck:
 
 _CAUSES: dict[str, Cause] = {
     "kill": Cause.KILL,
+    "quorum-loss": Cause.KILL,
     "term": Cause.TERM,
     "restart": Cause.TERM,
     "restart-empty": Cause.TERM,
@@ -77,7 +79,8 @@ def reigns_of(
     for shard in range(spec.shards):
         names = [name for name, its in shards.items() if its == shard]
         turns = _turns({name: samples[name] for name in names}, [line for line in lines if line.node in names], begin)
-        for turn, after in zip(turns, [*turns[1:], None], strict=True):
+        for turn, after in pairwise([*turns, None]):
+            assert turn is not None
             deposed = None if after is None else _deposition(settings, turn, after, samples[turn.node], struck)
             found.append(Reign(turn.node, turn.begins, shard, deposed))
     return tuple(found)
@@ -117,7 +120,8 @@ def _turns(samples: Mapping[str, Sequence[Sample]], lines: list[Said], begin: in
 
 def _deposition(settings: Settings, turn: _Turn, after: _Turn, samples: Sequence[Sample], struck: Sequence[Struck]) -> Deposition:
     fault = next(
-        (one for one in reversed(struck) if turn.node in one.nodes and one.at <= after.begins + 1_000_000 and one.at >= turn.begins), None
+        (one for one in reversed(struck) if turn.begins <= one.at <= after.begins + 1_000_000 and _deposes(one, turn.node, after.node)),
+        None,
     )
     same = after.node == turn.node
     if fault is None:
@@ -129,6 +133,11 @@ def _deposition(settings: Settings, turn: _Turn, after: _Turn, samples: Sequence
         settings, cause, at=at, healed=healed, promoted=after.begins, promised_until=None if same else _promised_until(samples, turn, after)
     )
     return Deposition(cause, at, bound, until=until, promoted=after.begins, healed=healed)
+
+
+def _deposes(fault: Struck, node: str, successor: str) -> bool:
+    """Whether it struck this primary; a partition strikes both of its halves, whichever the step names."""
+    return node in fault.nodes or (fault.step.fault == "partition" and successor in fault.nodes)
 
 
 def _cause(fault: Struck, *, same: bool) -> Cause:
