@@ -224,11 +224,13 @@ def _gaps(played: Played, history: History) -> Mapping[str, float | None]:
 
 
 def _waits(verdicts: Verdicts) -> Mapping[str, float | None]:
-    """Latencies before the first fault; for how long slots were served by nobody; redirects."""
+    """Latencies before the first fault; the longest time without a write that lasts (acks that were lost do not end it); for how long slots were served by nobody; redirects."""
     found: dict[str, float | None] = {}
     if verdicts.availability is not None:
         before = verdicts.availability.phases[0]
         found |= {"p50_ms": round(before.p50_ms, 3), "p99_ms": round(before.p99_ms, 3)}
+        gaps = verdicts.availability.gaps
+        found["gap_lasting_ms"] = round(gaps[0].ms, 1) if gaps else None
     if verdicts.coverage is not None:
         found |= {"slots_uncovered_ms": round(verdicts.coverage.uncovered_ms, 1), "slots_uncovered": verdicts.coverage.most}
     if verdicts.redirects is not None:
