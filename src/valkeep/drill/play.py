@@ -165,7 +165,7 @@ class _Play:
         else:
             injected = await strike(self.stage, step)
             self.injected.append(injected)
-            self.stage.emit(Fault(self._now(), step.fault, step.target, injected.nodes))
+            self.stage.emit(Fault(self._now(), step.fault, step.target, injected.nodes, lasting=injected.lasting))
             if step.lasts:
                 await asyncio.sleep(step.lasts)
                 await self._heal(injected)

@@ -78,7 +78,7 @@ def brief(story: Story, console: Console) -> None:
     if story.reasons:
         say(("", ""))
     for reason in story.reasons:
-        say((f"  ✗ {reason}", "red" if story.verdict == "invalid" else "yellow"))
+        say((f"  ✗ {reason}", "red") if story.verdict == "invalid" else (f"  ? {reason}", "yellow"))
     if story.command:
         say((f"\n{story.command_title}:\n  ", ""), (story.command, "cyan"), wrap=False)
 

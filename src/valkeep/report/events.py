@@ -122,12 +122,14 @@ class Pulse(Event):
 
 @dataclass(frozen=True, slots=True)
 class Fault(Event):
-    """A fault begins, or ends (``healed``). ``name`` and ``target`` as in the schedule, ``nodes``: whom it meets."""
+    """A fault begins, or ends (``healed``). ``name`` and ``target`` as in the schedule, ``nodes``: whom it meets; ``lasting``: until it is healed, or only a
+    moment (a restart, a promotion)."""
 
     name: str
     target: str
     nodes: tuple[str, ...] = ()
     healed: bool = False
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)

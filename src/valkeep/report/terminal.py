@@ -101,7 +101,8 @@ class Dashboard:
             case Fault(healed=True):
                 self.faults.pop(fault_words(event), None)
             case Fault():
-                self.faults[fault_words(event)] = event
+                if event.lasting:
+                    self.faults[fault_words(event)] = event
                 self.recovered = []
             case Recovered():
                 self.recovered.append(event)

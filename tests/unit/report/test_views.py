@@ -237,6 +237,7 @@ def test_the_dashboard_shows_how_the_load_does_whom_it_reaches_and_for_how_long_
         ("recovery", "sdown 612 ms"),
     ]
     board.emit(Fault(2.0, "kill", "primary", ("n1",), healed=True))
+    board.emit(Fault(2.0, "promote", "primary", ("n2",), lasting=False))
     assert "fault" not in dict(board.rows())
     board.emit(VerdictEvent(2.1, "valid", {"of": "sentinel-kill-primary"}))
     assert board.rows() == []
