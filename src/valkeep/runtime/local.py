@@ -50,8 +50,11 @@ _LOG_ROOM: Final = 64 << 10  # bytes that a node may log while its disk is full;
 class LocalMachine:
     """One node as a process of this machine; see `deployment.Machine`."""
 
-    def __init__(self, spec: NodeSpec, process: Process, endpoint: Endpoint, synced: SyncedFiles | None = None) -> None:
-        self.spec, self.process, self.endpoint, self._synced = spec, process, endpoint, synced
+    def __init__(
+        self, spec: NodeSpec, process: Process, endpoint: Endpoint, synced: SyncedFiles | None = None, janitor: Janitor | None = None
+    ) -> None:
+        self.spec, self.process, self.endpoint = spec, process, endpoint
+        self._synced, self._janitor = synced, janitor
 
     def __repr__(self) -> str:
         return f"<LocalMachine {self.spec.name} at {self.endpoint.address}{'' if self.alive else ' down'}>"
@@ -79,6 +82,8 @@ class LocalMachine:
         if self._synced is not None:
             self._synced.prepare()
         await asyncio.to_thread(self.process.launch, timeout)
+        if self._janitor is not None:
+            await asyncio.to_thread(self._janitor.end, self.pid)
 
     async def pause(self) -> None:
         self.process.pause()
@@ -246,7 +251,7 @@ class LocalDeployment:
             arguments=("--sentinel",) if node.role == "sentinel" else (),
             environment=synced.environment if synced is not None else None,
         )
-        return LocalMachine(node, process, self.endpoint(node.name, ADMIN), synced)
+        return LocalMachine(node, process, self.endpoint(node.name, ADMIN), synced, self._janitor)
 
     def endpoint(self, name: str, user: str) -> Endpoint:
         """Where the node of this name is, with the login of one of the users of `access` (none without ACL) and its TLS."""
