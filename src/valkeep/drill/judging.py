@@ -224,7 +224,8 @@ def _gaps(played: Played, history: History) -> Mapping[str, float | None]:
 
 
 def _waits(verdicts: Verdicts) -> Mapping[str, float | None]:
-    """Latencies before the first fault; the longest time without a write that lasts (acks that were lost do not end it); for how long slots were served by nobody; redirects."""
+    """Latencies before the first fault; ``gap_lasting_ms``: the longest time without a write that lasts (a lost one does not end it);
+    for how long slots were served by nobody; redirects."""
     found: dict[str, float | None] = {}
     if verdicts.availability is not None:
         before = verdicts.availability.phases[0]
