@@ -70,10 +70,10 @@ JunitPath = Annotated[
 @app.command("list")
 def list_drills(json: JsonPath = None) -> ExitCode:
     """The drills: what each teaches, what it runs on, and what has to come of it."""
-    from valkeep.drill.catalogue import drills
+    from valkeep.drill.catalogue import drills, random_drills
     from valkeep.drill.script import schedule_text
 
-    known = drills()
+    known = drills() | random_drills()
     write_json(
         {
             "drills": [
@@ -82,6 +82,7 @@ def list_drills(json: JsonPath = None) -> ExitCode:
                     "teaches": drill.teaches,
                     "topology": drill.topology.described,
                     "schedule": schedule_text(drill.steps),
+                    "random": drill.random,
                     "expects": [str(one) for one in drill.expects],
                 }
                 for drill in known.values()

@@ -28,7 +28,7 @@ from valkeep.drill.script import HEAL, ClientSpec, Drill, Expectation, Load, Ste
 from valkeep.errors import UsageError, ValkeepError
 from valkeep.topology.spec import Persistence, TopologySpec
 
-__all__ = ["BUILT_IN", "GROUP", "drills", "find"]
+__all__ = ["BUILT_IN", "GROUP", "RANDOM", "drills", "find", "random_drills"]
 
 GROUP: Final = "valkeep.drills"
 TIMEOUT_MS: Final = 1000
@@ -320,6 +320,35 @@ BUILT_IN: Final[tuple[Maker, ...]] = (
 )
 
 
+_FAIR: Final = "whatever sound servers do under these faults is explained"
+
+
+def sentinel_random(timeout: int) -> Drill:
+    return Drill(
+        "sentinel-random",
+        "Faults drawn from the seed, one after the other: whatever comes of it is explained, and all is well at the end.",
+        _sentinel(timeout),
+        (),
+        (Expectation("unexplained", 0, 0, _FAIR),),
+        random=4,
+    )
+
+
+def cluster_random(timeout: int) -> Drill:
+    return Drill(
+        "cluster-random",
+        "The same on a cluster, on any of its shards.",
+        _cluster(timeout),
+        (),
+        (Expectation("unexplained", 0, 0, _FAIR),),
+        random=4,
+    )
+
+
+RANDOM: Final[tuple[Maker, ...]] = (sentinel_random, cluster_random)
+"""Not part of ``--all``: each seed is another drill."""
+
+
 def drills(timeout_ms: int | None = None) -> dict[str, Drill]:
     """Name → drill: those of Valkeep, then those of other packages. ``timeout_ms``: None for what each drill uses by itself (1000)."""
     found: dict[str, Drill] = {}
@@ -334,6 +363,11 @@ def drills(timeout_ms: int | None = None) -> dict[str, Drill]:
             )
         found[drill.name] = drill
     return found
+
+
+def random_drills(timeout_ms: int | None = None) -> dict[str, Drill]:
+    """Those whose steps are drawn from the seed."""
+    return {drill.name: drill for drill in (maker(timeout_ms or TIMEOUT_MS) for maker in RANDOM)}
 
 
 def _loaded(name: str, load: Callable[[], object], timeout_ms: int) -> Drill:
@@ -356,7 +390,7 @@ def find(name: str, timeout_ms: int | None = None) -> Drill:
     """The drill of this name. Raises ``UsageError`` with the nearest one."""
     import difflib
 
-    known = drills(timeout_ms)
+    known = drills(timeout_ms) | random_drills(timeout_ms)
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=1)

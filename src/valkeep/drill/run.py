@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from random import Random
 
 from valkeep.drill import faults
 from valkeep.drill.drill_outcome import DrillOutcome, DrillsOutcome
+from valkeep.drill.generator import random_steps
 from valkeep.drill.judging import judge
 from valkeep.drill.play import play
 from valkeep.drill.script import Drill, Step, schedule_text
@@ -53,6 +55,8 @@ def fitted(drill: Drill, options: RunOptions) -> Drill:
         spec = replace(spec, server=options.server)
     spec = replace(spec, tls=spec.tls or options.tls, acl=spec.acl or options.acl)
     steps = drill.steps if options.schedule is None else options.schedule
+    if drill.random and options.schedule is None:
+        steps = random_steps(spec, Random(options.seed), drill.random)
     load = replace(drill.load, driver=options.driver) if options.driver else drill.load
     drill = replace(drill, topology=spec, steps=steps, load=load)
     faults.check(drill.steps, spec, load)

@@ -57,7 +57,7 @@ class ClientSpec:
 class Load:
     """``mix``: which operations (see `workloads`); ``clients``; ``rate``: operations/s of all clients together; ``batch``: operations in
     one pipeline; ``tags``: hash tags of its keys, spread evenly over the slots; ``driver``: ``recorder`` (our own, no hidden retries),
-    ``valkey-py``, ``redis-py`` or ``glide``."""
+    ``valkey-py``, ``redis-py``, ``glide`` or ``valkeep``."""
 
     mix: str = "mixed"
     clients: tuple[ClientSpec, ...] = field(default_factory=lambda: tuple(ClientSpec(f"c{number}") for number in range(1, 5)))
@@ -123,7 +123,8 @@ class Expectation:
 @dataclass(frozen=True, slots=True)
 class Drill:
     """``teaches``: one sentence. ``warm_up``: seconds of load before the first step, and not less than ``warm_operations`` recorded.
-    ``settle``: seconds of load after the last step. ``needs_valkey``: the first version (major, minor) of Valkey that can do it; () = any server."""
+    ``settle``: seconds of load after the last step. ``needs_valkey``: the first version (major, minor) of Valkey that can do it; () = any server.
+    ``random``: how many faults are drawn from the seed, in place of ``steps``."""
 
     name: str
     teaches: str
@@ -135,6 +136,7 @@ class Drill:
     warm_operations: int = 10_000
     settle: float = 1.0
     needs_valkey: tuple[int, ...] = ()
+    random: int = 0
 
 
 def schedule_text(steps: tuple[Step, ...]) -> str:
