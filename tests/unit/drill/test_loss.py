@@ -17,6 +17,7 @@ from valkeep.drill.checkers.loss import LossReport, explain_loss
 from valkeep.drill.checkers.promise import Settings, promise
 from valkeep.drill.checkers.reigns import NEVER, Bound, Cause, Deposition, Reign, loss_of
 from valkeep.drill.history import History, Operation, Outcome
+from valkeep.topology.slots import tag_for
 from valkeep.topology.spec import Kind, Persistence
 
 J, OTHER = b"j:{a}", b"j:{b}"
@@ -239,6 +240,35 @@ def test_a_node_that_restarts_empty_succeeds_itself_though_clients_are_quicker_t
     report, judgements = explained(history, {J: [3, 4, 5]}, (Reign("n1", deposed=deposed), Reign("n1", 90)))
     assert not kinds(judgements)
     assert report.explained == {"restart": 3}
+
+
+def test_acks_of_a_library_that_names_no_node_are_given_to_who_reigned_then() -> None:
+    history, journals = two_reigns()
+    unnamed = edited(history, lambda o: o._replace(node=""))
+    report, judgements = explained(unnamed, journals, reigns())
+    assert not kinds(judgements)
+    assert report.explained == {"asynchronous": 5}
+    assert {example.node for example in report.examples} == {"n1"}
+    journals[J].remove(3)
+    assert "hole" in kinds(explained(unnamed, journals, reigns())[1])
+    assert explained(unnamed, two_reigns()[1], reigns(None))[0].wrong == {"unexplained": 5}
+
+
+def test_a_shard_s_acks_without_a_node_are_not_given_to_another_shard() -> None:
+    history = History()
+    low, high = b"j:{%s}" % tag_for(1), b"j:{%s}" % tag_for(16000)
+    for place, key in enumerate((low, high, low, high)):
+        history.ok(history.invoke(1, "append", key, place + 1, place * 10), place * 10 + 5, "", place // 2 + 1)
+    two = (Reign("n1", deposed=Deposition(Cause.KILL, 50, Bound())), Reign("n3", 60), Reign("n2", shard=1))
+    assert not kinds(explained(history, {low: [1], high: [2, 4]}, two)[1])
+    assert kinds(explained(history, {low: [1, 3], high: [2]}, two)[1]) == {"unexplained"}
+
+
+def test_a_client_that_repeats_an_append_makes_a_duplicate_and_nothing_else() -> None:
+    history = History()
+    for value, place in ((1, 1), (2, 3), (3, 4)):  # the first answer to 2 was lost on its way
+        history.ok(history.invoke(1, "append", J, value, value * 10), value * 10 + 5, "n1", place)
+    assert explained(history, {J: [1, 2, 2, 3]}, (Reign("n1"),))[1]["journals"].counts == {"duplicated": 1}
 
 
 def test_a_node_that_is_promoted_again_begins_a_reign_of_its_own() -> None:

@@ -21,7 +21,7 @@ from typing import Final
 
 from valkeep.drill.checkers.reigns import Cause, Reign
 from valkeep.drill.history import Columns, Datum, History, Outcome
-from valkeep.topology.slots import key_slot
+from valkeep.topology.slots import even_ranges, key_slot
 
 __all__ = ["ELSEWHERE", "LOST", "MAYBE", "SURVIVED", "WRITES", "Evidence", "FinalState", "FinalStream"]
 
@@ -126,7 +126,27 @@ def _reigns_of(history: History, reigns: Sequence[Reign]) -> bytearray:
         if len(numbers) > 1 and node in history.nodes.numbers:
             numbers.sort(key=lambda number: reigns[number].begins)
             _turn_by_turn(history, history.nodes.numbers[node], numbers, reigns, found)
+    if reigns:
+        _by_time(history, reigns, found)
     return found
+
+
+def _by_time(history: History, reigns: Sequence[Reign], found: bytearray) -> None:
+    """Where the client could not tell who acked (some libraries don't): the last reign of the key's shard that had begun when the ack came.
+    The shards are taken for even slices of the slots, as they are made."""
+    columns = history.columns
+    unnamed = history.nodes.numbers[""]
+    if not any(node == unnamed and outcome == _OK for node, outcome in zip(columns.node, columns.outcome, strict=True)):
+        return
+    shards = max(reign.shard for reign in reigns) + 1
+    firsts = [first for first, _ in even_ranges(shards)]
+    shard_of = [bisect_right(firsts, key_slot(key)) - 1 for key in history.keys.names]
+    listed: list[list[int]] = [[number for number, reign in enumerate(reigns) if reign.shard == shard] for shard in range(shards)]
+    begins = [[reigns[number].begins for number in numbers] for numbers in listed]
+    for operation, (node, key, returned) in enumerate(zip(columns.node, columns.key, columns.returned, strict=True)):
+        shard = shard_of[key]
+        if node == unnamed and listed[shard]:
+            found[operation] = listed[shard][max(bisect_right(begins[shard], returned) - 1, 0)]
 
 
 def _turn_by_turn(history: History, node: int, numbers: Sequence[int], reigns: Sequence[Reign], found: bytearray) -> None:

@@ -44,8 +44,9 @@ def check_journals(evidence: Evidence, final: Mapping[bytes, Sequence[int]]) -> 
 def _check_one(evidence: Evidence, findings: Findings, missing: Missing, key: bytes, numbers: array[int], elements: Sequence[int]) -> None:
     outcome, value, result, reign = evidence.columns.outcome, evidence.columns.value, evidence.columns.result, evidence.reign
     place = {element: position for position, element in enumerate(elements, 1)}
+    again: dict[int, set[int]] = {}
     if len(place) != len(elements):
-        place = _first_places(findings, key, elements)
+        place, again = _first_places(findings, key, elements)
     standing: dict[int, int] = {}  # place → operation
     lost: list[int] = []
     displaced: list[int] = []
@@ -65,7 +66,7 @@ def _check_one(evidence: Evidence, findings: Findings, missing: Missing, key: by
                 lost.append(number)
                 continue
             standing[at] = number
-            if said not in (at, NOTHING):
+            if said not in (at, NOTHING) and said not in again.get(value[number], ()):
                 displaced.append(number)
             elif at > furthest.get(reign[number], 0):
                 furthest[reign[number]] = at
@@ -94,13 +95,16 @@ def _check_one(evidence: Evidence, findings: Findings, missing: Missing, key: by
         findings.add("reordered", key, f"{value[number]} stands behind {value[before]}, {why}", operation=number)
 
 
-def _first_places(findings: Findings, key: bytes, elements: Sequence[int]) -> dict[int, int]:
-    """Where each element stands first; what stands again is said."""
+def _first_places(findings: Findings, key: bytes, elements: Sequence[int]) -> tuple[dict[int, int], dict[int, set[int]]]:
+    """Where each element stands first, and where again; what stands again is said. A client that repeats an append whose reply it did not get
+    is answered the second place."""
     first: dict[int, int] = {}
+    again: dict[int, set[int]] = {}
     for at, element in enumerate(elements, 1):
         if first.setdefault(element, at) != at:
+            again.setdefault(element, set()).add(at)
             findings.add("duplicated", key, f"{element!r} stands at place {first[element]} and at {at}")
-    return first
+    return first, again
 
 
 def _say_answered_twice(evidence: Evidence, findings: Findings, key: bytes, numbers: array[int]) -> None:

@@ -279,7 +279,7 @@ class _Account:
         columns, reign = self._evidence.columns, self._evidence.reign[number]
         cause, wrong, detail = self._why(number, reign)
         key = self._evidence.history.keys.names[columns.key[number]]
-        node = self._evidence.nodes()[columns.node[number]]
+        node = self._evidence.nodes()[columns.node[number]] or (self._evidence.reigns[reign].node if reign != ELSEWHERE else "a node")
         self._lost.setdefault(reign, []).append(number)
         self._by_cause.setdefault(reign, Counter())[wrong or cause] += 1
         self._by_function[function] += 1
