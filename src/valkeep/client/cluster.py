@@ -120,6 +120,9 @@ class ClusterDirectory:
             raise UsageError("no node of the cluster is given", remedy="give the address of at least one, better of several")
         self.seeds = tuple(seeds)
         self.source = source
+        self.better: Endpoint | None = (
+            None  # who is asked first the next time: the others may not have heard yet what MOVED said of this node
+        )
         self._known: tuple[Endpoint, ...] = ()
         self._turn = 0
 
@@ -130,7 +133,8 @@ class ClusterDirectory:
         known = self._known
         self._turn += 1
         start = self._turn % len(known) if known else 0
-        nodes = tuple(dict.fromkeys((*known[start:], *known[:start], *self.seeds)))
+        better, self.better = (self.better,) if self.better is not None else (), None
+        nodes = tuple(dict.fromkeys((*better, *known[start:], *known[:start], *self.seeds)))
         reasons: list[str] = []
         for asked, node in enumerate(nodes):
             share = max(0.01, (deadline - time.monotonic()) / (len(nodes) - asked))

@@ -72,11 +72,13 @@ class _Course:
 class ResilientClient:
     """Make one with `sentinel`, `cluster` or `primary`; ``async with`` closes it. ``counts``: what it did so far.
 
+    ``last``: the node that was asked last; the one that answered, for who has one call at a time.
     ``rng``: where the jitter of the pauses, and the choice among replicas, come from. ``source``: the address of this machine to connect from.
     """
 
     def __init__(self, route: Route, patience: Patience, rng: random.Random, source: str = "") -> None:
         self.counts = Counts()
+        self.last: Endpoint | None = None
         self._patience, self._rng = patience, rng
         self._route = route
         self._links = Links(patience.node, source, self.counts)
@@ -283,6 +285,7 @@ class ResilientClient:
                 course.node, asking = course.leads_to or (await self._route.node(request.slot, replica=replica), False)
                 connection = await self._links.to(course.node, replica=replica)
                 sending = True
+                self.last = course.node
                 return await request.send(connection, asking, course.seconds if request.blocking else self._patience.node)
         except TimeoutError:
             if not sending:

@@ -151,7 +151,7 @@ class ClusterRoute:
     slotted = True
 
     def __init__(self, directory: ClusterDirectory, rng: Random, timeout: float) -> None:
-        self._rng = rng
+        self._directory, self._rng = directory, rng
         self._table = _Answer(directory.table, timeout)
         self._refreshed = 0.0
 
@@ -186,6 +186,7 @@ class ClusterRoute:
         now = asyncio.get_running_loop().time()
         if now - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = now
+            self._directory.better = owner
             self._table.again.begin()
 
     async def switches(self) -> AsyncGenerator[Endpoint, None]:

@@ -25,7 +25,7 @@ from valkeep.errors import UsageError, ValkeepError
 
 __all__ = ["DRIVERS", "Answer", "Driver", "Session", "Shown", "driver_of"]
 
-DRIVERS: Final[Mapping[str, str]] = {"valkey-py": "valkey_py", "redis-py": "redis_py", "glide": "glide"}
+DRIVERS: Final[Mapping[str, str]] = {"valkey-py": "valkey_py", "redis-py": "redis_py", "glide": "glide", "valkeep": "resilient"}
 """Name → module in `drivers`. The recorder itself is no driver."""
 
 
