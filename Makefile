@@ -79,7 +79,7 @@ format: venv ## let ruff format and fix what it can
 lock: ## write requirements/*.lock anew (needs uv on PATH)
 	@command -v uv >/dev/null || { echo "make lock needs uv. Remedy: pip install uv" >&2; exit 4; }
 	@for name in dev; do uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
-	  --no-annotate --custom-compile-command 'make lock' --extra local pyproject.toml requirements/$$name.in --output-file requirements/$$name.lock; done
+	  --no-annotate --custom-compile-command 'make lock' --extra local --extra clients pyproject.toml requirements/$$name.in --output-file requirements/$$name.lock; done
 
 # A missing piece is said, with exit code 4, and not passed over.
 define run-script
