@@ -35,7 +35,6 @@ _TYPES: Final[dict[str, type[Event]]] = {
         events.VerdictEvent,
         events.Pulse,
         events.Fault,
-        events.Recovered,
         rate.Rate,
     )
 }

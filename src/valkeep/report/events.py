@@ -22,7 +22,6 @@ __all__ = [
     "Phase",
     "Progress",
     "Pulse",
-    "Recovered",
     "VerdictEvent",
     "fan_out",
 ]
@@ -109,12 +108,13 @@ class VerdictEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class Pulse(Event):
-    """How the load of a drill does, a few times in a second. ``acked``, ``failed``, ``unknown``: operations so far; ``per_second``: acked, since the last
-    pulse; ``silent_ms``: since the last ack; ``primaries``: who takes writes now, as far as is known (one for each shard)."""
+    """How the load of a drill does, a few times in a second. ``acked``, ``failed``, ``open``: operations so far, the last without an answer (yet);
+    ``per_second``: acked, since the last pulse; ``silent_ms``: since the last ack; ``primaries``: who takes writes now, as far as is known (one for each
+    shard)."""
 
     acked: int
     failed: int
-    unknown: int
+    open: int
     per_second: float
     silent_ms: float
     primaries: tuple[str, ...] = ()
@@ -130,15 +130,6 @@ class Fault(Event):
     nodes: tuple[str, ...] = ()
     healed: bool = False
     lasting: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered(Event):
-    """A step of the way back: sdown, odown, elected, promoted, first-ack, redundant. ``ms``: since the fault."""
-
-    step: str
-    ms: float
-    detail: str = ""
 
 
 Emit = Callable[[Event], None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
-from valkeep.report.events import Event, Fault, Held, Lag, LedgerEntry, Note, Phase, Progress, Recovered, VerdictEvent
+from valkeep.report.events import Event, Fault, Held, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
 from valkeep.report.rate import Rate
 from valkeep.report.story import Chart, Line, Series, Span
 
@@ -117,8 +117,6 @@ class Recording:
                 self.lines.append(
                     Line(at, "warning", f"{'healed: ' if event.healed else ''}{event.name} {event.target}: {', '.join(event.nodes)}")
                 )
-            case Recovered(at=at):
-                self.lines.append(Line(at, "info", f"{event.step} {event.ms:,.0f} ms after the fault"))
             case LedgerEntry(at=at):
                 if event.action in ("refused", "held"):
                     self.lines.append(Line(at, "warning", f"{event.action}: {event.what}: {event.why}"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from valkeep.report.eventlog import EventLog
-from valkeep.report.events import Emit, Event, Fault, Held, Lag, LedgerEntry, Note, Phase, Progress, Pulse, Recovered, VerdictEvent, fan_out
+from valkeep.report.events import Emit, Event, Fault, Held, Lag, LedgerEntry, Note, Phase, Progress, Pulse, VerdictEvent, fan_out
 from valkeep.report.rate import Rate
 from valkeep.report.recording import is_news, label
 
@@ -67,7 +67,8 @@ class Dashboard:
         self.rate: Rate | None = None
         self.pulse: Pulse | None = None
         self.faults: dict[str, Fault] = {}  # those that go on
-        self.recovered: list[Recovered] = []  # since the last fault
+        self.fault: Fault | None = None  # the last one
+        self.recovered: list[str] = []  # what came after it
         self.notes: deque[Note] = deque(maxlen=4)
         self.ledger = 0
         self.verdict = ""  # of the job; a part's is a word beside its phase
@@ -97,24 +98,32 @@ class Dashboard:
             case Rate():
                 self.rate = event
             case Pulse():
+                self._after_fault(event)
                 self.pulse = event
             case Fault(healed=True):
                 self.faults.pop(fault_words(event), None)
             case Fault():
                 if event.lasting:
                     self.faults[fault_words(event)] = event
-                self.recovered = []
-            case Recovered():
-                self.recovered.append(event)
+                self.fault, self.recovered = event, []
             case Note():
                 self.notes.append(event)
             case LedgerEntry():
                 self.ledger += event.count
             case VerdictEvent():
                 self.verdict = self.verdict if "of" in event.detail else event.verdict
-                self.pulse, self.faults, self.recovered = None, {}, []  # the next drill has its own
+                self.pulse, self.fault, self.faults, self.recovered = None, None, {}, []  # the next drill has its own
             case _:
                 pass
+
+    def _after_fault(self, pulse: Pulse) -> None:
+        """What pulses tell of a recovery: who is primary now, and that there are acks again. As coarse as they are; the logs have the exact times."""
+        if self.fault is None or self.pulse is None:
+            return
+        seconds = pulse.at - self.fault.at
+        self.recovered += [f"{node} primary after {seconds:,.1f} s" for node in pulse.primaries if node not in self.pulse.primaries]
+        if self.pulse.silent_ms >= SILENT_MS > pulse.silent_ms:
+            self.recovered.append(f"acks after {seconds:,.1f} s")
 
     def _leave(self, at: float) -> None:
         if self.phase:
@@ -140,13 +149,13 @@ class Dashboard:
             rows += self._load(self.pulse)
         rows += [("fault", f"{words}, for {self.now - fault.at:,.1f} s") for words, fault in self.faults.items()]
         if self.recovered:
-            rows.append(("recovery", ", ".join(f"{step.step} {step.ms:,.0f} ms" for step in self.recovered)))
+            rows.append(("since", ", ".join(self.recovered)))
         if self.ledger:
             rows.append(("ledger", f"{self.ledger:,} changed or refused"))
         return rows
 
     def _load(self, pulse: Pulse) -> list[tuple[str, str]]:
-        others = "".join(f", {count:,} {word}" for count, word in ((pulse.failed, "failed"), (pulse.unknown, "unknown")) if count)
+        others = "".join(f", {count:,} {word}" for count, word in ((pulse.failed, "failed"), (pulse.open, "unanswered")) if count)
         rows = [("load", f"{pulse.per_second:,.0f} acked/s, {pulse.acked:,} in all{others}")]
         if pulse.primaries:
             rows.append(("primary", ", ".join(pulse.primaries)))
@@ -173,10 +182,8 @@ def fault_words(fault: Fault) -> str:
     return f"{fault.name} {fault.target}" + (f" ({nodes})" if nodes and nodes != fault.target else "")
 
 
-def _said(event: Fault | Recovered) -> str:
-    if isinstance(event, Fault):
-        return f"{'healed' if event.healed else 'fault'}: {fault_words(event)}"
-    return f"{event.step} {event.ms:,.0f} ms after the fault{': ' if event.detail else ''}{event.detail}"
+def _said(event: Fault) -> str:
+    return f"{'healed' if event.healed else 'fault'}: {fault_words(event)}"
 
 
 def _bytes(count: int) -> str:
@@ -196,9 +203,14 @@ class _Plain:
 
     def emit(self, event: Event) -> None:
         board = self._board
+        before = board.recovered
+        known = len(before)
         board.emit(event)
         if not is_news(event):
             return
+        if board.recovered is before:
+            for what in before[known:]:
+                self._line(event.at, what)
         match event:
             case Phase(done=False):
                 self._line(event.at, f"{label(event.name)}{': ' if event.detail else ''}{event.detail}")
@@ -207,7 +219,7 @@ class _Plain:
                 self._line(event.at, f"{'' if event.level == 'info' else event.level + ': '}{event.text}")
             case VerdictEvent():
                 self._line(event.at, f"{label(event.detail.get('of', 'verdict'))}: {event.verdict}")
-            case Fault() | Recovered():
+            case Fault():
                 self._line(event.at, _said(event))
             case Progress() | Lag() | Rate() | Held() | Pulse():
                 if event.at - self._last >= EVERY and (rows := [row for row in board.rows() if row[0] not in ("why", "remedy")]):
@@ -248,9 +260,8 @@ class _Live:
         if isinstance(event, Note):
             style = {"warning": "yellow", "error": "bold red"}.get(event.level, "dim")
             self._console.print(Text(f"    {event.text}", style=style))
-        elif isinstance(event, Fault | Recovered):
-            style = "red" if isinstance(event, Fault) and not event.healed else "dim"
-            self._console.print(Text(f"    {_said(event)}", style=style))
+        elif isinstance(event, Fault):
+            self._console.print(Text(f"    {_said(event)}", style="dim" if event.healed else "red"))
 
     def _render(self) -> RenderableType:
         from rich.console import Group
