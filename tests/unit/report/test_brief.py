@@ -37,6 +37,12 @@ def test_an_invalid_drill_shows_what_was_not_met_and_why() -> None:
     assert "✗ gap_ms: 7301 is more than 4000" in text
 
 
+def test_a_drill_that_could_not_run_says_why_with_a_question_mark() -> None:
+    text = printed(drill_brief(unrunnable()))
+    assert "  ? directed partitions need user namespaces" in text
+    assert "Again, exactly" not in text
+
+
 def test_a_terminal_that_knows_only_ascii_can_tell_good_from_bad() -> None:
     text = printed(drill_brief(invalid(2000)), encoding="ascii")
     assert "x  1000 <= gap_ms <= 4000" in text
