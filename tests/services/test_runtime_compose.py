@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import signal
 import socket
@@ -15,9 +16,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import until
-from valkeep.drill import catalogue
-from valkeep.drill.judging import judge
-from valkeep.drill.play import play
 from valkeep.errors import ExitCode, Refused, UsageError
 from valkeep.runtime import compose
 from valkeep.runtime.compose import ComposeDeployment
@@ -150,18 +148,38 @@ asyncio.run(main())
     until(lambda: not folder.exists(), "the folder is gone")
 
 
+def valkeep(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).parent / "valkeep")
+    return subprocess.run(
+        [program, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        timeout=100,
+    )
+
+
 @pytest.mark.parametrize("name", ["sentinel-kill-primary", "cluster-kill-primary"])
-def test_the_kill_drills_meet_their_expectations_on_containers(docker: Docker, name: str) -> None:
-    drill = catalogue.find(name, 2000)  # other containers run beside it: a stall of half the timeout would make the verdict unknown
+def test_the_kill_drills_meet_their_expectations_on_containers(docker: Docker, tmp_path: Path, name: str) -> None:
+    # other containers run beside it: a stall of half the timeout would make the verdict unknown
+    done = valkeep("drill", "run", name, "--runtime", "compose", "--timeout-ms", "2000", "--json", str(tmp_path / "outcome.json"))
+    assert done.returncode == ExitCode.GOOD, done.stdout + done.stderr
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["verdict"] == "valid"
+    assert outcome["runtime"] == "compose"
+    assert outcome["measures"]["operations"] >= 10_000
 
-    async def run() -> None:
-        async with ComposeDeployment(drill.topology) as deployment:
-            played = await play(drill, deployment, 1, lambda _: None)
-        outcome = judge(played)
-        assert outcome.verdict == "valid", outcome.reasons
-        assert (outcome.measures["operations"] or 0) >= 10_000
 
-    asyncio.run(run())
+def test_up_status_and_down_from_the_command_line(docker: Docker, tmp_path: Path) -> None:
+    state = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    up = valkeep("up", "sentinel", "--runtime", "compose", "--detach", "--json", str(tmp_path / "up.json"), **state)
+    assert up.returncode == ExitCode.GOOD, up.stdout + up.stderr
+    status = valkeep("status", **state)
+    down = valkeep("down", **state)
+    assert status.returncode == ExitCode.GOOD, status.stdout + status.stderr
+    assert down.returncode == ExitCode.GOOD, down.stdout + down.stderr
 
 
 def test_a_shape_that_no_file_describes_is_refused() -> None:
@@ -188,6 +206,8 @@ def test_without_docker_compose_or_a_daemon_the_reason_is_said(tmp_path: Path, m
     with pytest.raises(DockerMissing, match="no docker on PATH") as caught:
         ComposeDeployment(TopologySpec.sentinel())
     assert "--runtime local" in caught.value.remedy
+    done = valkeep("drill", "run", "sentinel-kill-primary", "--runtime", "compose", DOCKER_HOST=f"unix://{tmp_path}/nothing.sock")
+    assert done.returncode == ExitCode.NOT_RUN
 
 
 def test_a_port_that_is_taken_is_named(docker: Docker, bare_image: str) -> None:
