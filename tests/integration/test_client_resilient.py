@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,21 @@ def test_the_primary_is_killed_under_calls_and_no_error_reaches_the_caller() -> 
             assert primary in endpoints(deployment, "replica")
             values = await client.pipeline([("GET", f"k:{number}") for number in writer.acked[-50:]])
             assert values == [b"%d" % number for number in writer.acked[-50:]]
+
+    run(check())
+
+
+def test_with_tls_and_users_a_failover_is_followed_as_without() -> None:
+    async def check() -> None:
+        spec = replace(TopologySpec.sentinel(), tls=True, acl=True, server="valkey-8.1")
+        async with LocalDeployment(spec) as deployment:
+            (primary,) = endpoints(deployment, "primary")
+            async with ResilientClient.sentinel(endpoints(deployment, "sentinel"), login=primary) as client:
+                await client.call("SET", "k", "v", wait=2, wait_ms=5000)
+                await deployment.machines["n1"].kill()
+                assert await client.call("SET", "j", "w") == b"OK"
+                assert await client.pipeline([("GET", "k"), ("GET", "j")]) == [b"v", b"w"]
+                assert await client.primaries() != (primary,)
 
     run(check())
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,20 @@ def test_a_client_with_an_address_connects_from_there_with_tls_and_a_login(drive
             session = await driver_of(driver).open(ClientSpec("c1", source="127.0.0.77"), alone(node.port, **login))
             assert (await session.perform(append())).replies == [2]
             await session.close()
+
+    run(test())
+
+
+def test_every_library_gets_into_a_cluster_with_tls_and_users(tmp_path: Path) -> None:
+    async def test() -> None:
+        spec = replace(TopologySpec.cluster(replicas=0), tls=True, acl=True, server="valkey-8.1")
+        async with LocalDeployment(spec) as deployment:
+            for number, driver in enumerate(DRIVERS):
+                async with Recorder(load(driver, "append"), Targets.of(deployment), tmp_path / driver, number) as recorder:
+                    await recorder.start()
+                    await recorded(recorder, 100)
+                    result = await recorder.finish()
+                    assert result.history.counts()["fail"] == result.history.counts()["info"] == 0, driver
 
     run(test())
 

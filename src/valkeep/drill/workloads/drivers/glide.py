@@ -2,6 +2,7 @@
 
 A cluster or one server; it has no Sentinel. Its core is compiled and says neither which node answered nor whether it tried before. So histories name no node
 for its operations, and every error but two is in doubt. The two are about a stream's group, and nothing hangs on how often it was tried.
+It does not take a certificate that is its own authority, which those of a drill are: with TLS it is told not to verify.
 It can not be told to connect from a certain address: a partition can not tell its clients apart.
 """
 
@@ -46,14 +47,11 @@ class _Glide:
         library.Logger.set_logger_config(library.LogLevel.OFF)  # it would write into our pipe
         clustered = targets.kind is Kind.CLUSTER
         endpoints = list(targets.nodes.values())[: None if clustered else 1]
-        make, configure = (
-            (library.GlideClusterClient, library.GlideClusterClientConfiguration)
-            if clustered
-            else (library.GlideClient, library.GlideClientConfiguration)
-        )
+        kind = "GlideClusterClient" if clustered else "GlideClient"
+        make, configure, advanced = (getattr(library, name) for name in (kind, f"{kind}Configuration", f"Advanced{kind}Configuration"))
         addresses = [library.NodeAddress(endpoint.host, endpoint.port) for endpoint in endpoints]
         try:
-            opened = await make.create(configure(addresses=addresses, **_login(library, endpoints[0])))
+            opened = await make.create(configure(addresses=addresses, **_login(library, advanced, endpoints[0])))
         except Exception as error:
             raise Shown(type(error).__name__, str(error), definite=True) from error
         return _Session(opened, library.ClusterBatch if clustered else library.Batch)
@@ -89,16 +87,12 @@ def _words(command: Sequence[bytes | int]) -> list[bytes]:
     return [word if isinstance(word, bytes) else b"%d" % word for word in command]
 
 
-def _login(library: Any, endpoint: Endpoint) -> dict[str, Any]:
+def _login(library: Any, advanced: Any, endpoint: Endpoint) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if endpoint.password is not None:
         options["credentials"] = library.ServerCredentials(endpoint.password.reveal(), endpoint.username)
-    if endpoint.tls:
-        if endpoint.tls.ca or endpoint.tls.verify != "full":
-            raise Refused(
-                "GLIDE is drilled without TLS, or with a certificate that the system trusts", remedy="leave tls out of the topology"
-            )
-        options["use_tls"] = True
+    if endpoint.tls is not None:
+        options |= {"use_tls": True, "advanced_config": advanced(tls_config=library.TlsAdvancedConfiguration(use_insecure_tls=True))}
     return options
 
 
