@@ -313,6 +313,8 @@ def test_a_redirect_that_is_followed_is_counted() -> None:
     found, judgement = redirected((0, "n1", True), (10, "n1", False), (20, "n2", True), redirects=(moved(11),))
     assert (found.moved, found.asked, found.followed, found.hops) == (1, 0, 1, 1)
     assert judgement.verdict == "valid"
+    found, _ = redirected((10, "n1", False), (10, "n1", False), (20, "n2", True), redirects=(moved(11), moved(11)))
+    assert (found.moved, found.followed, found.hops) == (2, 2, 1)  # a batch was told the same
     rows = ((0, "n1", False), (10, "n3", False), (20, "n2", True), (30, "n2", False), (40, "n1", True))
     found, judgement = redirected(*rows, redirects=(moved(1, named="n3"), moved(11, "n3"), moved(31, "n2", "n1", "ASK")))
     assert (found.moved, found.asked, found.followed, found.hops) == (2, 1, 2, 2)

@@ -34,8 +34,8 @@ class Redirect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Redirects:
-    """``followed``: redirects after which the slot's next ack came from the node that was named. ``hops``: the most redirects of one slot
-    without an ack in between."""
+    """``followed``: redirects after which the slot's next ack came from the node that was named. ``hops``: the most nodes
+    that passed a slot on, one to the next, without an ack in between."""
 
     moved: int
     asked: int
@@ -60,9 +60,11 @@ def check_redirects(evidence: Evidence, redirects: Sequence[Redirect]) -> tuple[
             passed = place
             while place < len(acks) and acks[place][0] < redirect.at:
                 place += 1
-            if before is not None and place > passed:
-                hops = 0
-            hops, before = hops + 1, redirect
+            if before is None or place > passed:
+                hops = 1
+            elif before[2:4] != redirect[2:4]:  # a batch, or several clients, are told the same
+                hops += 1
+            before = redirect
             most = max(most, hops)
             followed += place < len(acks) and acks[place][2] == redirect.named
         last = by_slot[slot][-1]
