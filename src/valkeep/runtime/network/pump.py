@@ -179,13 +179,14 @@ class Exchange:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, door: socket.socket, target: tuple[str, int]) -> None:
-        while True:
-            try:
-                caller, (host, _) = await self.loop.sock_accept(door)
-            except OSError:  # out of file descriptors, or the caller has gone again
-                await asyncio.sleep(0.05)
-                continue
-            self._keep(self._connect(caller, host, target))
+        with door:
+            while True:
+                try:
+                    caller, (host, _) = await self.loop.sock_accept(door)
+                except OSError:  # out of file descriptors, or the caller has gone again
+                    await asyncio.sleep(0.05)
+                    continue
+                self._keep(self._connect(caller, host, target))
 
     async def _connect(self, caller: socket.socket, host: str, target: tuple[str, int]) -> None:
         while not (self.passes(host, target[0]) and self.passes(target[0], host)):
