@@ -124,6 +124,12 @@ def run(
         str,
         typer.Option(metavar="STEPS", help="Other steps: 'kill:primary@2 heal:all@4'; see docs/reference/faults.md.", show_default=False),
     ] = "",
+    shrink: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="RUNS", help="Look for the smallest schedule that still fails, in so many runs at most.", show_default=False
+        ),
+    ] = 0,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep each drill's report, page and history there.", show_default=False)
     ] = None,
@@ -157,12 +163,16 @@ def run(
     chosen = list(drills(timeout_ms).values()) if everything else [find(name, timeout_ms) for name in names or ()]
     if html is not None and len(chosen) > 1:
         raise UsageError("--html is for one drill", remedy="--report DIR keeps a page for each")
+    if shrink and len(chosen) > 1:
+        raise UsageError("--shrink is for one drill", remedy="run the one that failed again, with its seed")
     if not everything:
         for drill in chosen:
             fitted(drill, options)
     if runtime is Runtime.LOCAL:
         networks.prepare(networks.choose(frozenset(), network))
     outcome = _watched(chosen, options, report, alone=len(chosen) == 1)
+    if shrink and outcome.verdict == "invalid":
+        outcome = _shrunk(chosen[0], outcome, options, report, shrink)
     _keep(outcome, report, html, junit, json)
     return {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(outcome.verdict, ExitCode.UNKNOWN)
 
@@ -298,6 +308,22 @@ def _watched(chosen: Sequence[Drill], options: RunOptions, report: Path | None, 
             one = asyncio.run(run_drill(chosen[0], options, emit))
             return DrillsOutcome((one,), one.phases["total"])
         return asyncio.run(run_drills(chosen, options, emit))
+
+
+def _shrunk(drill: Drill, failed: DrillsOutcome, options: RunOptions, report: Path | None, runs: int) -> DrillsOutcome:
+    """The outcome of the smallest schedule that still fails, in place of the one that failed first."""
+    from valkeep.drill.drill_outcome import DrillsOutcome
+    from valkeep.drill.run import shrink_drill
+    from valkeep.drill.script import schedule_text
+    from valkeep.report.events import Note
+    from valkeep.report.terminal import watch
+
+    with watch(report / "events.jsonl" if report else None, stamped=True) as emit:
+        shrunk, outcome = asyncio.run(shrink_drill(drill, failed.drills[0], options, emit, runs=runs))
+        before, after = failed.drills[0].schedule, schedule_text(shrunk.steps)
+        least = "nothing can be left out" if shrunk.complete else "the runs are used up"
+        emit(Note(0.0, "info", f"shrunk in {shrunk.runs} runs ({least}): {after or 'no fault at all'}; was {before}"))
+    return DrillsOutcome((outcome,), failed.seconds)
 
 
 def _keep(outcome: DrillsOutcome, report: Path | None, html: Path | None, junit: Path | None, json: str | None) -> None:

@@ -17,15 +17,16 @@ from valkeep.drill.generator import random_steps
 from valkeep.drill.judging import judge
 from valkeep.drill.play import play
 from valkeep.drill.script import Drill, Step, schedule_text
+from valkeep.drill.shrink import Shrunk, shrink
 from valkeep.errors import UsageError, ValkeepError
-from valkeep.report.events import Emit, Phase, VerdictEvent
+from valkeep.report.events import Emit, Note, Phase, VerdictEvent
 from valkeep.runtime import network, servers
 from valkeep.runtime.compose import ComposeDeployment
 from valkeep.runtime.deployment import Deployment
 from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.spec import Kind, TopologySpec
 
-__all__ = ["RunOptions", "fitted", "resized", "run_drill", "run_drills"]
+__all__ = ["RunOptions", "fitted", "resized", "run_drill", "run_drills", "shrink_drill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,32 @@ async def run_drill(drill: Drill, options: RunOptions, emit: Emit) -> DrillOutco
         phases={"start": ready - begun, **outcome.phases, "check": ended - checked, "total": ended - begun},
         replay=_replay(drill, options),
     )
+
+
+async def shrink_drill(drill: Drill, failed: DrillOutcome, options: RunOptions, emit: Emit, *, runs: int) -> tuple[Shrunk, DrillOutcome]:
+    """The smallest schedule of ``drill`` that still fails in the way in which it ``failed``, and what it came to; see `shrink`."""
+    latest = failed
+
+    async def fails(steps: tuple[Step, ...]) -> bool:
+        nonlocal latest
+        try:
+            outcome = await run_drill(drill, replace(options, schedule=steps), emit)
+        except ValkeepError as error:
+            emit(Note(0.0, "warning", f"{schedule_text(steps) or 'no fault'} could not be run: {error.message}"))
+            return False
+        alike = outcome.verdict == "invalid" and bool(_wrongs(outcome) & _wrongs(failed))
+        if alike:
+            latest = outcome
+        return alike
+
+    shrunk = await shrink(fitted(drill, options).steps, fails, runs=runs)
+    return shrunk, latest
+
+
+def _wrongs(outcome: DrillOutcome) -> frozenset[str]:
+    """In what ways it is invalid: what checkers found, or else which expectations it did not meet."""
+    found = {f"{one.checker} {kind}" for one in outcome.judgements if one.verdict == "invalid" for kind in one.counts}
+    return frozenset(found or {one.expectation for one in outcome.expectations if one.met is False} or {"a condition did not come"})
 
 
 def _deployment(drill: Drill, options: RunOptions) -> Deployment:
