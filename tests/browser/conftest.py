@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.browser import Browser, browser
 from tests.support.drilled import outcome
-from valkeep.drill.drill_picture import drill_story, drill_timeline
+from valkeep.drill.picture import drill_story, drill_timeline
 from valkeep.report.html import page
 
 collect_ignore_glob = [] if os.environ.get("VALKEEP_TEST_SERVICES") else ["test_*.py"]

@@ -6,8 +6,8 @@ import random
 from dataclasses import replace
 
 from valkeep.drill.checkers.judgement import Judgement
-from valkeep.drill.drill_outcome import DrillOutcome, FaultShown, LogLine, Met, Recovery, RecoveryStep
 from valkeep.drill.history import History
+from valkeep.drill.outcome import DrillOutcome, FaultShown, LogLine, Met, Recovery, RecoveryStep
 from valkeep.drill.script import Expectation
 
 SECOND = 1_000_000_000

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.support import lying_pump
-from valkeep.drill.drill_outcome import DrillOutcome
 from valkeep.drill.judging import judge
+from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.play import play
 from valkeep.drill.script import Drill
 from valkeep.runtime.local import LocalDeployment

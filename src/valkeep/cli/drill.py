@@ -14,7 +14,7 @@ from valkeep.cli.output import JsonPath, console, writable, write_json, write_wh
 from valkeep.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from valkeep.drill.drill_outcome import DrillOutcome, DrillsOutcome
+    from valkeep.drill.outcome import DrillOutcome, DrillsOutcome
     from valkeep.drill.run import RunOptions
     from valkeep.drill.script import Drill
     from valkeep.report.events import Emit
@@ -299,7 +299,7 @@ def _told(story: Story, value: dict[str, object], html: Path | None, json: str |
 
 
 def _watched(chosen: Sequence[Drill], options: RunOptions, report: Path | None, *, alone: bool) -> DrillsOutcome:
-    from valkeep.drill.drill_outcome import DrillsOutcome
+    from valkeep.drill.outcome import DrillsOutcome
     from valkeep.drill.run import run_drill, run_drills
     from valkeep.report.terminal import watch
 
@@ -312,7 +312,7 @@ def _watched(chosen: Sequence[Drill], options: RunOptions, report: Path | None, 
 
 def _shrunk(drill: Drill, failed: DrillsOutcome, options: RunOptions, report: Path | None, runs: int) -> DrillsOutcome:
     """The outcome of the smallest schedule that still fails, in place of the one that failed first."""
-    from valkeep.drill.drill_outcome import DrillsOutcome
+    from valkeep.drill.outcome import DrillsOutcome
     from valkeep.drill.run import shrink_drill
     from valkeep.drill.script import schedule_text
     from valkeep.report.events import Note
@@ -327,7 +327,7 @@ def _shrunk(drill: Drill, failed: DrillsOutcome, options: RunOptions, report: Pa
 
 
 def _keep(outcome: DrillsOutcome, report: Path | None, html: Path | None, junit: Path | None, json: str | None) -> None:
-    from valkeep.drill.drill_picture import drill_brief, drills_junit, drills_story
+    from valkeep.drill.picture import drill_brief, drills_junit, drills_story
     from valkeep.report.brief import brief
 
     write_json(outcome.drills[0].to_json() if len(outcome.drills) == 1 else outcome.to_json(), json)
@@ -349,7 +349,7 @@ def _keep(outcome: DrillsOutcome, report: Path | None, html: Path | None, junit:
 
 
 def _page(outcome: DrillOutcome) -> str:
-    from valkeep.drill.drill_picture import drill_story, drill_timeline
+    from valkeep.drill.picture import drill_story, drill_timeline
     from valkeep.report.html import page
 
     return page(drill_story(outcome), drill_timeline(outcome))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from valkeep.drill.drill_outcome import SCHEMA
-from valkeep.drill.drill_picture import number
+from valkeep.drill.outcome import SCHEMA
+from valkeep.drill.picture import number
 from valkeep.report.story import Grid, Story, Table, Tile
 
 __all__ = ["MatrixRow", "ScoreRow", "clients_json", "clients_story", "matrix_json", "matrix_story"]

@@ -20,8 +20,8 @@ from valkeep.drill.checkers.loss import LossReport
 from valkeep.drill.checkers.redirects import Redirect
 from valkeep.drill.checkers.reigns import Loss, Reign
 from valkeep.drill.checkers.verdicts import Context, Verdicts, check_all
-from valkeep.drill.drill_outcome import DrillOutcome, FaultShown, LogLine, Met, Recovery
 from valkeep.drill.history import History, Outcome
+from valkeep.drill.outcome import DrillOutcome, FaultShown, LogLine, Met, Recovery
 from valkeep.drill.play import Played
 from valkeep.drill.recovery import recovery
 from valkeep.drill.reigning import Struck, reigns_of

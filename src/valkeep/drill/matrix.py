@@ -16,7 +16,7 @@ from itertools import product
 
 from valkeep.drill.catalogue import FOLLOWERS, STAYER
 from valkeep.drill.comparison import MatrixRow
-from valkeep.drill.drill_outcome import DrillOutcome
+from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.run import RunOptions, run_drill
 from valkeep.drill.script import Drill, Expectation, Load, Step
 from valkeep.errors import ValkeepError

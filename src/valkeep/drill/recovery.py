@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from valkeep.drill.drill_outcome import Recovery, RecoveryStep
+from valkeep.drill.outcome import Recovery, RecoveryStep
 from valkeep.drill.serverlog import Moment
 
 __all__ = ["recovery"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from valkeep.drill import faults
-from valkeep.drill.drill_outcome import DrillOutcome, DrillsOutcome
 from valkeep.drill.generator import random_steps
 from valkeep.drill.judging import judge
+from valkeep.drill.outcome import DrillOutcome, DrillsOutcome
 from valkeep.drill.play import play
 from valkeep.drill.script import Drill, Step, schedule_text
 from valkeep.drill.shrink import Shrunk, shrink

@@ -12,7 +12,7 @@ from typing import Final
 
 from valkeep.drill.catalogue import find
 from valkeep.drill.comparison import ScoreRow
-from valkeep.drill.drill_outcome import DrillOutcome
+from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.run import RunOptions, run_drill
 from valkeep.drill.script import Drill
 from valkeep.drill.workloads.driver import DRIVERS, driver_of

@@ -91,6 +91,14 @@ class Deployment(Protocol):
     folder: Path
 
     @property
+    def runtime(self) -> str:
+        """``local`` or ``compose``."""
+
+    @property
+    def server(self) -> str:
+        """What runs: "valkey 9.1.2"; known when it is ready."""
+
+    @property
     def machines(self) -> Mapping[str, Machine]: ...
 
     @property

@@ -7,8 +7,8 @@ import io
 from rich.console import Console
 
 from tests.support.drilled import invalid, outcome, unrunnable
-from valkeep.drill.drill_outcome import DrillsOutcome
-from valkeep.drill.drill_picture import drill_brief, drills_story
+from valkeep.drill.outcome import DrillsOutcome
+from valkeep.drill.picture import drill_brief, drills_story
 from valkeep.report.brief import brief, waterfall
 from valkeep.report.story import Panel, Span, Story
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.drilled import ORIGIN, SECOND, invalid, outcome, unrunnable
-from valkeep.drill.drill_outcome import DrillsOutcome, LogLine, Met
-from valkeep.drill.drill_picture import LOG_LINES, drill_story, drill_timeline, drills_junit, drills_story, number, recovery_spans
+from valkeep.drill.outcome import DrillsOutcome, LogLine, Met
+from valkeep.drill.picture import LOG_LINES, drill_story, drill_timeline, drills_junit, drills_story, number, recovery_spans
 from valkeep.drill.script import Expectation
 from valkeep.report.html import page
 from valkeep.report.story import Table

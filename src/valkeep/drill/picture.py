@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final
 
-from valkeep.drill.drill_outcome import DrillOutcome, DrillsOutcome, FaultShown, Met, Recovery
 from valkeep.drill.history import Outcome
 from valkeep.drill.measures import rates
+from valkeep.drill.outcome import DrillOutcome, DrillsOutcome, FaultShown, Met, Recovery
 from valkeep.report.junit import Case, junit
 from valkeep.report.story import Chart, Line, Mark, Panel, Series, Span, Story, Table, Tile
 from valkeep.report.timeline import FAIL, INFO, OK, Shown, Timeline, trend
