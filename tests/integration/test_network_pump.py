@@ -20,8 +20,10 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 async def exchange(echo: bool = True) -> AsyncIterator[tuple[Exchange, int, asyncio.Queue[Streams]]]:
     """An exchange before a node that sends back what it gets (or hands its connections over); and the port of both."""
     taken: asyncio.Queue[Streams] = asyncio.Queue()
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         if not echo:
             taken.put_nowait((reader, writer))
             return
@@ -39,6 +41,8 @@ async def exchange(echo: bool = True) -> AsyncIterator[tuple[Exchange, int, asyn
         yield made, reservation.port, taken
     finally:
         server.close()
+        for writer in writers:
+            writer.transport.abort()
         reservation.release()
 
 
