@@ -32,11 +32,11 @@ def test_keys_are_spread_by_slot_and_counted_on_each_shard(valkey_cluster: Any) 
     asyncio.run(check())
 
 
-def test_a_primary_is_killed_its_replica_promoted_and_service_restored(valkey_cluster: Any) -> None:
+def test_a_primary_is_killed_its_replica_promoted_and_service_restored(valkey_cluster: Any, faults: Any) -> None:
     async def check() -> None:
         async with connect(valkey_cluster) as client:
             await cluster_client.spread(client, 300)
-            killed = await asyncio.to_thread(valkey_cluster.kill_primary)
+            killed = (await faults.aio.kill("primary")).endpoints[0].address
             acked = await cluster_client.write_for(client, 3.0)
             primaries = await client.primaries()
             assert len(primaries) == 3

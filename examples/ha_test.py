@@ -23,11 +23,11 @@ def test_create_read_update_delete(valkey_sentinel: Any) -> None:
     asyncio.run(check())
 
 
-def test_after_a_failover_the_data_is_consistent_through_the_new_primary(valkey_sentinel: Any) -> None:
+def test_after_a_failover_the_data_is_consistent_through_the_new_primary(valkey_sentinel: Any, faults: Any) -> None:
     async def check() -> None:
         async with connect(valkey_sentinel) as client:
             before = await ha_client.write_for(client, 0.5)
-            killed = await asyncio.to_thread(valkey_sentinel.kill_primary)
+            killed = (await faults.aio.kill("primary")).endpoints[0].address
             after = await ha_client.write_for(client, 3.0)  # sentinels take about two seconds to notice and to agree
             (primary,) = await client.primaries()
             assert primary.address != killed
