@@ -10,8 +10,8 @@ The verdict:
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Final
 
 from valkeep.drill.checkers.coverage import SlotSample
@@ -27,7 +27,7 @@ from valkeep.drill.recovery import recovery
 from valkeep.drill.reigning import Struck, reigns_of
 from valkeep.drill.script import schedule_text
 from valkeep.drill.serverlog import moments
-from valkeep.topology.slots import even_ranges, key_slot
+from valkeep.topology.slots import key_slot
 from valkeep.topology.spec import Kind
 
 __all__ = ["judge"]
@@ -203,21 +203,22 @@ def _losses(loss: LossReport | None) -> Mapping[str, float | None]:
 
 
 def _gaps(played: Played, history: History) -> Mapping[str, float | None]:
-    """The longest time without an ack, of the worst shard: ``gap_ms`` of clients that follow the primary, ``gap_sticky_ms`` of those that stay."""
+    """The longest time without an ack, of the worst shard: ``gap_ms`` of clients that follow the primary, ``gap_sticky_ms`` of those that stay.
+    What still waits when the load ends has waited until then."""
     follows = {client.name: client.follow for client in played.drill.load.clients}
     owner = {number: follows.get(process.client, True) for number, process in enumerate(played.recorded.processes)}
-    starts = [first for first, _ in even_ranges(played.drill.topology.shards)]
     columns = history.columns
-    shards = [bisect_right(starts, key_slot(key)) - 1 for key in history.keys.names]
+    shards = [played.drill.topology.shard_of_slot(key_slot(key)) for key in history.keys.names]
     acks: dict[tuple[bool, int], list[int]] = {}
     for outcome, process, key, returned in zip(columns.outcome, columns.process, columns.key, columns.returned, strict=True):
+        listed = acks.setdefault((owner.get(process, True), shards[key]), [])
         if outcome == Outcome.OK:
-            acks.setdefault((owner.get(process, True), shards[key]), []).append(returned)
-    end = max((listed[-1] for listed in acks.values()), default=played.ended)
+            listed.append(returned)
+    begin, end = min(columns.invoked, default=played.origin), max(columns.invoked, default=played.ended)
     found: dict[str, float | None] = {"gap_ms": None}
     for (follow, _), listed in acks.items():
-        listed.sort()
-        gap = max((after - before for before, after in zip(listed, [*listed[1:], end], strict=True)), default=0) / 1e6
+        times = [*sorted(listed or [begin]), end]
+        gap = max(after - before for before, after in pairwise(times)) / 1e6
         name = "gap_ms" if follow else "gap_sticky_ms"
         found[name] = max(round(gap, 1), found.get(name) or 0.0)
     return found
