@@ -52,10 +52,10 @@ def name_of(address: tuple[str, int]) -> str:
     return f"n{address[1] - 7000}"
 
 
-def whole(sentinels: list[tuple[str, int]] = SENTINELS) -> bool:
+def whole(sentinels: list[tuple[str, int]] = SENTINELS, password: str | None = None) -> bool:
     """One primary, and both replicas online behind it."""
     try:
-        info = find(sentinels).master_for("valkeep", socket_timeout=2.0).info("replication")
+        info = find(sentinels).master_for("valkeep", socket_timeout=2.0, password=password).info("replication")
     except valkey.ValkeyError:
         return False
     return (
@@ -152,7 +152,7 @@ def test_a_primary_that_restarts_quickly_comes_back_with_its_data(ha: Project) -
 
 
 def test_published_ports_alone_are_enough_when_the_hosts_address_is_announced(bare_image: str, docker: Docker) -> None:
-    """As with Docker Desktop, where the host does not reach the containers' network."""
+    """As with Docker Desktop, where the host does not reach the containers' network. With a password, because they are published to others."""
     subnet = docker.run("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}").strip()
     host = str(next(ipaddress.ip_network(subnet).hosts()))  # of the bridge docker0
     ports = {
@@ -160,12 +160,20 @@ def test_published_ports_alone_are_enough_when_the_hosts_address_is_announced(ba
         for name, port in {"N1": 7011, "N2": 7012, "N3": 7013, "S1": 27011, "S2": 27012, "S3": 27013}.items()
     }
     project = Project(
-        "ha", VALKEY_IMAGE=bare_image, VALKEY_HOST_IP=host, VALKEY_NET="172.30.79", COMPOSE_PROJECT_NAME="valkeep-mapped", **ports
+        "ha",
+        VALKEY_IMAGE=bare_image,
+        VALKEY_HOST_IP=host,
+        VALKEY_NET="172.30.79",
+        VALKEY_PASSWORD="let#me-in",
+        COMPOSE_PROJECT_NAME="valkeep-mapped",
+        **ports,
     )
     sentinels = [(host, port) for port in (27011, 27012, 27013)]
     with project:
         assert named(sentinels) == (host, 7011)
-        until(lambda: whole(sentinels), "whole", 40)
+        with pytest.raises(valkey.AuthenticationError):
+            find(sentinels).master_for("valkeep", socket_timeout=2.0).ping()
+        until(lambda: whole(sentinels, "let#me-in"), "whole", 40)
         assert sorted(find(sentinels).discover_slaves("valkeep")) == [(host, 7012), (host, 7013)]
         docker.run("kill", "valkeep-mapped-n1-1")
         assert another_than((host, 7011), sentinels) in ((host, 7012), (host, 7013))

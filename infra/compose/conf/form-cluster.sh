@@ -2,6 +2,8 @@
 # Makes a cluster of nodes that know nothing of each other, and waits until it serves every slot. Run again on a formed one it changes nothing.
 # NODES: host:port of each, the primaries of the SHARDS first, then replicas in the same order.
 set -eu
+# an empty one would be sent, too
+if [ -n "${PASSWORD:-}" ]; then export VALKEYCLI_AUTH="$PASSWORD" REDISCLI_AUTH="$PASSWORD"; fi
 end=$(($(date +%s) + 60))
 
 # ask NODE WORD…

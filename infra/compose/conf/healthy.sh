@@ -2,6 +2,8 @@
 # healthy.sh node       it answers, and when it is a replica it is linked to its primary
 # healthy.sh sentinel   it knows enough sentinels for a failover
 # healthy.sh cluster    every slot is served, as each of the nodes sees it
+# Sentinels have no password, and an empty one would be sent, too. (valkey-cli 8.1 only knows the older name.)
+if [ "$1" != sentinel ] && [ -n "${PASSWORD:-}" ]; then export VALKEYCLI_AUTH="$PASSWORD" REDISCLI_AUTH="$PASSWORD"; fi
 case $1 in
   node)
     state=$(valkey-cli -p "$PORT" info replication) || exit 1

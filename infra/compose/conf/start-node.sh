@@ -17,6 +17,7 @@ fi
   else
     printf '%s\n' "replica-announce-ip $ANNOUNCE_IP" "replica-announce-port $PORT"
   fi
+  if [ -n "${PASSWORD:-}" ]; then printf '%s\n' "requirepass \"$PASSWORD\"" "primaryauth \"$PASSWORD\""; fi
   printf '%s\n' "$following" "${SETTINGS:-}"
 } >"$file.new"
 mv "$file.new" "$file"

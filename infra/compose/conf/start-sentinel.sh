@@ -6,6 +6,7 @@ file=/data/sentinel.conf
 if [ ! -f "$file" ]; then
   {
     sed "s/^sentinel monitor valkeep [^ ]* [^ ]* /sentinel monitor valkeep $PRIMARY /" /conf/sentinel.conf
+    if [ -n "${PASSWORD:-}" ]; then echo "sentinel auth-pass valkeep \"$PASSWORD\""; fi
     printf '%s\n' "port $PORT" "sentinel announce-ip $ANNOUNCE_IP" "sentinel announce-port $PORT" "${SETTINGS:-}"
   } >"$file.new"
   mv "$file.new" "$file"

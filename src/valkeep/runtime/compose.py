@@ -212,6 +212,7 @@ class ComposeDeployment:
             "VALKEY_IMAGE": self.image,
             "VALKEY_NET": prefix,
             "VALKEY_HOST_IP": self.host,
+            "VALKEY_PASSWORD": "",
             "VALKEY_RESTART": "no",
             "VALKEY_SETTINGS": "\n".join(_lines({**_STOCK, **data_config(self.spec, {}, None)})),
             "VALKEY_SENTINEL_SETTINGS": "\n".join(f"sentinel {name} {MONITORED} {value}" for name, value in sentinel.items()),
