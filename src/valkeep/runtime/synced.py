@@ -19,6 +19,7 @@ The library is compiled when Valkeep is installed (Linux with a C compiler; whee
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import sys
@@ -79,16 +80,25 @@ class SyncedFiles:
         except OSError:
             return False
 
+    def synced(self) -> dict[str, int]:
+        """File → how many of its bytes are on disk by now."""
+        known = self._read()
+        sizes: dict[str, int] = {}
+        for path in self._files():
+            with contextlib.suppress(FileNotFoundError):  # the server may be at work
+                one = path.stat()
+                sizes[str(path.relative_to(self.directory))] = min(known.get(one.st_ino, 0), one.st_size)
+        return sizes
+
     def lose_unsynced(self) -> dict[str, int]:
         """Cut every file back to what was synced; the node must not run. File → bytes that it lost."""
-        synced = self._read()
         lost: dict[str, int] = {}
-        for path in self._files():
-            found = path.stat()
-            kept = min(synced.get(found.st_ino, 0), found.st_size)
-            if kept < found.st_size:
+        for name, kept in self.synced().items():
+            path = self.directory / name
+            size = path.stat().st_size
+            if kept < size:
                 os.truncate(path, kept)
-                lost[str(path.relative_to(self.directory))] = found.st_size - kept
+                lost[name] = size - kept
         self.table.unlink(missing_ok=True)  # what is left is on disk: the next start begins anew
         return lost
 
