@@ -147,7 +147,7 @@ def _picture(one: dict[str, Any]) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
     clustered = any(node.get("slots") is not None for node in one["nodes"])
     for column in ("node", "address", "role", "offset", "lag", "link", *(["slots"] if clustered else [])):
-        table.add_column(column, justify="right" if column in ("offset", "lag") else "left", no_wrap=column != "slots")
+        table.add_column(column, justify="right" if column in ("offset", "lag") else "left", no_wrap=column not in ("link", "slots"))
     for node in one["nodes"]:
         table.add_row(*_row(node, clustered=clustered))
     for seen in one["sentinels"]:
@@ -158,7 +158,7 @@ def _picture(one: dict[str, Any]) -> RenderableType:
 
 def _row(node: dict[str, Any], *, clustered: bool) -> list[str]:
     if not node["reached"]:
-        return [node["name"], node["address"], "does not answer"]
+        return [node["name"], node["address"], "", "", "", "does not answer"]
     if node["role"] == "primary":
         followed = ", ".join(node["replicas_online"])
         role, link = "primary", f"followed by {followed}" if followed else "followed by nobody"
@@ -172,7 +172,7 @@ def _row(node: dict[str, Any], *, clustered: bool) -> list[str]:
 
 def _sentinel_row(seen: dict[str, Any]) -> list[str]:
     if not seen["reached"]:
-        return [seen["name"], seen["address"], "does not answer"]
+        return [seen["name"], seen["address"], "sentinel", "", "", "does not answer"]
     opinion = f"says {seen['primary']}{' and calls it down' if seen['calls_it_down'] else ''}"
     return [
         seen["name"],
