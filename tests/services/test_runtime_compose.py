@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import until
-from valkeep.errors import ExitCode, Refused, UsageError
+from valkeep.errors import ExitCode, Refused
 from valkeep.runtime import compose
 from valkeep.runtime.compose import ComposeDeployment
 from valkeep.runtime.docker import Docker, DockerFailed, DockerMissing
@@ -180,12 +180,6 @@ def test_up_status_and_down_from_the_command_line(docker: Docker, tmp_path: Path
     down = valkeep("down", **state)
     assert status.returncode == ExitCode.GOOD, status.stdout + status.stderr
     assert down.returncode == ExitCode.GOOD, down.stdout + down.stderr
-
-
-def test_a_shape_that_no_file_describes_is_refused() -> None:
-    for spec in (TopologySpec.sentinel(replicas=1), TopologySpec.cluster(shards=5), TopologySpec.standalone()):
-        with pytest.raises(UsageError, match="no Compose file"):
-            compose.check(spec)
 
 
 def test_without_docker_compose_or_a_daemon_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker: Docker) -> None:
