@@ -73,7 +73,7 @@ async def play(drill: Drill, deployment: Deployment, seed: int, emit: Emit) -> P
     clients = tuple(replace(client, source=deployment.network.source(client.name)) for client in drill.load.clients)
     load = replace(drill.load, clients=clients)
     targets = Targets.of(deployment, load.tags)
-    async with Watch(spec.kind, targets.nodes, targets.sentinels) as watch:
+    async with Watch(spec.kind, targets.nodes, targets.sentinels, targets.monitored) as watch:
         origin = time.monotonic_ns()
         stage = Stage(deployment, watch, load, random.Random(seed), emit, origin)
         pulse = _Pulse(stage)
@@ -139,8 +139,8 @@ class _Play:
         lines = sorted((line for line in lines if line.at >= stage.origin_ns), key=lambda line: line.at)
         struck = tuple(Struck(one.step, one.nodes, one.at, one.done, one.healed) for one in self.injected)
         return Played(
-            drill, settings, stage.origin_ns, ended, recorded, dict(stage.watch.samples), tuple(stage.watch.coverage), struck, tuple(lines), primaries, keys, final,
-            tuple(self.missed), drift, self.phases,
+            drill, settings, stage.origin_ns, ended, recorded, dict(stage.watch.samples), tuple(stage.watch.coverage), struck, tuple(lines), primaries, keys,
+            final, tuple(self.missed), drift, self.phases,
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
@@ -270,7 +270,7 @@ async def live_settings(stage: Stage) -> Settings:
     async with await Connection.open(stage.machine(stage.primary(0)).endpoint, client_name="valkeep-settings") as connection:
         found: dict[str, str] = {}
         for name in ("min-replicas-to-write", "min-replicas-max-lag", "cluster-node-timeout"):
-            reply = await connection.call("CONFIG", "GET", name)
+            (reply,) = await connection.pipeline([("CONFIG", "GET", name)])  # where this is not permitted, an error, and stock values count
             if isinstance(reply, list) and len(reply) == 2:
                 found[name] = text_of(reply[1])
     return Settings(

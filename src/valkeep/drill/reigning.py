@@ -8,20 +8,26 @@ Which fault deposed a primary is the newest one that struck it before its succes
 as a failover at its own moment: it is what Sentinel or the cluster did by itself.
 
 A node that came back as a primary under a new id succeeds itself; the watcher sees that where no log line tells it.
+
+On a topology that is not ours there are no logs, and nobody says what was done to it. INFO then tells of the succession, with the same
+two values as the log (master_replid2, second_repl_offset), but its moment lies somewhere between two samples: the earlier is taken.
+What was done, and when, is not known either, so only what the samples prove bounds a loss: no min-replicas-to-write, whose window is
+counted from the fault; no time by which Sentinel has demoted a primary that was cut off, because nobody knows until when it was; and
+whoever came back may have lost its machine, not just its process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from valkeep.drill.checkers.promise import Settings, promise
-from valkeep.drill.checkers.reigns import Cause, Deposition, Reign
+from valkeep.drill.checkers.reigns import ALWAYS, NEVER, Cause, Deposition, Reign
 from valkeep.drill.script import Step
 from valkeep.drill.serverlog import Said, starts, successions
 from valkeep.drill.watch import Sample
-from valkeep.topology.spec import TopologySpec
+from valkeep.topology.spec import Kind, TopologySpec
 
 __all__ = ["Struck", "reigns_of"]
 
@@ -56,13 +62,14 @@ _BACK: dict[str, Cause] = {"crash": Cause.CRASH}
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A reign without its end: ``offset``: how far it has the stream ``old``; -1 where unknown."""
+    """A reign without its end: ``offset``: how far it has the stream ``old``; -1 where unknown. ``seen``: no log tells of it, only samples."""
 
     node: str
     begins: int
     replid: str
     old: str = ""
     offset: int = -1
+    seen: bool = False
 
 
 def reigns_of(
@@ -111,11 +118,24 @@ def _turns(samples: Mapping[str, Sequence[Sample]], lines: list[Said], begin: in
             if sample.role == "primary" and sample.at > begin and sample.replid not in known and sample.replid:
                 known.add(sample.replid)
                 # it took writes before it was first seen: from when its process began to; the one before was dead long since
-                news.append(_Turn(name, max((at for at in begins if at <= sample.answered), default=sample.at), sample.replid))
+                start = max((at for at in begins if at <= sample.answered), default=None)
+                seen = not any(line.node == name for line in lines)
+                news.append(_Turn(name, sample.at if start is None else start, sample.replid, sample.old, sample.old_offset, seen))
     for turn in sorted([*later, *news], key=lambda one: one.begins):
-        if turn.offset >= 0 or turn.node == turns[-1].node:
-            turns.append(turn)
+        if turn.node == turns[-1].node or (_succeeds(turns, turn) if turn in news else turn.offset >= 0):
+            turns.append(replace(turn, begins=_before(samples[turn.node], turn)) if turn.seen and turn.node != turns[-1].node else turn)
     return turns
+
+
+def _succeeds(turns: Sequence[_Turn], turn: _Turn) -> bool:
+    """Whether another node goes on with the stream of one of these. Who had that stream as its own does not: it came back too late."""
+    return turn.seen and turn.offset >= 0 and any(one.replid == turn.old and one.node != turn.node for one in turns)
+
+
+def _before(samples: Sequence[Sample], turn: _Turn) -> int:
+    """When this node was last seen as something else."""
+    first = next(one.at for one in samples if one.replid == turn.replid and one.role == "primary")
+    return max((one.at for one in samples if one.at < first), default=first)
 
 
 def _deposition(settings: Settings, turn: _Turn, after: _Turn, samples: Sequence[Sample], struck: Sequence[Struck]) -> Deposition:
@@ -124,6 +144,8 @@ def _deposition(settings: Settings, turn: _Turn, after: _Turn, samples: Sequence
         None,
     )
     same = after.node == turn.node
+    if fault is None and after.seen:
+        return _unexplained(settings, turn, after, samples)
     if fault is None:
         cause, at, healed = (Cause.RESTART if same else Cause.FAILOVER), after.begins, None
     else:
@@ -133,6 +155,19 @@ def _deposition(settings: Settings, turn: _Turn, after: _Turn, samples: Sequence
         settings, cause, at=at, healed=healed, promoted=after.begins, promised_until=None if same else _promised_until(samples, turn, after)
     )
     return Deposition(cause, at, bound, until=until, promoted=after.begins, healed=healed)
+
+
+def _unexplained(settings: Settings, turn: _Turn, after: _Turn, samples: Sequence[Sample]) -> Deposition:
+    """Nobody says what ended it, or when."""
+    settings = replace(settings, min_replicas=0)
+    if after.node == turn.node:
+        at = max((one.answered for one in samples if one.replid == turn.replid and one.role == "primary"), default=after.begins)
+        return Deposition(Cause.CRASH, at, promise(settings, Cause.CRASH, at=at), until=after.begins, promoted=after.begins)
+    at = after.begins
+    bound = promise(settings, Cause.FAILOVER, at=at, promoted=at, promised_until=_promised_until(samples, turn, after))
+    if settings.kind is not Kind.CLUSTER:
+        bound = replace(bound, until=NEVER, why="nobody says what was done to it" + ("" if bound.since == ALWAYS else f"; {bound.why}"))
+    return Deposition(Cause.FAILOVER, at, bound, until=_until(turn, Cause.FAILOVER, at, samples, None, after), promoted=at)
 
 
 def _deposes(fault: Struck, node: str, successor: str) -> bool:

@@ -15,7 +15,6 @@ from valkeep.drill.watch import Watch
 from valkeep.errors import UsageError
 from valkeep.report.events import Emit
 from valkeep.runtime.deployment import Deployment, Machine
-from valkeep.topology.slots import even_ranges
 from valkeep.topology.spec import Kind, TopologySpec
 
 __all__ = ["Stage", "check_targets"]
@@ -50,8 +49,8 @@ class Stage:
         ranges = seen.ranges
         if not ranges and seen.me is not None:
             ranges = next((member.ranges for member in seen.members if member.id == seen.me.primary_id), ())
-        for number, (start, _) in enumerate(even_ranges(self.spec.shards)):
-            if any(first <= start <= last for first, last in ranges):
+        for number, spans in enumerate(self.spec.slices):
+            if any(first <= spans[0][0] <= last for first, last in ranges):
                 return number
         return self.deployment.machines[name].spec.shard
 

@@ -39,20 +39,24 @@ class Sample(NamedTuple):
     online: int
     primary: str
     slots: int
+    old: str = ""
+    old_offset: int = -1
 
 
 class Watch:
-    """``async with Watch(kind, data, sentinels)``: name → where it is asked; ``samples`` of the data nodes grow meanwhile.
+    """``async with Watch(kind, data, sentinels)``: name → where it is asked; ``samples`` of the data nodes grow meanwhile. ``monitored``: what the sentinels
+    call the primary.
 
     ``coverage``: of a cluster (at, slots without a reachable primary, slots that two claim), whenever it changed.
     ``since``: data node → since when (ns) it has been what it is now, by role and replication id.
     """
 
-    def __init__(self, kind: Kind, data: Mapping[str, Endpoint], sentinels: Mapping[str, Endpoint]) -> None:
+    def __init__(self, kind: Kind, data: Mapping[str, Endpoint], sentinels: Mapping[str, Endpoint], monitored: str = MONITORED) -> None:
         self.samples: dict[str, list[Sample]] = {name: [] for name in data}
         self.since: dict[str, int] = dict.fromkeys(data, 0)
         self.coverage: list[tuple[int, int, int]] = []
         self._kind = kind
+        self._monitored = monitored
         self._last: dict[str, NodeView] = {name: NodeView(name, reached=False) for name in data}
         self._named: dict[str, SentinelView] = {name: SentinelView(name, reached=False) for name in sentinels}
         self._endpoints = {**data, **sentinels}
@@ -80,7 +84,7 @@ class Watch:
         return False
 
     async def _follow(self, name: str, endpoint: Endpoint) -> None:
-        probes = (sentinel_probes(MONITORED)[0],) if name in self._named else self._probes
+        probes = (sentinel_probes(self._monitored)[0],) if name in self._named else self._probes
         connection: Connection | None = None
         try:
             while True:
@@ -110,7 +114,18 @@ class Watch:
                 self._cover(time.monotonic_ns())
             if seen.reached:
                 self.samples[name].append(
-                    Sample(at, time.monotonic_ns(), seen.role, seen.replid, seen.offset, len(seen.online), seen.primary, seen.slot_count)
+                    Sample(
+                        at,
+                        time.monotonic_ns(),
+                        seen.role,
+                        seen.replid,
+                        seen.offset,
+                        len(seen.online),
+                        seen.primary,
+                        seen.slot_count,
+                        seen.old,
+                        seen.old_offset,
+                    )
                 )
         async with self._changed:
             self._changed.notify_all()

@@ -53,15 +53,17 @@ def slots_of(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
         yield from range(first, last + 1)
 
 
-_tags: Final[dict[int, bytes]] = {}  # slot → its text, for all texts tried so far
-_untried: Final = itertools.count()
+_tags: Final[dict[bytes, dict[int, bytes]]] = {}  # prefix → slot → its text, for all texts tried so far
+_untried: Final[dict[bytes, Iterator[int]]] = {}
 
 
-def tag_for(slot: int) -> bytes:
-    """The shortest decimal text that hashes to ``slot``: ``{tag}`` in a key puts it there."""
+def tag_for(slot: int, prefix: bytes = b"") -> bytes:
+    """The shortest decimal text, after ``prefix``, that hashes to ``slot``: ``{tag}`` in a key puts it there."""
     if not 0 <= slot < SLOTS:
         raise RemoteProtocolError(f"{slot} is no slot", remedy="slots are 0 … 16383")
-    while slot not in _tags:
-        text = b"%d" % next(_untried)
-        _tags.setdefault(key_slot(text), text)
-    return _tags[slot]
+    tags = _tags.setdefault(prefix, {})
+    untried = _untried.setdefault(prefix, itertools.count())
+    while slot not in tags:
+        text = b"%b%d" % (prefix, next(untried))
+        tags.setdefault(key_slot(text), text)
+    return tags[slot]

@@ -16,11 +16,16 @@ from enum import StrEnum
 from typing import Final
 
 from valkeep.errors import UsageError
+from valkeep.topology.slots import even_ranges
 
-__all__ = ["MONITORED", "STOCK_TIMEOUT_MS", "Kind", "NodeSpec", "Persistence", "TopologySpec"]
+__all__ = ["MONITORED", "STOCK_TIMEOUT_MS", "FoundSpec", "Kind", "NodeSpec", "Persistence", "Slices", "TopologySpec"]
 
 MONITORED: Final = "valkeep"
 """The name under which sentinels watch the primary."""
+
+
+Slices = tuple[tuple[tuple[int, int], ...], ...]
+"""For each shard the ranges of its slots (first, last)."""
 
 
 class Kind(StrEnum):
@@ -114,15 +119,32 @@ class TopologySpec:
         return replace(self, settings=self.settings + added)
 
     @property
+    def monitored(self) -> str:
+        """What sentinels call the primary."""
+        return MONITORED
+
+    @property
+    def slices(self) -> Slices:
+        """Which slots each shard has at the start: even ones."""
+        return tuple((span,) for span in even_ranges(self.shards))
+
+    def shard_of_slot(self, slot: int) -> int:
+        """The shard that has this slot at the start; 0 outside a cluster."""
+        if self.kind is not Kind.CLUSTER:
+            return 0
+        return next(shard for shard, spans in enumerate(self.slices) if any(first <= slot <= last for first, last in spans))
+
+    @property
     def described(self) -> str:
         """In a few words, with the timer that decides how long a failover takes."""
+        replicas = sum(1 for node in self.nodes() if node.role == "replica")
         match self.kind:
             case Kind.SENTINEL:
-                return f"1 primary + {self.replicas} replicas + {self.sentinels} sentinels, down-after {self.timeout_ms} ms"
+                return f"1 primary + {replicas} replicas + {self.sentinels} sentinels, down-after {self.timeout_ms} ms"
             case Kind.CLUSTER:
-                return f"{self.shards} primaries + {self.shards * self.replicas} replicas, node-timeout {self.timeout_ms} ms"
+                return f"{self.shards} primaries + {replicas} replicas, node-timeout {self.timeout_ms} ms"
             case _:
-                return f"1 server, {self.replicas} replicas" if self.replicas else "1 server"
+                return f"1 server, {replicas} replicas" if replicas else "1 server"
 
     def _wrong(self) -> tuple[str, str] | None:
         if not 1 <= self.shards <= 100 or not 0 <= self.replicas <= 20 or not 0 <= self.sentinels <= 21:
@@ -139,3 +161,24 @@ class TopologySpec:
         if self.kind is not Kind.STANDALONE and not 50 <= self.timeout_ms <= 3_600_000:
             return f"a timeout of {self.timeout_ms} ms", "50 ms … 1 hour; stock is 30000 for Sentinel and 15000 for a cluster"
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSpec(TopologySpec):
+    """A topology that somebody else made, as it was found. ``found``: its nodes, primaries first; ``owned``: of a cluster, the slots of each shard, in any
+    shape; ``called``: what its sentinels call the primary. ``replicas`` is the most that a shard has."""
+
+    found: tuple[NodeSpec, ...] = ()
+    owned: Slices = ()
+    called: str = MONITORED
+
+    def nodes(self) -> tuple[NodeSpec, ...]:
+        return self.found
+
+    @property
+    def monitored(self) -> str:
+        return self.called
+
+    @property
+    def slices(self) -> Slices:
+        return self.owned

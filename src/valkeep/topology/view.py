@@ -51,7 +51,8 @@ class ClusterMember:
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """A data node. ``role``: primary or replica, as it says itself. ``primary``: host:port that a replica follows. ``offset``: bytes of its
-    stream. ``online``: address → acknowledged offset of the replicas that a primary calls online. ``state``: of the cluster (ok, fail), or ""."""
+    stream. ``online``: address → acknowledged offset of the replicas that a primary calls online. ``state``: of the cluster (ok, fail), or "".
+    ``old``: the id of the stream that it had before its own, ``old_offset``: up to which byte; "" and -1 where it had none."""
 
     name: str
     reached: bool
@@ -64,6 +65,8 @@ class NodeView:
     state: str = ""
     epoch: int = 0
     members: tuple[ClusterMember, ...] = ()
+    old: str = ""
+    old_offset: int = -1
 
     @property
     def me(self) -> ClusterMember | None:
@@ -128,6 +131,8 @@ def data_view(name: str, replies: Sequence[Any]) -> NodeView:
             if said.get("state") == "online":
                 online[f"{said.get('ip')}:{said.get('port')}"] = int(said.get("offset", 0))
     primary = info["role"] == "master"
+    old = info.get("master_replid2", "")
+    old = old if old.strip("0") else ""
     return NodeView(
         name,
         reached=True,
@@ -140,6 +145,8 @@ def data_view(name: str, replies: Sequence[Any]) -> NodeView:
         state=state.get("cluster_state", ""),
         epoch=int(state.get("cluster_my_epoch", "0")),
         members=tuple(map(_member, nodes.decode().splitlines())) if isinstance(nodes, bytes) else (),
+        old=old,
+        old_offset=int(info.get("second_repl_offset", "0")) - 1 if old else -1,
     )
 
 

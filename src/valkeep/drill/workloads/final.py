@@ -14,7 +14,7 @@ from valkeep.drill.checkers.sequences import pack_id
 from valkeep.drill.workloads import keys
 from valkeep.drill.workloads.targets import Targets
 from valkeep.errors import ServerError, ValkeepError
-from valkeep.topology.slots import even_ranges, key_slot
+from valkeep.topology.slots import key_slot
 from valkeep.topology.spec import Kind, TopologySpec
 
 __all__ = ["read_final"]
@@ -36,7 +36,7 @@ async def _owner(connections: Mapping[int, Connection], spec: TopologySpec, tag:
     if spec.kind is not Kind.CLUSTER:
         return next(iter(connections.values()))
     slot = key_slot(tag)
-    shard = next(number for number, (first, last) in enumerate(even_ranges(spec.shards)) if first <= slot <= last)
+    shard = spec.shard_of_slot(slot)
     try:
         await connections[shard].call("EXISTS", keys.journal(tag))
     except ServerError as error:

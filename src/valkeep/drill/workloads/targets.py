@@ -10,7 +10,7 @@ from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.drill.workloads import keys
 from valkeep.errors import UsageError
 from valkeep.runtime.deployment import Deployment
-from valkeep.topology.spec import MONITORED, Kind
+from valkeep.topology.spec import MONITORED, FoundSpec, Kind
 
 __all__ = ["Place", "Targets"]
 
@@ -42,7 +42,9 @@ class Targets:
         """What a deployment offers to clients, at the addresses that it announces."""
         data = {name: machine.endpoint for name, machine in deployment.machines.items() if machine.spec.role != "sentinel"}
         sentinels = {name: machine.endpoint for name, machine in deployment.machines.items() if machine.spec.role == "sentinel"}
-        return cls(deployment.spec.kind, data, sentinels, tags=keys.tags_for(tags))
+        spec = deployment.spec
+        chosen = keys.tags_in(spec.slices, tags) if isinstance(spec, FoundSpec) else keys.tags_for(tags)
+        return cls(spec.kind, data, sentinels, spec.monitored, chosen)
 
     def place(self, host: str, port: int) -> Place:
         """The node at this address. One that nobody named is called by its address, and is let in with the login of the first."""
