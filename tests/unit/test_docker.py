@@ -37,7 +37,7 @@ esac
     ("said", "told", "kind"),
     [
         (
-            "Error response from daemon: driver failed programming external connectivity on endpoint n1: Bind for 127.0.0.1:7001 failed: port is already allocated",
+            "Error response from daemon: driver failed programming external connectivity: Bind for 127.0.0.1:7001 failed: port is already allocated",
             "127.0.0.1:7001 is taken",
             DockerFailed,
         ),
