@@ -9,7 +9,7 @@ from valkeep.drill.history import History
 from valkeep.drill.rehearsal.failover import OffsetSamples
 from valkeep.drill.rehearsal.judge import judge_failover, judge_move, survival_at
 from valkeep.drill.rehearsal.observe import EndState
-from valkeep.drill.workloads.mix import POOL
+from valkeep.drill.rehearsal.operations import POOL
 
 
 class Recorder:

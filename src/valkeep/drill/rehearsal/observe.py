@@ -15,7 +15,7 @@ from valkeep.drill.checkers.expiry import ABSENT, PERSISTENT
 from valkeep.drill.checkers.sequences import pack_id
 from valkeep.drill.checkers.transactions import Group
 from valkeep.drill.history import Datum
-from valkeep.drill.workloads.mix import split
+from valkeep.drill.rehearsal.operations import split
 from valkeep.errors import ServerError
 
 __all__ = ["EndState", "read_end_state"]

@@ -35,11 +35,11 @@ from valkeep.drill.rehearsal.failover import Failover, kill_and_promote
 from valkeep.drill.rehearsal.judge import judge_failover, judge_move
 from valkeep.drill.rehearsal.move import Move, MoveRequest, through_gateway
 from valkeep.drill.rehearsal.observe import EndState, read_end_state
+from valkeep.drill.rehearsal.operations import prepare
 from valkeep.drill.rehearsal.outcome import FailureShown, Rehearsal, Role
 from valkeep.drill.rehearsal.spotcheck import sample_keys, spot_check
-from valkeep.drill.workloads.mix import prepare
-from valkeep.drill.workloads.process import WriterProcess
-from valkeep.drill.workloads.writers import WriterSettings, writers_of
+from valkeep.drill.rehearsal.writers import WriterProcess
+from valkeep.drill.rehearsal.writing import WriterSettings, writers_of
 from valkeep.errors import ServerError, ValkeepError
 from valkeep.migrate.preflight import formats
 from valkeep.report.events import Emit, Event, Note, Phase, Progress, VerdictEvent

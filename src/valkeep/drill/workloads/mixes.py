@@ -20,10 +20,9 @@ from typing import Any, Final, NamedTuple
 from valkeep.drill.checkers.sequences import pack_id
 from valkeep.drill.history import Datum, Outcome
 from valkeep.drill.workloads import keys
-from valkeep.drill.workloads.mix import refused_transaction
 from valkeep.errors import ServerError, UsageError
 
-__all__ = ["MIXES", "WEIGHTS", "Command", "Meaning", "Mix", "Step", "mix_of"]
+__all__ = ["MIXES", "WEIGHTS", "Command", "Meaning", "Mix", "Step", "mix_of", "refused_transaction"]
 
 
 Command = tuple[bytes | int, ...]
@@ -201,3 +200,15 @@ def _transaction(replies: Sequence[Any]) -> Meaning:
     if any(isinstance(item, ServerError) for item in last):
         return Meaning(Outcome.INFO, None, "PARTIAL")
     return _DONE
+
+
+def refused_transaction(replies: Sequence[Any]) -> str:
+    """The reason that the first error of these replies gives: EXECABORT quotes it where no queued command got it. "" without an error."""
+    first = next((reply for reply in replies if isinstance(reply, ServerError)), None)
+    if first is None:
+        return ""
+    if first.kind == "EXECABORT":
+        for kind in ("NOREPLICAS", "READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN"):
+            if kind in first.text:
+                return kind
+    return first.kind

@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from valkeep.drill.checkers.sequences import pack_id
+from valkeep.drill.workloads.mixes import refused_transaction
 from valkeep.errors import ServerError
 
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = ["POOL", "Result", "Step", "Writer", "prepare", "qualified", "refused_transaction", "split"]
+__all__ = ["POOL", "Result", "Step", "Writer", "prepare", "qualified", "split"]
 
 Command = tuple[bytes | int, ...]
 
@@ -131,18 +132,6 @@ def understood(step: Step, replies: Sequence[Any]) -> Result:
     if step.function == "spop":
         return Result("", None if last is None else int(last))
     return Result("", last if isinstance(last, int) else None)
-
-
-def refused_transaction(replies: Sequence[Any]) -> str:
-    """The reason that the first error of these replies gives: EXECABORT quotes it where no queued command got it. "" without an error."""
-    first = next((reply for reply in replies if isinstance(reply, ServerError)), None)
-    if first is None:
-        return ""
-    if first.kind == "EXECABORT":
-        for kind in ("NOREPLICAS", "READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN"):
-            if kind in first.text:
-                return kind
-    return first.kind
 
 
 def prepare(writers: Sequence[Writer]) -> Iterator[tuple[int, list[Command]]]:

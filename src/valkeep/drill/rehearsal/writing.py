@@ -1,4 +1,4 @@
-"""The rehearsal's writers at work, in a process of their own.
+"""The rehearsal's writers at work, in a process of their own (the parent's end is `writers`; what they write is in `operations`).
 
 Each writer has one connection a node and one pipeline of ``batch`` operations in flight. On a refusal that means "not here" (a fence,
 a replica, a lost connection) it turns to the next node at once, and with single operations instead of batches until one is acked.
@@ -29,8 +29,8 @@ from typing import Any, Final
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.drill.history import History
+from valkeep.drill.rehearsal.operations import Step, Writer, understood
 from valkeep.drill.workloads.conversation import converse, say
-from valkeep.drill.workloads.mix import Step, Writer, understood
 from valkeep.errors import LocalProtocolError, ValkeepError
 
 __all__ = ["ELSEWHERE", "Squad", "WriterSettings", "writers_of"]
