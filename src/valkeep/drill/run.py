@@ -18,6 +18,7 @@ from valkeep.drill.outcome import DrillOutcome, DrillsOutcome
 from valkeep.drill.play import play
 from valkeep.drill.script import Drill, Step, schedule_text
 from valkeep.drill.shrink import Shrunk, shrink
+from valkeep.drill.workloads.driver import driver_of
 from valkeep.errors import UsageError, ValkeepError
 from valkeep.report.events import Emit, Note, Phase, VerdictEvent
 from valkeep.runtime import network, servers
@@ -61,6 +62,8 @@ def fitted(drill: Drill, options: RunOptions) -> Drill:
     load = replace(drill.load, driver=options.driver) if options.driver else drill.load
     drill = replace(drill, topology=spec, steps=steps, load=load)
     faults.check(drill.steps, spec, load)
+    if load.driver != "recorder":
+        driver_of(load.driver)
     binary = servers.find(spec.server)
     if drill.needs_valkey and (binary.name != "valkey" or binary.version[:2] < drill.needs_valkey):
         wanted = ".".join(map(str, drill.needs_valkey))
@@ -87,6 +90,10 @@ def resized(drill: Drill, text: str) -> TopologySpec:
     if -1 in numbers or len(numbers) != {Kind.STANDALONE: 2, Kind.SENTINEL: 3, Kind.CLUSTER: 2}[spec.kind]:
         raise UsageError(
             f"{text!r} is no topology", remedy="sentinel:1+2+3 (primary, replicas, sentinels), cluster:3+3 (primaries, replicas)"
+        )
+    if spec.kind is not Kind.CLUSTER and numbers[0] != 1:
+        raise UsageError(
+            f"{text!r} has {numbers[0]} primaries, and {kind} has one", remedy="sentinel:1+4+5 has more replicas and sentinels"
         )
     if spec.kind is Kind.CLUSTER:
         if numbers[1] % max(numbers[0], 1):

@@ -27,10 +27,13 @@ from typing import Final
 from valkeep.errors import UsageError
 from valkeep.topology.spec import TopologySpec
 
-__all__ = ["HEAL", "ClientSpec", "Drill", "Expectation", "Load", "Step", "parse_schedule", "schedule_text"]
+__all__ = ["CONDITIONS", "HEAL", "ClientSpec", "Drill", "Expectation", "Load", "Step", "parse_schedule", "schedule_text"]
 
 HEAL: Final = "heal"
 """In place of a fault: what the steps before broke is made good (started again, resumed, connected). Its target is ``all`` or the name of a fault."""
+
+CONDITIONS: Final = ("none", "promoted", "recovered", "moved", "redundant", "settled")
+"""What a step can wait for; see `Step`."""
 
 _STEP: Final = re.compile(
     r"(?P<fault>[a-z-]+):(?P<target>[\w:,*-]+)(?:\((?P<options>[^)]*)\))?@(?P<after>\d+(?:\.\d+)?)(?:\+(?P<lasts>\d+(?:\.\d+)?))?(?:~(?P<until>[a-z-]+))?"

@@ -34,7 +34,7 @@ from valkeep.drill.faults import (
     term,
 )
 from valkeep.drill.faults.fault import Deed, Fault, Inject
-from valkeep.drill.script import HEAL, Load, Step
+from valkeep.drill.script import CONDITIONS, HEAL, Load, Step
 from valkeep.drill.stage import Stage, check_targets
 from valkeep.errors import UsageError
 from valkeep.topology.spec import TopologySpec
@@ -78,7 +78,11 @@ def check(steps: Iterable[Step], spec: TopologySpec, load: Load, abilities: froz
     (where ``abilities`` are given) more than the deployment is able to do."""
     clients = {client.name for client in load.clients}
     for step in steps:
+        if step.until not in CONDITIONS:
+            raise UsageError(f"{step} waits for {step.until!r}, which is no condition", remedy=f"one of {', '.join(CONDITIONS)}")
         if step.fault == HEAL:
+            if step.target not in ("all", *FAULTS):
+                raise UsageError(f"{step} heals {step.target!r}, which is no fault", remedy="heal:all, or the name of a fault: heal:kill")
             continue
         fault = _fault(step)
         fault.check_options(step)
