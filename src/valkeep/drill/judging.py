@@ -17,7 +17,6 @@ from typing import Final
 from valkeep.drill.checkers.coverage import SlotSample
 from valkeep.drill.checkers.judgement import Judgement, worst
 from valkeep.drill.checkers.loss import LossReport
-from valkeep.drill.checkers.redirects import Redirect
 from valkeep.drill.checkers.reigns import Loss, Reign
 from valkeep.drill.checkers.verdicts import Context, Verdicts, check_all
 from valkeep.drill.history import History, Outcome
@@ -52,7 +51,7 @@ def judge(played: Played) -> DrillOutcome:
         faults,
         stalls=tuple((one.at, one.ms) for one in recorded.stalls if one.at >= played.origin),
         timeout_ms=spec.timeout_ms,
-        redirects=tuple(Redirect(*one) for one in recorded.moved) if spec.kind is Kind.CLUSTER else None,
+        redirects=recorded.moved if spec.kind is Kind.CLUSTER else None,
         slots=tuple(_coverage(played)) if spec.kind is Kind.CLUSTER else None,
     )
     verdicts = Verdicts(None, ()) if played.final is None else check_all(history, played.final, context)
@@ -136,7 +135,7 @@ def _recoveries(played: Played, reigns: tuple[Reign, ...]) -> Iterable[Recovery]
     told = list(moments(list(played.said)))
     for number, one in enumerate(played.struck):
         until = played.struck[number + 1].at if number + 1 < len(played.struck) else played.ended
-        heirs = frozenset(reign.node for reign in reigns if one.at <= reign.begins < until)
+        heirs = frozenset(reign.node for reign in reigns if one.at <= reign.begins < until and not reign.apart)
         acks = sorted(ack for node in heirs for ack in played.recorded.history.ack_times(node=node))
         names = ", ".join(one.nodes)
         yield recovery(
@@ -167,7 +166,7 @@ def _measures(played: Played, reigns: tuple[Reign, ...], verdicts: Verdicts, rec
         "acked": counts["ok"],
         "refused": counts["fail"],
         "indefinite": counts["info"],
-        "promotions": sum(1 for reign in reigns if reign.begins),
+        "promotions": sum(1 for reign in reigns if reign.begins and not reign.apart),
         "redirects": len(played.recorded.moved),
         "stall_ms": round(max((one.ms for one in played.recorded.stalls), default=0.0), 1),
     }

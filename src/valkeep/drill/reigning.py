@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import takewhile
 
 from valkeep.drill.checkers.promise import Settings, promise
 from valkeep.drill.checkers.reigns import ALWAYS, NEVER, Cause, Deposition, Reign
 from valkeep.drill.script import Step
 from valkeep.drill.serverlog import Said, starts, successions
+from valkeep.drill.strays import strays
 from valkeep.drill.watch import Sample
 from valkeep.topology.spec import Kind, TopologySpec
 
@@ -86,11 +87,31 @@ def reigns_of(
     for shard in range(spec.shards):
         names = [name for name, its in shards.items() if its == shard]
         turns = _turns({name: samples[name] for name in names}, [line for line in lines if line.node in names], begin)
-        for turn, after in pairwise([*turns, None]):
-            assert turn is not None
+        turns = _succession(turns)
+        for place, turn in enumerate(turns):
+            after = None if turn is turns[-1] else _reaching(turns[place + 1 :])
             deposed = None if after is None else _deposition(settings, turn, after, samples[turn.node], struck)
             found.append(Reign(turn.node, turn.begins, shard, deposed))
+        if turns:
+            found += strays(settings, shard, {turn.replid for turn in turns}, {name: samples[name] for name in names}, lines, begin)
     return tuple(found)
+
+
+def _succession(turns: Sequence[_Turn]) -> list[_Turn]:
+    """Without those who came back as themselves while their replicas' promotion was under way: the successor goes on with the stream before."""
+    kept: list[_Turn] = []
+    for turn in turns:
+        while len(kept) > 1 and kept[-1].offset < 0 and turn.old in {one.replid for one in kept[:-1]}:
+            kept.pop()
+        kept.append(turn)
+    return kept
+
+
+def _reaching(later: Sequence[_Turn]) -> _Turn:
+    """The first of these, with as much of the stream before as has come through to the last: offsets go on from reign to reign, and a
+    successor of a successor may have had less. Who came back by itself counts anew."""
+    offsets = list(takewhile(lambda offset: offset >= 0, (one.offset for one in later)))
+    return replace(later[0], offset=min(offsets)) if offsets else later[0]
 
 
 def _turns(samples: Mapping[str, Sequence[Sample]], lines: list[Said], begin: int) -> list[_Turn]:

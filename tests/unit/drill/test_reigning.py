@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from valkeep.drill.checkers.promise import Settings
-from valkeep.drill.checkers.reigns import NEVER, Cause, Reign
+from valkeep.drill.checkers.reigns import NEVER, Cause, Loss, Reign, loss_of
 from valkeep.drill.reigning import Struck, reigns_of
 from valkeep.drill.script import Step, parse_schedule
 from valkeep.drill.serverlog import Said
@@ -203,14 +203,58 @@ def test_a_crash_with_every_write_synced_may_lose_nothing() -> None:
     assert first.deposed.bound.since == NEVER
 
 
-def test_a_deposed_primary_that_starts_again_as_a_primary_for_a_moment_begins_no_reign() -> None:
-    """It was killed, n2 was promoted, and until a sentinel tells it, what was n1 thinks that it is a primary; under a new id."""
+def test_a_deposed_primary_that_starts_again_as_a_primary_stands_apart_until_it_is_told() -> None:
+    """It was killed, n2 was promoted, and until a sentinel tells it, what was n1 takes writes under a new id; all of them are doomed."""
     story = Story(until=5000)
     story.struck = [struck("kill:primary@0+3", ("n1",), 5 * S, 8 * S)]
     story.lines = [promoted(6500 * MS, "n2", "a", 4980, "b"), started(8 * S, "n1")]
     story.reigning("n2", "b", 6600, 12_000)
     story.reigning("n1", "c", 8100, 9000)
+    story.samples["n1"].append(sample(9 * S, "replica", "b", 9000))
+    first, second, apart = story.reigns()
+    assert [(reign.node, reign.begins, reign.apart) for reign in (first, second, apart)] == [
+        ("n1", 0, False), ("n2", 6500 * MS, False), ("n1", 8 * S, True),
+    ]  # fmt: skip
+    assert second.deposed is None
+    assert apart.deposed is not None
+    assert (apart.deposed.until, apart.deposed.bound.until) == (9001 * MS, 27 * S)
+    assert loss_of(apart.deposed, 8500 * MS) is Loss.STALE_PRIMARY
+
+
+def test_a_primary_that_did_not_start_again_has_no_excuse_for_a_stream_of_its_own() -> None:
+    story = Story(until=5000)
+    story.struck = [struck("kill:primary@0+3", ("n1",), 5 * S, 8 * S)]
+    story.lines = [promoted(6500 * MS, "n2", "a", 4980, "b")]
+    story.reigning("n2", "b", 6600, 12_000)
+    story.reigning("n3", "c", 8100, 9000)
     assert [reign.node for reign in story.reigns()] == ["n1", "n2"]
+
+
+def test_a_primary_that_came_back_from_its_disk_while_another_was_promoted_stands_apart() -> None:
+    """With an AOF nothing may be lost by a restart; but the successor goes on with the stream from before it."""
+    story = Story(until=5000, persistence=Persistence.EVERYSEC)
+    story.struck = [struck("kill:primary@0+1", ("n1",), 5 * S, 6 * S)]
+    story.lines = [started(6 * S, "n1"), promoted(6500 * MS, "n2", "a", 4980, "b")]
+    story.reigning("n1", "c", 6100, 7000)
+    story.reigning("n2", "b", 6600, 12_000)
+    first, second, apart = story.reigns()
+    assert [(reign.node, reign.apart) for reign in (first, second, apart)] == [("n1", False), ("n2", False), ("n1", True)]
+    assert first.deposed is not None
+    assert (first.deposed.cause, first.deposed.bound.since) == (Cause.KILL, 4900 * MS)
+
+
+@pytest.mark.parametrize("old", ["b", "a"])
+def test_a_successor_of_the_successor_that_had_less_of_the_first_stream_widens_its_loss(old: str) -> None:
+    """n2 had n1's stream up to the byte 4980 and died at once; n3, which follows it, had 4700 of them."""
+    story = Story(until=5000)
+    story.struck = [struck("kill:primary@0", ("n1",), 5 * S), struck("kill:primary@0", ("n2",), 6600 * MS)]
+    story.lines = [promoted(6500 * MS, "n2", "a", 4980, "b"), promoted(8 * S, "n3", old, 4700, "c")]
+    story.reigning("n3", "c", 8100, 9000)
+    first, second, _ = story.reigns()
+    assert first.deposed is not None
+    assert second.deposed is not None
+    assert (first.deposed.bound.since, first.deposed.promoted) == (4700 * MS, 6500 * MS)
+    assert second.deposed.cause is Cause.KILL
 
 
 def test_a_partition_of_all_others_cuts_the_primary_off_as_well() -> None:

@@ -115,10 +115,10 @@ class _Register:
         return sum(outcome[number] == _OK for numbers in (self._writes, self._reads, self._deletes) for number in numbers)
 
     def branches(self) -> list[int]:
-        """Deposed reigns that acked something here that did not surely survive."""
+        """Deposed reigns that acked something here that did not surely survive; not those apart, which begin with nobody knows what."""
         fate, reign = self._evidence.fate, self._evidence.reign
         found = {reign[number] for numbers in (self._writes, self._reads, self._deletes) for number in numbers if fate[number]}
-        return sorted(found - {ELSEWHERE})
+        return sorted(one for one in found - {ELSEWHERE} if not self._evidence.reigns[one].apart)
 
     # --- views
 

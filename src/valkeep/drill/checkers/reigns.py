@@ -89,12 +89,14 @@ class Deposition:
 @dataclass(frozen=True, slots=True)
 class Reign:
     """``begins``: no write was acked by this reign before; 0 for the reigns of the start. ``deposed``: None while it lasts.
-    The reigns of a shard are listed in order of succession; each begins with a prefix of the one before."""
+    The reigns of a shard are listed in order of succession; each begins with a prefix of the one before. ``apart``: it is none of them, but
+    a stream beside, of a node that came back as a primary while another one reigned; these come last. What it begins with is not known."""
 
     node: str
     begins: int = 0
     shard: int = 0
     deposed: Deposition | None = None
+    apart: bool = False
 
 
 def loss_of(deposition: Deposition, returned: int) -> Loss:
