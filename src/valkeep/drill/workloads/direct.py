@@ -25,11 +25,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from valkeep.drill.checkers.redirects import Redirect
 from valkeep.drill.history import Outcome
 from valkeep.drill.script import ClientSpec
 from valkeep.drill.workloads.link import Link
 from valkeep.drill.workloads.mixes import Command, Mix, Step
-from valkeep.drill.workloads.record import Record, Redirect
+from valkeep.drill.workloads.record import Record
 from valkeep.drill.workloads.routes import Route
 from valkeep.drill.workloads.targets import Place, Targets
 from valkeep.errors import ServerError, ValkeepError

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from valkeep.drill.checkers.redirects import Redirect
 from valkeep.drill.history import History
 
-__all__ = ["Process", "Record", "Redirect"]
+__all__ = ["Process", "Record"]
 
 
 class Process(NamedTuple):
@@ -16,16 +17,6 @@ class Process(NamedTuple):
 
     client: str
     node: str
-
-
-class Redirect(NamedTuple):
-    """A node said that the slot is elsewhere. ``at``: ns; ``kind``: MOVED or ASK; ``answered``: the node that said so."""
-
-    at: int
-    kind: str
-    answered: str
-    named: str
-    slot: int
 
 
 def _history() -> History:

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from valkeep.drill.checkers.redirects import Redirect
 from valkeep.drill.history import History
 from valkeep.drill.script import Load
 from valkeep.drill.workloads.conversation import Child
-from valkeep.drill.workloads.record import Process, Redirect
+from valkeep.drill.workloads.record import Process
 from valkeep.drill.workloads.targets import Targets
 
 __all__ = ["Recorder", "RecorderResult", "Stall", "Tick", "Trouble"]
