@@ -353,10 +353,7 @@ RANDOM: Final[tuple[Maker, ...]] = (sentinel_random, cluster_random)
 
 def drills(timeout_ms: int | None = None) -> dict[str, Drill]:
     """Name → drill: those of Valkeep, then those of other packages. ``timeout_ms``: None for what each drill uses by itself (1000)."""
-    found: dict[str, Drill] = {}
-    for maker in BUILT_IN:
-        drill = maker(timeout_ms or TIMEOUT_MS)
-        found[drill.name] = drill
+    found = _made(BUILT_IN, timeout_ms)
     for entry in entry_points(group=GROUP):
         drill = _loaded(entry.name, entry.load, timeout_ms or TIMEOUT_MS)
         if drill.name in found:
@@ -369,7 +366,11 @@ def drills(timeout_ms: int | None = None) -> dict[str, Drill]:
 
 def random_drills(timeout_ms: int | None = None) -> dict[str, Drill]:
     """Those whose steps are drawn from the seed."""
-    return {drill.name: drill for drill in (maker(timeout_ms or TIMEOUT_MS) for maker in RANDOM)}
+    return _made(RANDOM, timeout_ms)
+
+
+def _made(makers: tuple[Maker, ...], timeout_ms: int | None) -> dict[str, Drill]:
+    return {drill.name: drill for drill in (maker(timeout_ms or TIMEOUT_MS) for maker in makers)}
 
 
 def _loaded(name: str, load: Callable[[], object], timeout_ms: int) -> Drill:
@@ -389,10 +390,14 @@ def _loaded(name: str, load: Callable[[], object], timeout_ms: int) -> Drill:
 
 
 def find(name: str, timeout_ms: int | None = None) -> Drill:
-    """The drill of this name. Raises ``UsageError`` with the nearest one."""
+    """The drill of this name; other packages, which may make theirs of ours by this very function, are asked last. Raises ``UsageError``
+    with the nearest one."""
     import difflib
 
-    known = drills(timeout_ms) | random_drills(timeout_ms)
+    ours = _made(BUILT_IN + RANDOM, timeout_ms)
+    if name in ours:
+        return ours[name]
+    known = drills(timeout_ms) | ours
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=1)
