@@ -94,8 +94,9 @@ bench-move: build servers ## native full sync against the same through the gatew
 fuzz: build ## the long seeded mutator over wire (ARGS='--seconds 600')
 	$(call run-script,tests/fuzz/mutate.py)
 
-soak: build servers ## kill -9 at every step of the cut-over, repeatedly
+soak: build servers ## kill -9 at every step of the cut-over; drills that must not lie, also on a busy machine (takes an hour)
 	$(call run-script,tests/soak/cutover.py)
+	$(call run-script,tests/soak/drills.py)
 
 clean: ## what builds leave behind
 	@rm -rf build dist .cache .hypothesis src/*.egg-info; find src -name '*.so' -delete; find src tests -name __pycache__ -prune -exec rm -rf {} +
