@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lying import lied_to
+from tests.support.lying_network import lied_to
 from tests.support.lying_pump import LIES
 from valkeep.drill.catalogue import EXPLAINED, NOTHING_LOST, find
-from valkeep.drill.drill_outcome import DrillOutcome
 from valkeep.drill.judging import judge
+from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.play import play
 from valkeep.drill.script import ClientSpec, Drill, Load
 from valkeep.report.events import Event, Phase
