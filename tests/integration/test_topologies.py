@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +177,22 @@ def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir() if "ports" not in path.name] == []
 
 
+@pytest.mark.parametrize("seconds", [0.1, 0.5])
+def test_an_interrupted_start_of_a_playground_has_cleaned_up_when_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    threads = threading.active_count()
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        Playground(TopologySpec.cluster())
+        pytest.fail("it was quicker than the signal")
+    timer.join()
+    assert list(tmp_path.glob("valkeep-node-*")) == []
+    assert threading.active_count() <= threads + 1  # the thread that starts servers stays
+
+
 # ---------------------------------------------------------------------------------------------------------- what can't be
 
 
@@ -307,3 +329,13 @@ def test_with_users_slots_with_keys_move(version: str) -> None:
             assert [client.get(key) for key in keys] == keys
     finally:
         playground.close()
+
+
+def test_a_drill_with_tls_and_users_is_judged_as_without() -> None:
+    server_binary("valkey-8.1")
+    command = "drill run sentinel-kill-primary --tls --acl --server valkey-8.1 --json -"
+    done = subprocess.run([sys.executable, "-m", "valkeep", *command.split()], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    drill = json.loads(done.stdout)
+    assert drill["verdict"] == "valid"
+    assert drill["replay"].endswith("--server valkey-8.1 --tls --acl")

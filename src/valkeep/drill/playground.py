@@ -36,6 +36,7 @@ __all__ = ["AsyncFaults", "Faults", "Playground", "Struck", "Topology"]
 
 T = TypeVar("T")
 _PATIENCE: Final = 120.0  # seconds for a deployment to be ready
+_CLEANUP: Final = 20.0  # seconds for what was interrupted to clean up
 
 
 class Playground:
@@ -61,12 +62,21 @@ class Playground:
             raise
 
     def do(self, work: Coroutine[Any, Any, T], timeout: float = _PATIENCE) -> T:
-        """Run it on the playground's loop and wait for it here; cancelled when this caller is interrupted."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run it on the playground's loop and wait for it here. Should this caller be interrupted, it is cancelled, and has cleaned up before this returns."""
+        ended = threading.Event()
+
+        async def noted() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(noted(), self._loop)
         try:
             return future.result(timeout)
         except BaseException:
             future.cancel()
+            ended.wait(_CLEANUP)
             raise
 
     async def _open(self) -> None:
@@ -80,6 +90,7 @@ class Playground:
         if self._thread.is_alive():
             try:
                 self.do(self._stack.aclose())
+                self.do(self._loop.shutdown_default_executor())
             finally:
                 self._loop.call_soon_threadsafe(self._loop.stop)
                 self._thread.join()
