@@ -1,4 +1,4 @@
-"""Every checker accepts what may be, and catches each planted violation."""
+"""Every checker of the rehearsal accepts what may be, and catches each planted violation."""
 
 from __future__ import annotations
 
