@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from valkeep.cli.drill_observe import observe
+from valkeep.cli.drill_results import EVENTS, HtmlPath, JunitPath, ReportFolder, exit_code, keep
 from valkeep.cli.output import JsonPath, console, writable, write_json, write_whole
 from valkeep.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from valkeep.drill.outcome import DrillOutcome, DrillsOutcome
+    from valkeep.drill.outcome import DrillsOutcome
     from valkeep.drill.run import RunOptions
     from valkeep.drill.script import Drill
     from valkeep.report.events import Emit
@@ -51,19 +53,6 @@ Network = Annotated[
 TimeoutMs = Annotated[
     int | None,
     typer.Option(min=50, help="down-after or node-timeout. Stock: 30000 for Sentinel, 15000 for a cluster.", show_default="1000"),
-]
-HtmlPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--html",
-        metavar="PATH",
-        help="Write one self-contained page with every operation on a timeline.",
-        show_default=False,
-        callback=writable,
-    ),
-]
-JunitPath = Annotated[
-    Path | None, typer.Option("--junit", metavar="PATH", help="Write JUnit XML for a CI server.", show_default=False, callback=writable)
 ]
 
 
@@ -124,15 +113,20 @@ def run(
         str,
         typer.Option(metavar="STEPS", help="Other steps: 'kill:primary@2 heal:all@4'; see docs/reference/faults.md.", show_default=False),
     ] = "",
+    mix: Annotated[
+        str,
+        typer.Option(help="Other operations: mixed, append, registers, scripts, streams or pubsub.", show_default=False),
+    ] = "",
+    rate: Annotated[
+        int | None, typer.Option(min=10, max=100_000, metavar="N", help="Operations/s of all clients together.", show_default="15000")
+    ] = None,
     shrink: Annotated[
         int,
         typer.Option(
             min=0, metavar="RUNS", help="Look for the smallest schedule that still fails, in so many runs at most.", show_default=False
         ),
     ] = 0,
-    report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep each drill's report, page and history there.", show_default=False)
-    ] = None,
+    report: ReportFolder = None,
     html: HtmlPath = None,
     junit: JunitPath = None,
     json: JsonPath = None,
@@ -159,6 +153,8 @@ def run(
         runtime=runtime.value,
         tls=tls,
         acl=acl,
+        mix=mix,
+        rate=rate,
     )
     chosen = list(drills(timeout_ms).values()) if everything else [find(name, timeout_ms) for name in names or ()]
     if html is not None and len(chosen) > 1:
@@ -173,8 +169,11 @@ def run(
     outcome = _watched(chosen, options, report, alone=len(chosen) == 1)
     if shrink and outcome.verdict == "invalid":
         outcome = _shrunk(chosen[0], outcome, options, report, shrink)
-    _keep(outcome, report, html, junit, json)
-    return {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(outcome.verdict, ExitCode.UNKNOWN)
+    keep(outcome, report, html, junit, json)
+    return exit_code(outcome.verdict)
+
+
+app.command()(observe)
 
 
 @app.command()
@@ -295,7 +294,7 @@ def _told(story: Story, value: dict[str, object], html: Path | None, json: str |
     if html is not None:
         write_whole(html, page(story))
     brief(story, console(json))
-    return {"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(story.verdict, ExitCode.UNKNOWN)
+    return exit_code(story.verdict)
 
 
 def _watched(chosen: Sequence[Drill], options: RunOptions, report: Path | None, *, alone: bool) -> DrillsOutcome:
@@ -303,7 +302,7 @@ def _watched(chosen: Sequence[Drill], options: RunOptions, report: Path | None, 
     from valkeep.drill.run import run_drill, run_drills
     from valkeep.report.terminal import watch
 
-    with watch(report / "events.jsonl" if report else None, stamped=True) as emit:
+    with watch(report / EVENTS if report else None, stamped=True) as emit:
         if alone:
             one = asyncio.run(run_drill(chosen[0], options, emit))
             return DrillsOutcome((one,), one.phases["total"])
@@ -318,38 +317,9 @@ def _shrunk(drill: Drill, failed: DrillsOutcome, options: RunOptions, report: Pa
     from valkeep.report.events import Note
     from valkeep.report.terminal import watch
 
-    with watch(report / "events.jsonl" if report else None, stamped=True) as emit:
+    with watch(report / EVENTS if report else None, stamped=True) as emit:
         shrunk, outcome = asyncio.run(shrink_drill(drill, failed.drills[0], options, emit, runs=runs))
         before, after = failed.drills[0].schedule, schedule_text(shrunk.steps)
         least = "nothing can be left out" if shrunk.complete else "the runs are used up"
         emit(Note(0.0, "info", f"shrunk in {shrunk.runs} runs ({least}): {after or 'no fault at all'}; was {before}"))
     return DrillsOutcome((outcome,), failed.seconds)
-
-
-def _keep(outcome: DrillsOutcome, report: Path | None, html: Path | None, junit: Path | None, json: str | None) -> None:
-    from valkeep.drill.picture import drill_brief, drills_junit, drills_story
-    from valkeep.report.brief import brief
-
-    write_json(outcome.drills[0].to_json() if len(outcome.drills) == 1 else outcome.to_json(), json)
-    if junit is not None:
-        write_whole(junit, drills_junit(outcome))
-    if html is not None:
-        write_whole(html, _page(outcome.drills[0]))
-    if report is not None:
-        for one in outcome.drills:
-            folder = report / one.name
-            write_json(one.to_json(), str(folder / "drill.json"))
-            write_whole(folder / "drill.html", _page(one))
-            (folder / "history.vkh").write_bytes(b"".join(one.history.packed()))
-    out = console(json)
-    for one in outcome.drills:
-        brief(drill_brief(one), out)
-    if len(outcome.drills) > 1:
-        brief(drills_story(outcome), out)
-
-
-def _page(outcome: DrillOutcome) -> str:
-    from valkeep.drill.picture import drill_story, drill_timeline
-    from valkeep.report.html import page
-
-    return page(drill_story(outcome), drill_timeline(outcome))

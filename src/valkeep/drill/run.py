@@ -19,6 +19,7 @@ from valkeep.drill.play import play
 from valkeep.drill.script import Drill, Step, schedule_text
 from valkeep.drill.shrink import Shrunk, shrink
 from valkeep.drill.workloads.driver import driver_of
+from valkeep.drill.workloads.mixes import mix_of
 from valkeep.errors import UsageError, ValkeepError
 from valkeep.report.events import Emit, Note, Phase, VerdictEvent
 from valkeep.runtime import network, servers
@@ -32,8 +33,8 @@ __all__ = ["RunOptions", "fitted", "resized", "run_drill", "run_drills", "shrink
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """``timeout_ms``, ``schedule``, ``driver``, ``server``, ``topology``: in place of the drill's own where given. ``network``: how nodes are
-    connected (namespace, proxy, none), "" = the best that the machine has; where it is namespace the process has entered it already.
+    """``timeout_ms``, ``schedule``, ``driver``, ``server``, ``topology``, ``mix``, ``rate``: in place of the drill's own where given.
+    ``network``: how nodes are connected (namespace, proxy, none), "" = the best that the machine has; where it is namespace the process has entered it already.
     ``runtime``: local (processes) or compose (containers)."""
 
     seed: int = 1
@@ -46,6 +47,8 @@ class RunOptions:
     runtime: str = "local"
     tls: bool = False
     acl: bool = False
+    mix: str = ""
+    rate: int | None = None
 
 
 def fitted(drill: Drill, options: RunOptions) -> Drill:
@@ -59,7 +62,9 @@ def fitted(drill: Drill, options: RunOptions) -> Drill:
     steps = drill.steps if options.schedule is None else options.schedule
     if drill.random and options.schedule is None:
         steps = random_steps(spec, Random(options.seed), drill.random)
-    load = replace(drill.load, driver=options.driver) if options.driver else drill.load
+    load = drill.load
+    load = replace(load, driver=options.driver or load.driver, mix=options.mix or load.mix, rate=options.rate or load.rate)
+    mix_of(load.mix, 1, Random(options.seed))
     drill = replace(drill, topology=spec, steps=steps, load=load)
     faults.check(drill.steps, spec, load)
     if load.driver != "recorder":
@@ -190,6 +195,10 @@ def _replay(drill: Drill, options: RunOptions) -> str:
         words.append(f"--server {options.server}")
     if options.driver:
         words.append(f"--client {options.driver}")
+    if options.mix:
+        words.append(f"--mix {options.mix}")
+    if options.rate:
+        words.append(f"--rate {options.rate}")
     if options.network:
         words.append(f"--network {options.network}")
     if options.runtime != "local":
