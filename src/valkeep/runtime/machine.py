@@ -43,6 +43,7 @@ def findings() -> list[Finding]:
         _cache(),
         _namespaces(),
         _synced(),
+        _openssl(),
         _docker(),
         _java(),
     ]
@@ -134,6 +135,13 @@ def _synced() -> Finding:
         disables="machine crashes in drills, and with them any verdict on appendfsync",
         remedy="on Linux: install a C compiler, then install Valkeep again",
     )
+
+
+def _openssl() -> Finding:
+    found = shutil.which("openssl")
+    return Finding("openssl", True, found) if found else Finding(
+        "openssl", False, "not found", disables="--tls of valkeep up and drill run: nobody makes their certificate", remedy="apt-get install openssl"
+    )  # fmt: skip
 
 
 def _docker() -> Finding:
