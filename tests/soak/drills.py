@@ -1,6 +1,7 @@
-"""``make soak``: drills that must not lie. The kill drills again and again, with and without two processes that burn the CPU; then kill -9 of a drill.
+"""``make soak``: drills that must not lie. The kill drills again and again, with and without two processes that burn the CPU; random schedules; a WAIT
+that lies; then kill -9 of a drill.
 
-    python tests/soak/drills.py [--repeats 20] [--kills 20] [--drill NAME …] [--burners 2] [--keep FOLDER]
+    python tests/soak/drills.py [--repeats 20] [--chance 10] [--kills 20] [--drill NAME …] [--burners 2] [--keep FOLDER]
 
 ``invalid`` is a failure, always: what a busy machine may cause is ``unknown``, and only where the machine itself was measured to stand still.
 After a kill -9 nothing of the drill may be left within two seconds. Exit code 1 when anything failed.
@@ -9,6 +10,7 @@ After a kill -9 nothing of the drill may be left within two seconds. Exit code 1
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import random
@@ -24,6 +26,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support.abandoned import kill_at_random
+from tests.support.lying_network import lied_to
+from valkeep.drill.catalogue import find
 
 NAMES = ("sentinel-kill-primary", "cluster-kill-primary")
 
@@ -83,13 +87,27 @@ def repeated(names: list[str], repeats: int, burners: int, seed: int, keep: Path
     return bad
 
 
+def by_chance(drills: int, seed: int, keep: Path) -> int:
+    """False verdicts of so many random schedules of each kind."""
+    return sum(repeated(["sentinel-random", "cluster-random"], 1, 0, seed + number, keep) for number in range(drills))
+
+
+def lied(seed: int) -> int:
+    """Whether a WAIT that counts replicas which have nothing is believed: then what the minority was acked is lost, and none may be."""
+    outcome = asyncio.run(lied_to(find("sentinel-partition-with-wait"), "counts-replicas-that-have-nothing", seed))
+    print(f"a WAIT that lies: {outcome.verdict}, {outcome.measures['lost']} lost", flush=True)
+    return int(outcome.verdict != "invalid")
+
+
 def killed(kills: int, seed: int) -> int:
     """Kills after which something was left."""
     rng, bad = random.Random(seed), 0
+    commands = (("drill", "run", "--all"), ("drill", "run", "sentinel-partition-primary", "--network", "proxy"))
     for number in range(kills):
-        left = kill_at_random(rng, ("drill", "run", "--all", "--seed", str(number)))
+        command = (*commands[number % len(commands)], "--seed", str(number))
+        left = kill_at_random(rng, command, 20.0 if "--all" in command else 9.0)
         bad += bool(left.things)
-        print(f"kill -9 after {left.after:.2f} s: {', '.join(left.things) or 'nothing left'}", flush=True)
+        print(f"kill -9 of {' '.join(command)} after {left.after:.2f} s: {', '.join(left.things) or 'nothing left'}", flush=True)
     return bad
 
 
@@ -97,6 +115,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--chance", type=int, default=10)
     parser.add_argument("--drill", action="append", default=[])
     parser.add_argument("--burners", type=int, action="append", default=[])
     parser.add_argument("--seed", type=int, default=1)
@@ -106,6 +125,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="valkeep-soak-") as folder:
         for burners in options.burners or (0, 2):
             bad += repeated(options.drill or list(NAMES), options.repeats, burners, options.seed, options.keep or Path(folder))
+        bad += by_chance(options.chance, options.seed, options.keep or Path(folder))
+        bad += lied(options.seed)
         bad += killed(options.kills, options.seed)
     print(f"soak of drills: {bad} failures in {time.monotonic() - began:.0f} s")
     return 1 if bad else 0
