@@ -48,7 +48,7 @@ def on_a_sentinel_topology(check: Callable[[ComposeDeployment], Awaitable[None]]
 
 
 async def role(deployment: ComposeDeployment, name: str) -> str:
-    return (await deployment.lookout.look()).nodes[name].role
+    return (await deployment.prober.look()).nodes[name].role
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def network_in_the_way(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def test_the_verbs_of_a_machine(docker: Docker, network_in_the_way: None) -> None:
     async def check(deployment: ComposeDeployment) -> None:
-        replica, call = deployment.machines["n3"], deployment.lookout.call
+        replica, call = deployment.machines["n3"], deployment.prober.call
         assert deployment.server.startswith("Valkey 9.")
         assert deployment.network.prefix == "172.30.243", "the first one was taken"
         assert await call("n1", "CONFIG", "GET", "min-replicas-to-write") == [b"min-replicas-to-write", b"0"], "the spec decides"
@@ -96,7 +96,7 @@ def test_the_verbs_of_a_machine(docker: Docker, network_in_the_way: None) -> Non
 
 def test_a_cut_is_one_way_outlives_a_restart_and_tells_clients_apart(docker: Docker) -> None:
     async def check(deployment: ComposeDeployment) -> None:
-        network, call = deployment.network, deployment.lookout.call
+        network, call = deployment.network, deployment.prober.call
         assert deployment.abilities == {"partition"}
         mine, other = network.source("c1"), network.source("c2")
         assert mine != other

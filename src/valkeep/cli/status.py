@@ -14,7 +14,7 @@ from valkeep.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from valkeep.runtime.look import Lookout
+    from valkeep.runtime.probe import Prober
     from valkeep.runtime.standing import Standing
     from valkeep.topology.view import NodeView, SentinelView, View
 
@@ -55,8 +55,8 @@ async def _seen(standing: Iterable[Standing]) -> list[dict[str, Any]]:
 async def _look(one: Standing) -> dict[str, Any]:
     if one.state != "ready":
         return {**_about(one), "whole": False, "missing": ["it is starting"], "nodes": [], "sentinels": []}
-    async with one.lookout() as lookout:
-        return await _asked(one, lookout)
+    async with one.prober() as prober:
+        return await _asked(one, prober)
 
 
 async def _watch(standing: list[Standing]) -> None:
@@ -68,10 +68,10 @@ async def _watch(standing: list[Standing]) -> None:
     if not standing:
         raise UsageError("nothing is up", remedy="valkeep up sentinel starts something")
     async with contextlib.AsyncExitStack() as stack:
-        looks = [(one, await stack.enter_async_context(one.lookout())) for one in standing if one.state == "ready"]
+        looks = [(one, await stack.enter_async_context(one.prober())) for one in standing if one.state == "ready"]
         with Live(console=console(), auto_refresh=False) as live:
             while True:
-                live.update(Group(*[_picture(await _asked(one, lookout)) for one, lookout in looks]), refresh=True)
+                live.update(Group(*[_picture(await _asked(one, prober)) for one, prober in looks]), refresh=True)
                 await asyncio.sleep(EVERY)
 
 
@@ -86,10 +86,10 @@ def _about(one: Standing) -> dict[str, Any]:
     }
 
 
-async def _asked(one: Standing, lookout: Lookout) -> dict[str, Any]:
+async def _asked(one: Standing, prober: Prober) -> dict[str, Any]:
     from valkeep.topology.plan import plan_for
 
-    view = await lookout.look()
+    view = await prober.look()
     missing = plan_for(one.spec, view, one.addresses).missing
     names = {address: name for name, address in one.addresses.items()}
     pids = {node.name: node.pid for node in one.nodes}

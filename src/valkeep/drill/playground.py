@@ -109,22 +109,22 @@ class Playground:
 
     async def _looked(self) -> dict[str, object]:
         """What has to be the same for the next test: what is missing, and each node's role, slots, settings and users."""
-        lookout, deployment = self.deployment.lookout, self.deployment
-        view = await lookout.look()
+        prober, deployment = self.deployment.prober, self.deployment
+        view = await prober.look()
         marks: dict[str, object] = {"missing": plan_for(self.spec, view, deployment.addresses).missing}
         for name, node in view.nodes.items():
-            said = [await lookout.call(name, *words, timeout=5.0) for words in (("CONFIG", "GET", "*"), ("ACL", "LIST"))]
+            said = [await prober.call(name, *words, timeout=5.0) for words in (("CONFIG", "GET", "*"), ("ACL", "LIST"))]
             marks[name] = (node.role, node.ranges, said)
         return marks
 
     async def _emptied(self) -> None:
-        lookout = self.deployment.lookout
-        for node in (await lookout.look()).primaries():
-            await lookout.call(node.name, "FLUSHALL", timeout=10.0)
-            await lookout.call(node.name, "SCRIPT", "FLUSH")
+        prober = self.deployment.prober
+        for node in (await prober.look()).primaries():
+            await prober.call(node.name, "FLUSHALL", timeout=10.0)
+            await prober.call(node.name, "SCRIPT", "FLUSH")
             with contextlib.suppress(ValkeepError):  # before Redis 7 there are no functions
-                await lookout.call(node.name, "FUNCTION", "FLUSH")
-            await lookout.call(node.name, "WAIT", len(node.online), 2000, timeout=5.0)
+                await prober.call(node.name, "FUNCTION", "FLUSH")
+            await prober.call(node.name, "WAIT", len(node.online), 2000, timeout=5.0)
 
     async def stage(self) -> Stage:
         """For faults; from now on it is watched, and not used again."""
@@ -141,7 +141,7 @@ class Playground:
     async def primaries(self) -> dict[int, str]:
         """Shard → who reigns there now, where somebody does: whom most sentinels name and says so itself; who has the shard's slots."""
         deployment = self.deployment
-        view = await deployment.lookout.look()
+        view = await deployment.prober.look()
         votes = Counter(seen.primary for seen in view.sentinels.values() if seen.reached and seen.primary)
         named = votes.most_common(1)[0][0] if votes else ""
         found: dict[int, str] = {}
@@ -189,7 +189,7 @@ class Topology:
         play = self._playground
         asked = node or play.do(play.primaries()).get(0, "n1")
         texts = [word if isinstance(word, str | bytes | int) else str(word) for word in words]
-        return play.do(play.deployment.lookout.call(asked, *texts, timeout=10.0))
+        return play.do(play.deployment.prober.call(asked, *texts, timeout=10.0))
 
     def wait_new_primary(self, old: Endpoint, timeout: float = 60.0) -> Endpoint:
         """Who is the primary instead of ``old``, as soon as there is one."""
@@ -213,7 +213,7 @@ class Topology:
         missing: list[str] = []
 
         async def look() -> bool:
-            view = await play.deployment.lookout.look()
+            view = await play.deployment.prober.look()
             missing[:] = plan_for(play.spec, view, play.deployment.addresses).missing
             return not missing
 

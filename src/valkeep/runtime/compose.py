@@ -38,8 +38,8 @@ from valkeep.runtime.containers import ContainerNetwork
 from valkeep.runtime.converge import converge, prove
 from valkeep.runtime.docker import AddressesTaken, Docker
 from valkeep.runtime.janitor import Janitor
-from valkeep.runtime.look import Lookout
 from valkeep.runtime.node import temporary_folder
+from valkeep.runtime.probe import Prober
 from valkeep.topology.spec import MONITORED, Kind, NodeSpec, TopologySpec
 
 __all__ = ["FILES", "ComposeDeployment", "ComposeMachine", "check"]
@@ -142,7 +142,7 @@ class ComposeDeployment:
         self.server = ""  # what the containers run, by its own word: "Valkey 9.1.2"; known when ready
         self.machines: dict[str, ComposeMachine] = {}
         self.network: ContainerNetwork
-        self.lookout: Lookout
+        self.prober: Prober
         self.folder = Path()
         self._timeout = timeout
         self._ports: dict[str, ports.Reservation] = {}
@@ -228,19 +228,19 @@ class ComposeDeployment:
 
     async def ready(self) -> None:
         data = {name: machine.endpoint for name, machine in self.machines.items() if machine.spec.role != "sentinel"}
-        self.lookout = Lookout(
+        self.prober = Prober(
             self.spec.kind, data, {name: one.endpoint for name, one in self.machines.items() if name not in data}, timeout=2.0
         )
-        view = await converge(self.spec, self.lookout, self.addresses, timeout=self._timeout)
-        await prove(self.spec, self.lookout, view, timeout=self._timeout)
-        self.server = identify(parse_info(await self.lookout.call("n1", "INFO", "server"))).product
+        view = await converge(self.spec, self.prober, self.addresses, timeout=self._timeout)
+        await prove(self.spec, self.prober, view, timeout=self._timeout)
+        self.server = identify(parse_info(await self.prober.call("n1", "INFO", "server"))).product
 
     async def answering(self, name: str, timeout: float) -> None:
         """Returns when this node answers PING, and no longer loads."""
         deadline = time.monotonic() + timeout
         while True:
             try:
-                await self.lookout.call(name, "PING")
+                await self.prober.call(name, "PING")
                 return
             except ValkeepError as error:
                 if time.monotonic() > deadline:
@@ -252,8 +252,8 @@ class ComposeDeployment:
     async def down(self) -> None:
         """Containers, network, volumes and the folder go. May be called twice."""
         try:
-            if hasattr(self, "lookout"):
-                await self.lookout.close()
+            if hasattr(self, "prober"):
+                await self.prober.close()
             if self.machines:
                 await asyncio.to_thread(self.docker.compose_run, *self._down)
         finally:

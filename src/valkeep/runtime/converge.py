@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from valkeep.client.server_info import text_of
 from valkeep.errors import ServerError, ValkeepError
-from valkeep.runtime.look import Lookout
+from valkeep.runtime.probe import Prober
 from valkeep.topology.plan import plan_for
 from valkeep.topology.slots import tag_for
 from valkeep.topology.spec import Kind, TopologySpec
@@ -29,18 +29,18 @@ class NotReady(ValkeepError):
     """The topology did not become what its spec says in time; the message names what is missing."""
 
 
-async def converge(spec: TopologySpec, lookout: Lookout, addresses: Mapping[str, str], *, timeout: float = 60.0) -> View:
+async def converge(spec: TopologySpec, prober: Prober, addresses: Mapping[str, str], *, timeout: float = 60.0) -> View:
     """Send what the plan says until nothing is missing; the view that showed it. Raises ``NotReady`` after ``timeout`` s."""
     deadline = time.monotonic() + timeout
     while True:
-        view = await lookout.look()
+        view = await prober.look()
         plan = plan_for(spec, view, addresses)
         if not plan.missing:
             return view
         for command in plan.commands:
             # refused (it knows already, it is not empty yet): the next look tells what is still missing
             with contextlib.suppress(ValkeepError):
-                await lookout.call(command.node, *command.words)
+                await prober.call(command.node, *command.words)
         if time.monotonic() > deadline:
             shown = "; ".join(plan.missing[:6])
             raise NotReady(
@@ -50,7 +50,7 @@ async def converge(spec: TopologySpec, lookout: Lookout, addresses: Mapping[str,
         await asyncio.sleep(0.01)
 
 
-async def prove(spec: TopologySpec, lookout: Lookout, view: View, *, timeout: float = 30.0) -> None:
+async def prove(spec: TopologySpec, prober: Prober, view: View, *, timeout: float = 30.0) -> None:
     """Write the canary to every shard's primary; every replica has to acknowledge it."""
     deadline = time.monotonic() + timeout
     for primary in view.primaries():
@@ -58,8 +58,8 @@ async def prove(spec: TopologySpec, lookout: Lookout, view: View, *, timeout: fl
         canary = CANARY if spec.kind is not Kind.CLUSTER else CANARY + b":{%s}" % tag_for(primary.ranges[0][0])
         while True:
             try:
-                await lookout.call(primary.name, "SET", canary, str(view.at))
-                acked = await lookout.call(primary.name, "WAIT", replicas, 1000, timeout=3.0)
+                await prober.call(primary.name, "SET", canary, str(view.at))
+                acked = await prober.call(primary.name, "WAIT", replicas, 1000, timeout=3.0)
                 if isinstance(acked, int) and acked >= replicas:
                     break
                 why = f"WAIT counted {acked} of {replicas} replicas"

@@ -31,10 +31,10 @@ from valkeep.runtime.access import ADMIN, Access
 from valkeep.runtime.configuration import Lines, data_config, sentinel_config, tls_lines
 from valkeep.runtime.converge import converge, prove
 from valkeep.runtime.janitor import Janitor
-from valkeep.runtime.look import Lookout
 from valkeep.runtime.network.addresses import Addresses
 from valkeep.runtime.network.loopback import LoopbackNetwork
 from valkeep.runtime.node import Process, temporary_folder
+from valkeep.runtime.probe import Prober
 from valkeep.runtime.servers import ServerBinary
 from valkeep.runtime.synced import OURS, SyncedFiles
 from valkeep.topology.spec import Kind, NodeSpec, TopologySpec
@@ -148,7 +148,7 @@ class LocalDeployment:
         self.certificate: certificate.Certificate | None = None
         self.network = network or LoopbackNetwork(Addresses(spec, "loopback" if os.uname().sysname == "Linux" else "ports"))
         self.machines: dict[str, LocalMachine] = {}
-        self.lookout: Lookout
+        self.prober: Prober
         self.folder = folder or Path()
         self._owned = folder is None
         self._timeout = timeout
@@ -181,7 +181,7 @@ class LocalDeployment:
         for node in self.spec.nodes():
             self.machines[node.name] = self._machine(node)
         data, sentinels = self.of("primary", "replica"), self.of("sentinel")
-        self.lookout = Lookout(
+        self.prober = Prober(
             self.spec.kind, {one.spec.name: one.endpoint for one in data}, {one.spec.name: one.endpoint for one in sentinels}
         )
         if self.spec.kind is Kind.CLUSTER:
@@ -217,14 +217,14 @@ class LocalDeployment:
     async def ready(self) -> None:
         sentinels = [machine.spec.name for machine in self.of("sentinel")]
         await self._debug(sentinels, _QUICK)
-        view = await converge(self.spec, self.lookout, self.addresses, timeout=self._timeout)
+        view = await converge(self.spec, self.prober, self.addresses, timeout=self._timeout)
         await self._debug(sentinels, _STOCK)
-        await prove(self.spec, self.lookout, view, timeout=self._timeout)
+        await prove(self.spec, self.prober, view, timeout=self._timeout)
 
     async def _debug(self, sentinels: list[str], periods: tuple[str, ...]) -> None:
         for name in sentinels:
             with contextlib.suppress(ValkeepError):  # before Redis 7 there is no SENTINEL DEBUG: it takes ten seconds longer
-                await self.lookout.call(name, "SENTINEL", "DEBUG", *periods)
+                await self.prober.call(name, "SENTINEL", "DEBUG", *periods)
 
     def _machine(self, node: NodeSpec) -> LocalMachine:
         directory = self.folder / node.name
@@ -265,7 +265,7 @@ class LocalDeployment:
         """End every node, at once; the folder goes when it is ours. May be called twice."""
         try:
             if self.machines:
-                await self.lookout.close()
+                await self.prober.close()
             for machine in self.machines.values():
                 machine.process.dispose()
         finally:

@@ -35,7 +35,7 @@ from valkeep.runtime.access import ADMIN, password_file
 from valkeep.runtime.compose import ComposeDeployment
 from valkeep.runtime.janitor import Janitor, started
 from valkeep.runtime.local import LocalDeployment, LocalMachine
-from valkeep.runtime.look import Lookout
+from valkeep.runtime.probe import Prober
 from valkeep.topology.spec import Kind, Persistence, TopologySpec
 
 __all__ = ["RUNTIMES", "Standing", "StandingNode", "all_standing", "end", "find", "hold", "state_folder"]
@@ -85,11 +85,11 @@ class Standing:
         login = Endpoint("", 1, username=user).with_password_from(file=password_file(Path(self.folder), user))
         return {name: Endpoint(one.host, one.port, username=user, password=login.password, tls=tls) for name, one in found.items()}
 
-    def lookout(self) -> Lookout:
+    def prober(self) -> Prober:
         endpoints = self.endpoints()
         data = {node.name: endpoints[node.name] for node in self.nodes if node.role != "sentinel"}
         sentinels = {node.name: endpoints[node.name] for node in self.nodes if node.role == "sentinel"}
-        return Lookout(self.spec.kind, data, sentinels, timeout=1.0)
+        return Prober(self.spec.kind, data, sentinels, timeout=1.0)
 
     @property
     def addresses(self) -> dict[str, str]:

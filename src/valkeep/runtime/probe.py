@@ -1,6 +1,6 @@
-"""Looking at a topology: one connection to each node, asked again and again, opened anew when it broke.
+"""Asking every node of a topology what it is now, whenever somebody wants to know (a drill's `watch` asks all the time).
 
-A node that does not answer in time is not reached in this view, whatever it said before. All nodes are asked at once, so a view is as
+One connection to each node, opened anew when it broke. A node that does not answer in time is not reached in this view, whatever it said before. All nodes are asked at once, so a view is as
 old as its slowest answer, at most ``timeout``.
 """
 
@@ -18,11 +18,11 @@ from valkeep.errors import ServerError, ValkeepError
 from valkeep.topology.spec import MONITORED, Kind
 from valkeep.topology.view import PROBES, NodeView, SentinelView, View, data_view, sentinel_probes, sentinel_view
 
-__all__ = ["Lookout"]
+__all__ = ["Prober"]
 
 
-class Lookout:
-    """``async with Lookout(…) as lookout``. ``data`` and ``sentinels``: name → where it is asked."""
+class Prober:
+    """``async with Prober(…) as prober``. ``data`` and ``sentinels``: name → where it is asked."""
 
     def __init__(self, kind: Kind, data: Mapping[str, Endpoint], sentinels: Mapping[str, Endpoint], *, timeout: float = 0.5) -> None:
         self.endpoints = {**data, **sentinels}
@@ -54,7 +54,7 @@ class Lookout:
     async def _connection(self, name: str) -> Connection:
         connection = self._connections.get(name)
         if connection is None or connection.closed:
-            connection = await Connection.open(self.endpoints[name], timeout=self._timeout, client_name="valkeep-look")
+            connection = await Connection.open(self.endpoints[name], timeout=self._timeout, client_name="valkeep-probe")
             self._connections[name] = connection
         return connection
 
