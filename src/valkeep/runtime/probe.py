@@ -1,7 +1,7 @@
 """Asking every node of a topology what it is now, whenever somebody wants to know (a drill's `watch` asks all the time).
 
-One connection to each node, opened anew when it broke. A node that does not answer in time is not reached in this view, whatever it said before. All nodes are asked at once, so a view is as
-old as its slowest answer, at most ``timeout``.
+One connection to each node, opened anew when it broke. A node that does not answer in time is not reached in this view, whatever it said before.
+All nodes are asked at once, so a view is as old as its slowest answer, at most ``timeout``.
 """
 
 from __future__ import annotations
