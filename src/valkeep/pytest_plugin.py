@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 KINDS = ("valkey_standalone", "valkey_sentinel", "valkey_cluster")
 _SIZES = ("replicas", "shards", "sentinels", "timeout_ms")
 _MARKER = (
-    "valkey(version=…, replicas=…, shards=…, sentinels=…, timeout_ms=…, persistence=…, settings={…}, network='proxy', crash=True, fresh=True):"
+    "valkey(version=…, replicas=…, shards=…, sentinels=…, timeout_ms=…, persistence=…, settings={…}, tls=True, acl=True, network='proxy',"
+    " crash=True, fresh=True):"
     " what the topology of this test should be"
 )
-_OPTIONS = frozenset({"version", "persistence", "settings", "network", "crash", "fresh", *_SIZES})
+_OPTIONS = frozenset({"version", "persistence", "settings", "tls", "acl", "network", "crash", "fresh", *_SIZES})
 _PLAYING = pytest.StashKey["dict[str, Playground]"]()
 
 
@@ -159,7 +160,7 @@ def _spec(request: pytest.FixtureRequest, kind: str, asked: dict[str, Any]) -> T
         if "persistence" in asked:
             spec = replace(spec, persistence=Persistence(asked["persistence"]))
         settings = tuple((str(name), str(value)) for name, value in (asked.get("settings") or {}).items())
-        return replace(spec, server=version, settings=settings)
+        return replace(spec, server=version, settings=settings, tls=bool(asked.get("tls")), acl=bool(asked.get("acl")))
     except ValkeepError as error:
         _fail(error.message, error.remedy)
     except ValueError as error:

@@ -110,6 +110,37 @@ def test_alone(valkey_standalone, turn):
     assert "4 passed" in said
 
 
+def test_with_tls_and_users_an_application_gets_in_as_itself_and_finds_the_new_primary(tmp_path: Path) -> None:
+    tests = """
+from valkey.sentinel import Sentinel
+
+@pytest.mark.valkey(tls=True, acl=True, version="valkey-8.1", timeout_ms=500)
+def test_sentinel(valkey_sentinel, faults):
+    sentinel = Sentinel(valkey_sentinel.sentinels, sentinel_kwargs=valkey_sentinel.options, **valkey_sentinel.options)
+    old = valkey_sentinel.primary()
+    sentinel.master_for(valkey_sentinel.name).set("k", "v")
+    assert len(sentinel.discover_slaves(valkey_sentinel.name)) == 2
+    faults.kill("primary")
+    new = valkey_sentinel.wait_new_primary(old)
+    assert sentinel.discover_master(valkey_sentinel.name) == (new.host, new.port)
+    with pytest.raises(valkey.exceptions.NoPermissionError):
+        valkey.Valkey(new.host, new.port, **valkey_sentinel.options).config_get("maxmemory")
+    assert valkey_sentinel.call("ACL", "WHOAMI") == b"valkeep-admin"
+
+@pytest.mark.valkey(tls=True, acl=True, version="valkey-8.1")
+def test_cluster(valkey_cluster):
+    from valkey.cluster import ClusterNode, ValkeyCluster
+    nodes = [ClusterNode(*node) for node in valkey_cluster.nodes]
+    with ValkeyCluster(startup_nodes=nodes, **valkey_cluster.options) as client:
+        for number in range(50):
+            client.set(f"k{number}", number)
+        assert client.dbsize(target_nodes=ValkeyCluster.PRIMARIES) == 50
+"""
+    code, said = tried(project(tmp_path, tests))
+    assert code == 0, said
+    assert "2 passed" in said
+
+
 BAD = {
     "@pytest.mark.valkey(nodes=3)\ndef test_bad(valkey_standalone): ...": "the marker valkey does not know nodes",
     "@pytest.mark.valkey(persistence='paper')\ndef test_bad(valkey_standalone): ...": "makes no sense",

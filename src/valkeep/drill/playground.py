@@ -28,6 +28,7 @@ from valkeep.drill.stage import Stage
 from valkeep.drill.watch import Watch
 from valkeep.errors import UsageError, ValkeepError
 from valkeep.runtime import network as networks
+from valkeep.runtime.access import APP
 from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.plan import plan_for
 from valkeep.topology.spec import MONITORED, Kind, TopologySpec
@@ -155,7 +156,8 @@ class Topology:
     """What a test gets: where to connect, who is the primary, and a way to ask as an administrator.
 
     ``nodes``, ``sentinels``: (host, port) in the order of their names, as client libraries want them. ``urls``: what a client is given: the sentinels', or the
-    nodes'. ``name``: what the sentinels call the primary.
+    nodes'. ``name``: what the sentinels call the primary. ``options``: what valkey-py and redis-py need beside the address: TLS, and the login of an
+    application; empty without them.
     """
 
     def __init__(self, playground: Playground) -> None:
@@ -163,9 +165,14 @@ class Topology:
         deployment = playground.deployment
         self.kind = playground.spec.kind.value
         self.name = MONITORED
-        self.endpoints: list[Endpoint] = [one.endpoint for one in deployment.of("primary", "replica")]
+        self.endpoints: list[Endpoint] = [deployment.endpoint(one.spec.name, APP) for one in deployment.of("primary", "replica")]
         self.nodes = [(one.host, one.port) for one in self.endpoints]
-        watching = [one.endpoint for one in deployment.of("sentinel")]
+        watching = [deployment.endpoint(one.spec.name, APP) for one in deployment.of("sentinel")]
+        self.options: dict[str, Any] = {}
+        if deployment.certificate is not None:
+            self.options |= {"ssl": True, "ssl_ca_certs": str(deployment.certificate.authority)}
+        if deployment.access is not None:
+            self.options |= {"username": APP, "password": deployment.access.passwords[APP].reveal()}
         self.sentinels = [(one.host, one.port) for one in watching]
         self.urls = [one.display for one in watching or self.endpoints]
 
@@ -182,7 +189,7 @@ class Topology:
         found = self._playground.do(self._playground.primaries())
         if shard - 1 not in found:
             raise ValkeepError(f"shard {shard} has no primary now", remedy="wait_whole() waits for it")
-        return self._playground.deployment.machines[found[shard - 1]].endpoint
+        return self._playground.deployment.endpoint(found[shard - 1], APP)
 
     def call(self, *words: Argument, node: str = "") -> Any:
         """One command to the node of this name (n1, s1, …; "": the first primary), as an administrator."""
@@ -200,7 +207,7 @@ class Topology:
 
         def successor() -> Endpoint | None:
             name = play.do(play.primaries()).get(shard)
-            found = play.deployment.machines[name].endpoint if name else None
+            found = play.deployment.endpoint(name, APP) if name else None
             return found if found is not None and found.address != old.address else None
 
         found = self._wait(successor, timeout, f"{old.address} has no successor")
@@ -309,7 +316,7 @@ class Faults:
         injected = playground.do(inject())
         self._injected.append((playground, injected))
         machines = playground.deployment.machines
-        endpoints = tuple(machines[name].endpoint for name in injected.nodes if name in machines)
+        endpoints = tuple(playground.deployment.endpoint(name, APP) for name in injected.nodes if name in machines)
         return Struck(injected.nodes, endpoints, lambda: playground.do(injected.heal()))
 
 

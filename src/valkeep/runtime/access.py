@@ -39,7 +39,7 @@ _APP_ON_DATA: Final = "~* &* +@all -@admin -@dangerous +info +role"
 _APP_ON_SENTINEL: Final = (
     "&* +auth +hello +ping +role +info +command +client|setname +client|id +client|getname"
     " +subscribe +psubscribe +unsubscribe +punsubscribe"
-    " +sentinel|get-master-addr-by-name +sentinel|master +sentinel|masters +sentinel|replicas +sentinel|sentinels +sentinel|myid"
+    " +sentinel|get-master-addr-by-name +sentinel|master +sentinel|masters +sentinel|replicas +sentinel|slaves +sentinel|sentinels +sentinel|myid"
 )
 
 
