@@ -102,10 +102,15 @@ def lied(seed: int) -> int:
 def killed(kills: int, seed: int) -> int:
     """Kills after which something was left."""
     rng, bad = random.Random(seed), 0
-    commands = (("drill", "run", "--all"), ("drill", "run", "sentinel-partition-primary", "--network", "proxy"))
+    commands = (
+        (20.0, ("drill", "run", "--all", "--seed", str(seed))),
+        (9.0, ("drill", "run", "sentinel-partition-primary", "--network", "proxy")),
+        (5.0, ("up", "sentinel")),
+        (5.0, ("up", "cluster", "--persistence", "everysec")),
+    )
     for number in range(kills):
-        command = (*commands[number % len(commands)], "--seed", str(number))
-        left = kill_at_random(rng, command, 20.0 if "--all" in command else 9.0)
+        most, command = commands[number % len(commands)]
+        left = kill_at_random(rng, command, most)
         bad += bool(left.things)
         print(f"kill -9 of {' '.join(command)} after {left.after:.2f} s: {', '.join(left.things) or 'nothing left'}", flush=True)
     return bad

@@ -30,7 +30,7 @@ def kill_at_random(rng: random.Random, command: tuple[str, ...], most: float = 2
     moment = least + (most - least) * rng.random() ** 2
     with tempfile.TemporaryDirectory(prefix="valkeep-abandoned-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with Valkeep(*command, folder=folder, report=False) as process:
+        with Valkeep(*command, folder=folder, report=False, env={"XDG_RUNTIME_DIR": ""}) as process:
             began = time.monotonic()
             while process.running and time.monotonic() < began + moment:
                 time.sleep(0.005)
@@ -47,11 +47,13 @@ def kill_at_random(rng: random.Random, command: tuple[str, ...], most: float = 2
 
 
 def left_by(process: Valkeep) -> Iterator[str]:
-    """Everything of it that still is there; its own output and the (unlocked) files of port locks do not count."""
+    """Everything of it that still is there; its own output, (unlocked) files of port locks and empty folders that are the user's do not count."""
     yield from (f"process: {line}" for line in process.descendants())
     for path in process.folder.iterdir():
         if path.name.startswith("valkeep-ports-"):
             yield from (f"port lock: {lock.name}" for lock in path.iterdir() if _locked(lock))
+        elif path.name.startswith("valkeep-up-"):  # of this user, not of a topology
+            yield from (f"topology: {file.name}" for file in path.iterdir())
         elif path.suffix not in (".out", ".err"):
             yield f"folder: {path.name}"
 
