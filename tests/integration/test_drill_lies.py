@@ -126,7 +126,7 @@ def recorder_of(folder: Path) -> int:
                 parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
             except OSError:
                 continue
-            if parent == mine and b"valkeep.drill.workloads.recording" in words:
+            if parent == mine and b"valkeep.drill.workloads.recorder_process" in words:
                 return int(entry.name)
     raise AssertionError(f"no recorder for {folder}")
 

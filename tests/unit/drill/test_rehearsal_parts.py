@@ -12,7 +12,7 @@ from valkeep.drill.measures import Gap, longest_gap, rate, rates
 from valkeep.drill.rehearsal.dataset import Abilities, dataset, shares
 from valkeep.drill.rehearsal.operations import Step, split, understood
 from valkeep.drill.rehearsal.rehearse import RehearsalOptions, choose_servers, rdb_version, representative
-from valkeep.drill.rehearsal.writing import WriterSettings, writers_of
+from valkeep.drill.rehearsal.writers_process import WriterSettings, writers_of
 from valkeep.errors import ServerError, ValkeepError
 from valkeep.runtime.servers import ServerBinary, ServerMissing
 

@@ -17,7 +17,7 @@ from valkeep.drill.rehearsal.failover import Failover
 from valkeep.drill.rehearsal.judge import FailoverJudgement, MoveJudgement
 from valkeep.drill.rehearsal.move import Moved
 from valkeep.drill.rehearsal.spotcheck import SpotCheck
-from valkeep.drill.rehearsal.writing import ELSEWHERE
+from valkeep.drill.rehearsal.writers_process import ELSEWHERE
 
 __all__ = ["FailureShown", "Rehearsal", "Role"]
 

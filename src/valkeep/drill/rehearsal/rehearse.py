@@ -39,7 +39,7 @@ from valkeep.drill.rehearsal.operations import prepare
 from valkeep.drill.rehearsal.outcome import FailureShown, Rehearsal, Role
 from valkeep.drill.rehearsal.spotcheck import sample_keys, spot_check
 from valkeep.drill.rehearsal.writers import WriterProcess
-from valkeep.drill.rehearsal.writing import WriterSettings, writers_of
+from valkeep.drill.rehearsal.writers_process import WriterSettings, writers_of
 from valkeep.errors import ServerError, ValkeepError
 from valkeep.migrate.preflight import formats
 from valkeep.report.events import Emit, Event, Note, Phase, Progress, VerdictEvent

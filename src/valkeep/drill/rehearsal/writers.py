@@ -1,4 +1,4 @@
-"""The parent's end of the writers' process (see `writing`): prepare it, start and pause it, and get back what it recorded."""
+"""The parent's end of the writers' process (see `writers_process`): prepare it, start and pause it, and get back what it recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from valkeep.drill.history import History
-from valkeep.drill.rehearsal.writing import WriterSettings
+from valkeep.drill.rehearsal.writers_process import WriterSettings
 from valkeep.drill.workloads.conversation import Child
 
 __all__ = ["Acked", "WriterProcess"]
@@ -28,7 +28,7 @@ class WriterProcess:
         self.workdir = workdir
         self.acked = 0
         self._watch = acked
-        self._child = Child("valkeep.drill.rehearsal.writing", "the rehearsal's writers", self._heard)
+        self._child = Child("valkeep.drill.rehearsal.writers_process", "the rehearsal's writers", self._heard)
 
     async def __aenter__(self) -> Self:
         await self._child.begin(self.workdir)

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 from valkeep.drill.script import ClientSpec, Load
 from valkeep.drill.workloads.direct import Direct
-from valkeep.drill.workloads.driven import Driven
 from valkeep.drill.workloads.driver import driver_of
 from valkeep.drill.workloads.lane import Gate, Worker, keep_pace
+from valkeep.drill.workloads.library import ByLibrary
 from valkeep.drill.workloads.mixes import Mix, mix_of
 from valkeep.drill.workloads.record import Record
 from valkeep.drill.workloads.routes import Route, route_of
@@ -74,7 +74,7 @@ class Crew:
     def _workers(self, member: _Member) -> list[Worker]:
         shares = self._shares(member.route)
         if self._driver is not None:
-            return [Driven(self._driver, member.spec, member.mix, tags, self.load.batch, self.targets, self.record) for tags in shares]
+            return [ByLibrary(self._driver, member.spec, member.mix, tags, self.load.batch, self.targets, self.record) for tags in shares]
         return [
             Direct(member.spec, member.mix, member.route, tags, self.load.batch, self.targets, self.record, member.rng) for tags in shares
         ]

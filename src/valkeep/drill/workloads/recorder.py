@@ -1,4 +1,4 @@
-"""The parent's end of the recorder (see `recording`): start the load, pause it, and get back what was recorded."""
+"""The parent's end of the recorder (see `recorder_process`): start the load, pause it, and get back what was recorded."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Recorder:
         self.last = Tick(0, 0, 0, 0, {})
         self._settings = {"load": asdict(load), "targets": targets.to_json(), "seed": seed}
         self._emit = emit_tick
-        self._child = Child("valkeep.drill.workloads.recording", "the recorder", self._heard)
+        self._child = Child("valkeep.drill.workloads.recorder_process", "the recorder", self._heard)
 
     async def __aenter__(self) -> Self:
         await self._child.begin(self.workdir)

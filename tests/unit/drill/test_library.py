@@ -11,8 +11,8 @@ import pytest
 from valkeep.client.endpoint import Endpoint
 from valkeep.drill.history import Outcome
 from valkeep.drill.script import ClientSpec
-from valkeep.drill.workloads.driven import Driven
 from valkeep.drill.workloads.driver import Answer, Shown, driver_of
+from valkeep.drill.workloads.library import ByLibrary
 from valkeep.drill.workloads.mixes import Step, mix_of
 from valkeep.drill.workloads.record import Process, Record
 from valkeep.drill.workloads.targets import Targets
@@ -48,9 +48,9 @@ class Library:
         pass
 
 
-def driven(library: Library, batch: int = 3) -> tuple[Driven, Record]:
+def driven(library: Library, batch: int = 3) -> tuple[ByLibrary, Record]:
     record = Record()
-    return Driven(library, ClientSpec("c1"), mix_of("append", 1, random.Random(1)), TARGETS.tags, batch, TARGETS, record), record
+    return ByLibrary(library, ClientSpec("c1"), mix_of("append", 1, random.Random(1)), TARGETS.tags, batch, TARGETS, record), record
 
 
 def test_answers_are_recorded_with_the_node_that_gave_them() -> None:

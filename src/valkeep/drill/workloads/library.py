@@ -17,12 +17,12 @@ from valkeep.drill.workloads.record import Record
 from valkeep.drill.workloads.targets import Targets
 from valkeep.errors import ServerError, ValkeepError
 
-__all__ = ["Driven"]
+__all__ = ["ByLibrary"]
 
 PAUSE: Final = 0.005  # seconds after an error, as an application would not ask again at once
 
 
-class Driven:
+class ByLibrary:
     """``tags``: whose keys it works on, in turn; ``batch_size``: operations between two looks at the gate and the clock."""
 
     def __init__(
