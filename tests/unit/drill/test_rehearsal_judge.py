@@ -6,9 +6,9 @@ import pytest
 
 from valkeep.drill.checkers.transactions import Group
 from valkeep.drill.history import History
+from valkeep.drill.rehearsal.end_state import EndState
 from valkeep.drill.rehearsal.failover import OffsetSamples
 from valkeep.drill.rehearsal.judge import judge_failover, judge_move, survival_at
-from valkeep.drill.rehearsal.observe import EndState
 from valkeep.drill.rehearsal.operations import POOL
 
 

@@ -21,7 +21,7 @@ from valkeep.drill.checkers.sequences import check_sequences, check_streams
 from valkeep.drill.checkers.sets import check_pools
 from valkeep.drill.checkers.transactions import check_transactions
 from valkeep.drill.history import Datum, History, Operation, Outcome, doubting
-from valkeep.drill.rehearsal.observe import EndState
+from valkeep.drill.rehearsal.end_state import EndState
 from valkeep.drill.rehearsal.operations import POOL
 
 __all__ = ["FailoverJudgement", "MoveJudgement", "judge_failover", "judge_move", "survival_at"]

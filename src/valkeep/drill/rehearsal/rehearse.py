@@ -31,10 +31,10 @@ from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import server_info
 from valkeep.drill.rehearsal.dataset import Abilities, dataset
+from valkeep.drill.rehearsal.end_state import EndState, read_end_state
 from valkeep.drill.rehearsal.failover import Failover, kill_and_promote
 from valkeep.drill.rehearsal.judge import judge_failover, judge_move
 from valkeep.drill.rehearsal.move import Move, MoveRequest, through_gateway
-from valkeep.drill.rehearsal.observe import EndState, read_end_state
 from valkeep.drill.rehearsal.operations import prepare
 from valkeep.drill.rehearsal.outcome import FailureShown, Rehearsal, Role
 from valkeep.drill.rehearsal.spotcheck import sample_keys, spot_check
