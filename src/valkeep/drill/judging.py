@@ -135,22 +135,23 @@ def _recoveries(played: Played, reigns: tuple[Reign, ...]) -> Iterable[Recovery]
     told = list(moments(list(played.said)))
     for number, one in enumerate(played.struck):
         until = played.struck[number + 1].at if number + 1 < len(played.struck) else played.ended
-        heirs = frozenset(reign.node for reign in reigns if one.at <= reign.begins < until and not reign.apart)
+        heirs = {reign.node: reign.begins for reign in reigns if one.at <= reign.begins < until and not reign.apart}
         acks = sorted(ack for node in heirs for ack in played.recorded.history.ack_times(node=node))
         names = ", ".join(one.nodes)
         yield recovery(
-            f"{one.step.fault} {one.step.target} ({names})", one.at, until, told, acks, _redundant(played, heirs, one.at), heirs=heirs
+            f"{one.step.fault} {one.step.target} ({names})", one.at, until, told, acks, _redundant(played, heirs), heirs=frozenset(heirs)
         )
 
 
-def _redundant(played: Played, heirs: frozenset[str], after: int) -> int | None:
-    """When the first of the new primaries was seen with a replica online again."""
+def _redundant(played: Played, heirs: Mapping[str, int]) -> int | None:
+    """When the first of the new primaries was seen with a replica online again. ``heirs``: node → since when it reigns; what it said before is
+    of a time when all was well still."""
     return min(
         (
             sample.answered
-            for name in heirs
+            for name, since in heirs.items()
             for sample in played.samples.get(name, ())
-            if sample.at > after and sample.role == "primary" and sample.online
+            if sample.at > since and sample.role == "primary" and sample.online
         ),
         default=None,
     )
@@ -166,7 +167,9 @@ def _measures(played: Played, reigns: tuple[Reign, ...], verdicts: Verdicts, rec
         "acked": counts["ok"],
         "refused": counts["fail"],
         "indefinite": counts["info"],
-        "promotions": sum(1 for reign in reigns if reign.begins and not reign.apart),
+        "promotions": sum(
+            before.node != after.node for before, after in pairwise(reigns) if before.shard == after.shard and not after.apart
+        ),
         "redirects": len(played.recorded.moved),
         "stall_ms": round(max((one.ms for one in played.recorded.stalls), default=0.0), 1),
     }

@@ -93,16 +93,19 @@ def reigns_of(
             deposed = None if after is None else _deposition(settings, turn, after, samples[turn.node], struck)
             found.append(Reign(turn.node, turn.begins, shard, deposed))
         if turns:
-            found += strays(settings, shard, {turn.replid for turn in turns}, {name: samples[name] for name in names}, lines, begin)
+            kept = {(turn.node, turn.begins) for turn in turns}
+            found += strays(settings, shard, kept, {turn.replid for turn in turns}, {name: samples[name] for name in names}, lines, begin)
     return tuple(found)
 
 
 def _succession(turns: Sequence[_Turn]) -> list[_Turn]:
-    """Without those who came back as themselves while their replicas' promotion was under way: the successor goes on with the stream before."""
+    """Without those who came back as themselves while their replica's promotion was under way: the successor goes on with the stream before."""
     kept: list[_Turn] = []
     for turn in turns:
-        while len(kept) > 1 and kept[-1].offset < 0 and turn.old in {one.replid for one in kept[:-1]}:
+        while len(kept) > 1 and turn.node != kept[-1].node == kept[-2].node and turn.old in {one.replid for one in kept[:-1]}:
             kept.pop()
+        if kept and (turn.node, turn.begins) == (kept[-1].node, kept[-1].begins):
+            kept.pop()  # one process: its id changes once more when its first replica comes (replication.c, changeReplicationId)
         kept.append(turn)
     return kept
 

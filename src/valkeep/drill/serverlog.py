@@ -101,5 +101,5 @@ def successions(lines: list[Said]) -> Iterator[Succession]:
 
 
 def starts(lines: list[Said], node: str) -> list[int]:
-    """When ``node`` began to take connections, once for each of its processes, ascending."""
-    return sorted(line.at for line in lines if line.node == node and line.text.startswith("Ready to accept connections"))
+    """When each process of ``node`` was started, ascending: its first words, because while it loads its files it answers INFO already."""
+    return sorted(line.at for line in lines if line.node == node and line.text.endswith(" is starting oO0OoO0OoO0Oo"))

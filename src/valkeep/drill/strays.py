@@ -24,19 +24,26 @@ __all__ = ["strays"]
 
 
 def strays(
-    settings: Settings, shard: int, kept: AbstractSet[str], samples: Mapping[str, Sequence[Sample]], lines: list[Said], begin: int
+    settings: Settings,
+    shard: int,
+    kept: AbstractSet[tuple[str, int]],
+    ids: AbstractSet[str],
+    samples: Mapping[str, Sequence[Sample]],
+    lines: list[Said],
+    begin: int,
 ) -> Iterator[Reign]:
-    """Reigns of one shard that stand apart. ``kept``: the replication ids of its succession; ``begin``: when the load began, in ns."""
+    """Reigns of one shard that stand apart. ``kept``: (node, since) of its succession, and ``ids`` their replication ids. ``begin``: when the
+    load began, in ns."""
     for name, listed in samples.items():
-        known = set(kept)
+        known = set(ids)
         begins = [at for at in starts(lines, name) if at > begin]
         for sample in listed:
             if sample.role != "primary" or sample.at <= begin or not sample.replid or sample.replid in known:
                 continue
             known.add(sample.replid)
             since = max((at for at in begins if at <= sample.answered), default=0)
-            if not since:
-                continue  # its process did not start again, so it is something else; what it acked stays unexplained
+            if not since or (name, since) in kept:
+                continue  # its process did not start again: what it acked stays unexplained. Or its id changed once more
             told = next((one.answered for one in listed if one.at > sample.at and one.role == "replica"), None)
             bound = promise(settings, Cause.FAILOVER, at=since, promoted=since)
             why = f"it was started again while another one reigned, and its stream ends where it was told; {bound.why}"

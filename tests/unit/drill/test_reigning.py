@@ -32,7 +32,7 @@ def promoted(at: int, node: str, old: str, upto: int, new: str) -> Said:
 
 
 def started(at: int, node: str) -> Said:
-    return Said(at, node, "info", "Ready to accept connections tcp")
+    return Said(at, node, "info", "oO0OoO0OoO0Oo Valkey is starting oO0OoO0OoO0Oo")
 
 
 def struck(text: str, nodes: tuple[str, ...], at: int, healed: int | None = None, took: int = 2 * MS) -> Struck:
@@ -241,6 +241,25 @@ def test_a_primary_that_came_back_from_its_disk_while_another_was_promoted_stand
     assert [(reign.node, reign.apart) for reign in (first, second, apart)] == [("n1", False), ("n2", False), ("n1", True)]
     assert first.deposed is not None
     assert (first.deposed.cause, first.deposed.bound.since) == (Cause.KILL, 4900 * MS)
+
+
+def test_a_restarted_primary_that_changes_its_id_when_its_first_replica_comes_reigns_once() -> None:
+    story = Story(until=5000, persistence=Persistence.EVERYSEC)
+    story.struck = [struck("kill:primary@0+0.2", ("n1",), 5 * S, 5200 * MS)]
+    story.lines = [started(5200 * MS, "n1")]
+    story.reigning("n1", "b", 5300, 6000)
+    story.reigning("n1", "c", 6000, 9000)
+    assert [(reign.node, reign.begins) for reign in story.reigns()] == [("n1", 0), ("n1", 5200 * MS)]
+
+
+def test_a_primary_that_is_seen_while_it_still_loads_its_files_reigns_from_its_own_start() -> None:
+    """It is seen at 8.25 s, 500 ms before it takes writes; the process before began at 5.2 s."""
+    story = Story(replace(TopologySpec.standalone(), persistence=Persistence.EVERYSEC), until=5000)
+    story.struck = [struck("crash:primary@0+0.2", ("n1",), at * MS, (at + 200) * MS) for at in (5000, 8000)]
+    story.lines = [started(5200 * MS, "n1"), started(8200 * MS, "n1"), Said(8750 * MS, "n1", "info", "Ready to accept connections tcp")]
+    story.reigning("n1", "b", 5250, 8000)
+    story.reigning("n1", "c", 8250, 9000)
+    assert [(reign.node, reign.begins) for reign in story.reigns()] == [("n1", 0), ("n1", 5200 * MS), ("n1", 8200 * MS)]
 
 
 @pytest.mark.parametrize("old", ["b", "a"])
