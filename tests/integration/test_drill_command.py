@@ -125,7 +125,7 @@ def test_an_invalid_drill_answers_1_and_is_shrunk_to_the_step_that_did_it(tmp_pa
     found = outcome(done)
     assert (done.returncode, found["verdict"]) == (1, "invalid")
     assert found["schedule"] == "restart-empty:primary@0"
-    assert found["replay"].endswith("--schedule 'restart-empty:primary@0'")
+    assert found["replay"].endswith("--schedule restart-empty:primary@0")
     assert {one["measure"] for one in found["expectations"] if one["met"] is False} >= {"lost"}
     assert "shrunk in" in done.stderr
 

@@ -6,6 +6,7 @@ can't do, a server that is too old for the drill.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from valkeep.runtime.deployment import Deployment
 from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.spec import Kind, TopologySpec
 
-__all__ = ["RunOptions", "fitted", "resized", "run_drill", "run_drills", "shrink_drill"]
+__all__ = ["RunOptions", "fitted", "run_drill", "run_drills", "shrink_drill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def fitted(drill: Drill, options: RunOptions) -> Drill:
     """The drill with what the options change. Raises ``UsageError`` for what does not fit, ``ValkeepError`` for what this machine has not."""
     spec = drill.topology
     if options.topology:
-        spec = resized(drill, options.topology)
+        spec = _resized(drill, options.topology)
     if options.server:
         spec = replace(spec, server=options.server)
     spec = replace(spec, tls=spec.tls or options.tls, acl=spec.acl or options.acl)
@@ -79,7 +80,7 @@ def fitted(drill: Drill, options: RunOptions) -> Drill:
     return drill
 
 
-def resized(drill: Drill, text: str) -> TopologySpec:
+def _resized(drill: Drill, text: str) -> TopologySpec:
     """``sentinel`` or ``cluster`` alone, or with sizes: sentinel:1+4+5 (primary, replicas, sentinels), cluster:5+5 (primaries, replicas)."""
     kind, _, sizes = text.partition(":")
     spec = drill.topology
@@ -186,24 +187,19 @@ async def run_drills(chosen: Sequence[Drill], options: RunOptions, emit: Emit) -
 
 def _replay(drill: Drill, options: RunOptions) -> str:
     """The one command line that does the same again: same seed, same steps, same timers."""
-    words = ["valkeep drill run", drill.name, f"--seed {options.seed}"]
-    if options.timeout_ms is not None:
-        words.append(f"--timeout-ms {options.timeout_ms}")
-    if options.topology:
-        words.append(f"--topology {options.topology}")
-    if options.server:
-        words.append(f"--server {options.server}")
-    if options.driver:
-        words.append(f"--client {options.driver}")
-    if options.mix:
-        words.append(f"--mix {options.mix}")
-    if options.rate:
-        words.append(f"--rate {options.rate}")
-    if options.network:
-        words.append(f"--network {options.network}")
-    if options.runtime != "local":
-        words.append(f"--runtime {options.runtime}")
+    given: dict[str, object] = {
+        "--timeout-ms": options.timeout_ms,
+        "--topology": options.topology,
+        "--server": options.server,
+        "--client": options.driver,
+        "--mix": options.mix,
+        "--rate": options.rate,
+        "--network": options.network,
+        "--runtime": "" if options.runtime == "local" else options.runtime,
+    }
+    words = ["valkeep", "drill", "run", drill.name, "--seed", str(options.seed)]
+    words += [word for option, value in given.items() if value for word in (option, str(value))]
     words += ["--tls"] * options.tls + ["--acl"] * options.acl
     if options.schedule is not None:
-        words.append(f"--schedule '{schedule_text(options.schedule)}'")
-    return " ".join(words)
+        words += ["--schedule", schedule_text(options.schedule)]
+    return shlex.join(words)

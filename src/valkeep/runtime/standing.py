@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -167,13 +167,11 @@ def _described(standing: Standing, deployment: LocalDeployment | ComposeDeployme
     for name, one in deployment.machines.items():
         pid = one.pid if isinstance(one, LocalMachine) else 0
         nodes.append(StandingNode(name, one.spec.role, one.endpoint.host, one.endpoint.port, pid, started(pid) if pid else ""))
-    server, authority = deployment.spec.server, ""
-    if isinstance(deployment, LocalDeployment):
-        server = str(deployment.binary)
-        authority = str(deployment.certificate.authority) if deployment.certificate is not None else ""
-    return Standing(
-        standing.name, standing.pid, standing.started, standing.spec, standing.runtime, "ready", server, str(deployment.folder), kept, authority, tuple(nodes)
-    )  # fmt: skip
+    certificate = deployment.certificate if isinstance(deployment, LocalDeployment) else None
+    authority = "" if certificate is None else str(certificate.authority)
+    return replace(
+        standing, state="ready", server=deployment.server, folder=str(deployment.folder), kept=kept, authority=authority, nodes=tuple(nodes)
+    )
 
 
 @contextlib.contextmanager
