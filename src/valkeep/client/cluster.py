@@ -19,7 +19,7 @@ from valkeep.client.connection import Connection, Value
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import text_of
 from valkeep.errors import ConnectionLost, RemoteProtocolError, ServerError, UsageError, ValkeepError
-from valkeep.topology.slots import SLOTS, key_slot, slots_of
+from valkeep.topology.slots import SLOTS, slots_of
 
 __all__ = ["ClusterDirectory", "NoCluster", "Redirect", "SlotTable", "parse_redirect", "parse_shards", "parse_slots"]
 
@@ -39,10 +39,6 @@ class SlotTable:
 
     def owner(self, slot: int) -> Endpoint | None:
         return self.owners[slot]
-
-    def owner_of(self, key: bytes) -> Endpoint | None:
-        """The primary of the key's slot, None where nobody serves it."""
-        return self.owners[key_slot(key)]
 
     @property
     def primaries(self) -> tuple[Endpoint, ...]:

@@ -67,7 +67,8 @@ def drill_story(outcome: DrillOutcome) -> Story:
         reasons=outcome.reasons,
         command=outcome.replay,
         command_title=REPLAY,
-        footer=f"valkeep drill · seed {outcome.seed} · {outcome.phases.get('total', 0):.1f} s · {outcome.driver} · all servers ran on this machine",
+        footer=f"valkeep drill · seed {outcome.seed} · {outcome.phases.get('total', 0):.1f} s · {outcome.driver}"
+        + (" · all servers ran on this machine" if outcome.runtime != "remote" else ""),
     )
 
 

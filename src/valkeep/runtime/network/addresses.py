@@ -85,11 +85,6 @@ class Addresses:
     def announced(self, name: str) -> Address:
         return self.seats[name].announced
 
-    def bus(self, name: str) -> Address | None:
-        """Where the node's cluster bus listens; None outside a cluster."""
-        host, port = self.listen(name)
-        return (host, port + ports.BUS) if self.spec.kind is Kind.CLUSTER else None
-
     def source(self, client: str) -> str:
         """The address from which the client of this name connects; "" where all have the same."""
         return "" if self.layout == "ports" else client_address(client)
