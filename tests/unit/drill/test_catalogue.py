@@ -86,3 +86,9 @@ def test_a_drill_of_another_package_that_is_none_is_said_with_its_name(
     with pytest.raises(ValkeepError, match=message) as caught:
         drills()
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(("timeout", "most"), [(300, 3), (1000, 1), (30_000, 1)])
+def test_a_second_failover_is_allowed_where_sentinel_is_told_to_be_faster_than_it_reconnects(timeout: int, most: int) -> None:
+    (expected,) = (one for one in find("sentinel-kill-primary", timeout).expects if one.measure == "promotions")
+    assert (expected.least, expected.most) == (1, most)
