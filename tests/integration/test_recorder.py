@@ -164,7 +164,7 @@ def test_a_server_with_tls_and_users_is_written_to(tmp_path: Path) -> None:
 
     async def test() -> None:
         config = {"tls-replication": "no", "tls-cert-file": str(cert), "tls-key-file": str(key), "tls-auth-clients": "no"}
-        async with start("valkey-8.1", config) as node:
+        async with start("valkey-8.1", {**config}) as node:
             async with await Connection.open(Endpoint(*node.address)) as admin:
                 await admin.call("ACL", "SETUSER", "writer", "on", ">hunter2", "~*", "&*", "+@all")
                 await admin.call("CONFIG", "SET", "port", 0, "tls-port", node.port)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from valkeep.client.cluster import Redirect, parse_redirect, parse_shards, parse_slots
+from valkeep.client.connection import Value
 from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.client.sentinel import SentinelDirectory, parse_address, parse_replicas, parse_switch
 from valkeep.errors import RemoteProtocolError, ServerError, UsageError
@@ -107,7 +108,8 @@ def test_replicas_that_a_sentinel_believes_to_be_down_are_left_out() -> None:
 
     listed = [replica(1, b"slave"), replica(2, b"s_down,slave"), replica(3, b"slave,disconnected")]
     assert parse_replicas(listed, ASKED) == (at("10.0.0.2", 1),)
-    for reply in (None, b"OK", [[]], [b"x"], [[b"ip", b"h"]]):
+    wrong: tuple[Value, ...] = (None, b"OK", [[]], [b"x"], [[b"ip", b"h"]])
+    for reply in wrong:
         with pytest.raises(RemoteProtocolError):
             parse_replicas(reply, ASKED)
 
