@@ -7,14 +7,19 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
-from valkeep.errors import ValkeepError
+from valkeep.errors import Refused, ValkeepError
 from valkeep.runtime import servers, synced
-from valkeep.runtime.network import namespace
+from valkeep.runtime.network import namespace, nft
 from valkeep.wire import build
 
 __all__ = ["Finding", "findings", "in_ci"]
+
+_LIBRARIES: Final = {"valkey-py": "valkey", "redis-py": "redis", "GLIDE": "glide"}
+"""Client libraries that drills can drive, and what they are imported as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +46,13 @@ def findings() -> list[Finding]:
         _compiler(),
         *(finding for spec in servers.SPECS for finding in _server(spec)),
         _cache(),
+        _nft(),
         _namespaces(),
         _synced(),
         _openssl(),
+        _libraries(),
         _docker(),
+        _compose(),
         _java(),
     ]
 
@@ -111,6 +119,15 @@ def _cache() -> Finding:
     )
 
 
+def _nft() -> Finding:
+    try:
+        return Finding("nft", True, nft.program())
+    except Refused as error:
+        return Finding(
+            "nft", False, "not found", disables="partitions by the kernel in drills; a proxy takes their place", remedy=error.remedy
+        )
+
+
 def _namespaces() -> Finding:
     why_not = namespace.possible()
     if not why_not:
@@ -142,6 +159,34 @@ def _openssl() -> Finding:
     return Finding("openssl", True, found) if found else Finding(
         "openssl", False, "not found", disables="--tls of valkeep up and drill run: nobody makes their certificate", remedy="apt-get install openssl"
     )  # fmt: skip
+
+
+def _libraries() -> Finding:
+    absent = [name for name, module in _LIBRARIES.items() if find_spec(module) is None]
+    if not absent:
+        return Finding("client libraries", True, ", ".join(_LIBRARIES))
+    return Finding(
+        "client libraries",
+        False,
+        f"without {', '.join(absent)}",
+        disables="drills that drive them (--client, 'valkeep drill clients')",
+        remedy="pip install 'valkeep[clients]'",
+    )
+
+
+def _compose() -> Finding:
+    for command in (["docker", "compose"], ["docker-compose"]):
+        good, said = _said([*command, "version", "--short"])
+        number = said.removeprefix("v").partition(".")[0]
+        if good and number.isdecimal() and int(number) >= 2:
+            return Finding("Docker Compose", True, f"{said.removeprefix('v')} ({' '.join(command)})")
+    return Finding(
+        "Docker Compose",
+        False,
+        "no Compose 2",
+        disables="drills and 'valkeep up' in containers (--runtime compose)",
+        remedy="install the plugin (docker-compose-plugin; Ubuntu: docker-compose-v2; Debian 13: docker-compose)",
+    )
 
 
 def _docker() -> Finding:

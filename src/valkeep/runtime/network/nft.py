@@ -24,7 +24,7 @@ from valkeep.runtime.network import namespace
 from valkeep.runtime.network.addresses import Addresses
 from valkeep.runtime.network.loopback import LoopbackNetwork
 
-__all__ = ["NftNetwork", "check"]
+__all__ = ["NftNetwork", "check", "program"]
 
 _OPEN: Final = """\
 add table inet valkeep
@@ -34,7 +34,8 @@ _CLOSE: Final = "add table inet valkeep\ndelete table inet valkeep\n"  # added f
 
 
 @functools.lru_cache(maxsize=1)
-def _program() -> str:
+def program() -> str:
+    """Where it is. Raises ``Refused`` when it is nowhere."""
     found = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin:/usr/local/sbin")
     if found is None:
         raise Refused("the program nft is not on this machine", remedy="apt-get install nftables; without it the proxy is used instead")
@@ -42,7 +43,7 @@ def _program() -> str:
 
 
 def _run(script: str) -> None:
-    done = subprocess.run([_program(), "-f", "-"], input=script, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run([program(), "-f", "-"], input=script, capture_output=True, text=True, check=False, timeout=20)
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise Refused(f"nft can not filter packets here: {said[0] if said else 'no reason given'}", remedy="use the proxy instead")
