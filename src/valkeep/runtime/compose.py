@@ -37,8 +37,8 @@ from valkeep.runtime.configuration import Lines, data_config
 from valkeep.runtime.containers import ContainerNetwork
 from valkeep.runtime.converge import converge, prove
 from valkeep.runtime.docker import AddressesTaken, Docker
+from valkeep.runtime.folder import temporary_folder
 from valkeep.runtime.janitor import Janitor
-from valkeep.runtime.node import temporary_folder
 from valkeep.runtime.probe import Prober
 from valkeep.topology.spec import MONITORED, Kind, NodeSpec, TopologySpec
 

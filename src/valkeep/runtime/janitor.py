@@ -9,7 +9,7 @@ A process is known by its number and by when it started: numbers are used again,
 Linux the servers die with Valkeep by themselves (``PR_SET_PDEATHSIG``, see `node`); elsewhere the janitor is what ends them.
 
 Not covered: a machine that loses power, and somebody who kills the janitor too. What is left then is a folder in the temporary
-directory, whose name tells its owner's process; the next run removes it (`node.temporary_folder`).
+directory, whose name tells its owner's process; the next run removes it (`folder.temporary_folder`).
 
 This file is also the janitor's program, run without site-packages: it imports the standard library only.
 """

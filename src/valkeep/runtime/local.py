@@ -30,10 +30,11 @@ from valkeep.runtime import certificate, servers
 from valkeep.runtime.access import ADMIN, Access
 from valkeep.runtime.configuration import Lines, data_config, sentinel_config, tls_lines
 from valkeep.runtime.converge import converge, prove
+from valkeep.runtime.folder import temporary_folder
 from valkeep.runtime.janitor import Janitor
 from valkeep.runtime.network.addresses import Addresses
 from valkeep.runtime.network.loopback import LoopbackNetwork
-from valkeep.runtime.node import Process, temporary_folder
+from valkeep.runtime.node import Process
 from valkeep.runtime.probe import Prober
 from valkeep.runtime.servers import ServerBinary
 from valkeep.runtime.synced import OURS, SyncedFiles

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import queue
 import shutil
@@ -25,20 +24,19 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from valkeep.errors import ValkeepError
 from valkeep.runtime import ports
+from valkeep.runtime.folder import temporary_folder
 from valkeep.runtime.servers import ServerBinary
 
-__all__ = ["Config", "Node", "NodeFailed", "Process", "Starting", "temporary_folder"]
+__all__ = ["Config", "Node", "NodeFailed", "Process", "Starting"]
 
 Config = Mapping[str, str | int | Sequence[str]]
 """Settings of a server, one line each; a list of values gives the setting that many lines (``save``, ``user``, ``rename-command``)."""
@@ -273,37 +271,6 @@ def _defaults(directory: Path, host: str, port: int) -> dict[str, str | int | Se
         "daemonize": "no",
         "repl-diskless-sync-delay": 0,
     }
-
-
-_held: dict[Path, IO[str]] = {}
-_OWNER = ".owner"
-
-
-def temporary_folder() -> Path:
-    """``valkeep-node-PID-…``, locked while this process lives; first removes those of this user whose process was killed before it could.
-
-    A lock, because numbers of processes mean nothing to who sees this folder from another container."""
-    place = Path(tempfile.gettempdir())
-    for left in place.glob("valkeep-node-*-*"):
-        with contextlib.suppress(OSError):
-            if left.lstat().st_uid == os.getuid() and left not in _held and _abandoned(left):
-                shutil.rmtree(left, ignore_errors=True)
-    for gone in [folder for folder in _held if not folder.exists()]:
-        _held.pop(gone).close()
-    fresh = Path(tempfile.mkdtemp(prefix=".valkeep-node-"))
-    lock = (fresh / _OWNER).open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    folder = place / f"valkeep-node-{os.getpid()}-{fresh.name.rpartition('-')[2]}"  # now it is locked, it may be seen
-    fresh.rename(folder)
-    _held[folder] = lock
-    return folder
-
-
-def _abandoned(folder: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), (folder / _OWNER).open("r") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 def _answers(address: tuple[str, int], *, tls: bool) -> bool:

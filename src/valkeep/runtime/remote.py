@@ -24,8 +24,8 @@ from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import ServerInfo, server_info, text_of
 from valkeep.errors import Refused, UsageError, ValkeepError
+from valkeep.runtime.folder import temporary_folder
 from valkeep.runtime.janitor import Janitor
-from valkeep.runtime.node import temporary_folder
 from valkeep.topology.slots import SLOTS
 from valkeep.topology.spec import STOCK_TIMEOUT_MS, FoundSpec, Kind, NodeSpec, Persistence, Slices, TopologySpec
 from valkeep.topology.view import PROBES, ClusterMember, data_view
