@@ -133,7 +133,12 @@ def options_by_command() -> set[tuple[str, str]]:
 
 def documented_options(text: str) -> set[tuple[str, str]]:
     rows = (line.replace(r"\|", " ").split("|") for line in text.splitlines() if line.startswith("| `--"))
-    return {(command, option) for row in rows for option in re.findall(r"--[a-z-]+", row[1]) for command in re.findall(r"[a-z]+(?: [a-z]+)?", row[2])}
+    return {
+        (command, option)
+        for row in rows
+        for option in re.findall(r"--[a-z-]+", row[1])
+        for command in re.findall(r"[a-z]+(?: [a-z]+)?", row[2])
+    }
 
 
 def test_every_option_is_in_the_reference_with_just_the_commands_that_have_it() -> None:

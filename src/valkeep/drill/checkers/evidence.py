@@ -141,7 +141,9 @@ def _by_time(history: History, reigns: Sequence[Reign], found: bytearray) -> Non
     shards = max(reign.shard for reign in reigns) + 1
     firsts = [first for first, _ in even_ranges(shards)]
     shard_of = [bisect_right(firsts, key_slot(key)) - 1 for key in history.keys.names]
-    listed: list[list[int]] = [[number for number, reign in enumerate(reigns) if reign.shard == shard and not reign.apart] for shard in range(shards)]
+    listed: list[list[int]] = [
+        [number for number, reign in enumerate(reigns) if reign.shard == shard and not reign.apart] for shard in range(shards)
+    ]
     begins = [[reigns[number].begins for number in numbers] for numbers in listed]
     for operation, (node, key, returned) in enumerate(zip(columns.node, columns.key, columns.returned, strict=True)):
         shard = shard_of[key]
