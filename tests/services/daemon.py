@@ -6,7 +6,9 @@ it only fetches what is missing.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -27,6 +29,7 @@ class Daemon:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = f"unix://{folder}/docker.sock"
+        self.cgroup = f"valkeep-services-{secrets.token_hex(4)}"  # not shared with a run beside this one
 
     def __enter__(self) -> Self:
         program = shutil.which("dockerd") or shutil.which("dockerd", path="/usr/sbin:/sbin")
@@ -37,7 +40,7 @@ class Daemon:
             f"--exec-root={self.folder}/exec",
             f"--pidfile={self.folder}/pid",
             "--storage-driver=vfs",  # the one that works on any file system, also on the overlay of a container
-            "--cgroup-parent=/valkeep-services",
+            f"--cgroup-parent=/{self.cgroup}",
         ]
         path = os.environ["PATH"] + ":/usr/sbin:/sbin"
         with (self.folder / "log").open("wb") as log:
@@ -61,8 +64,25 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
-        for left in Path("/sys/fs/cgroup").glob("**/valkeep-services"):
-            left.rmdir()
+        deadline = time.monotonic() + 10
+        for group in Path("/sys/fs/cgroup").glob(f"**/{self.cgroup}"):
+            inner = sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
+            for left in (*inner, group):
+                while not _removed(left):  # busy until the kernel has buried its last process
+                    assert time.monotonic() < deadline, left
+                    time.sleep(0.05)
+
+
+def _removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def compose_plugin() -> Path:
