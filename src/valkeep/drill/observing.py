@@ -25,7 +25,7 @@ from valkeep.client.connection import Connection, Value
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.sentinel import SentinelDirectory
 from valkeep.client.server_info import ServerInfo
-from valkeep.drill.judging import judge
+from valkeep.drill.conclusion import Clock, conclude
 from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.play import play
 from valkeep.drill.script import Drill, Expectation, Load
@@ -33,7 +33,7 @@ from valkeep.drill.workloads import keys
 from valkeep.drill.workloads.mixes import mix_of
 from valkeep.drill.workloads.targets import Targets
 from valkeep.errors import Refused, ServerError, ValkeepError
-from valkeep.report.events import Emit, Note, Phase, VerdictEvent
+from valkeep.report.events import Emit, Note, Phase
 from valkeep.runtime.remote import RemoteDeployment, discover
 from valkeep.topology.spec import Kind, TopologySpec
 
@@ -62,7 +62,7 @@ class Observation:
 
 async def observe(options: Observation, emit: Emit) -> DrillOutcome:
     """Raises ``ValkeepError`` where nothing can be written, or may not be; then nothing was. What it writes is gone when this returns or raises."""
-    begun, started = time.monotonic(), time.time_ns() / 1e9
+    clock = Clock()
     mix_of(options.mix, 1, Random(options.seed))
     emit(Phase(0.0, "start", detail=options.endpoint.address))
     found = await discover(options.endpoint, login=options.login, monitored=options.monitored)
@@ -85,29 +85,15 @@ async def observe(options: Observation, emit: Emit) -> DrillOutcome:
         await _must_be_free(targets)
         emit(Phase(0.0, "start", done=True))
         emit(Note(0.0, "info", _announced(options, targets)))
-        ready = time.monotonic()
+        clock.ready = time.monotonic()
         try:
             played = await play(drill, deployment, options.seed, emit)
         finally:
             left = await asyncio.shield(asyncio.ensure_future(_delete(targets)))
             if left:
                 emit(Note(0.0, "warning", _left(left)))
-    checked = time.monotonic()
-    outcome = judge(played)
-    ended = time.monotonic()
-    emit(VerdictEvent((time.monotonic_ns() - played.origin) / 1e9, outcome.verdict, {"of": NAME}))
-    return replace(
-        outcome,
-        reasons=(*outcome.reasons, *([_left(left)] if left else [])),
-        server=deployment.server,
-        runtime=deployment.runtime,
-        network_how=deployment.network.how,
-        seed=options.seed,
-        started=started,
-        finished=time.time_ns() / 1e9,
-        phases={"start": ready - begun, **outcome.phases, "check": ended - checked, "total": ended - begun},
-        replay=_replay(options),
-    )
+    outcome = conclude(played, deployment, clock, emit, seed=options.seed, replay=_replay(options))
+    return replace(outcome, reasons=(*outcome.reasons, *([_left(left)] if left else [])))
 
 
 def _announced(options: Observation, targets: Targets) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from valkeep.drill import faults
+from valkeep.drill.conclusion import Clock, conclude
 from valkeep.drill.generator import random_steps
-from valkeep.drill.judging import judge
 from valkeep.drill.outcome import DrillOutcome, DrillsOutcome
 from valkeep.drill.play import play
 from valkeep.drill.script import Drill, Step, schedule_text
@@ -22,7 +22,7 @@ from valkeep.drill.shrink import Shrunk, shrink
 from valkeep.drill.workloads.driver import driver_of
 from valkeep.drill.workloads.mixes import mix_of
 from valkeep.errors import UsageError, ValkeepError
-from valkeep.report.events import Emit, Note, Phase, VerdictEvent
+from valkeep.report.events import Emit, Note, Phase
 from valkeep.runtime import network, servers
 from valkeep.runtime.compose import ComposeDeployment
 from valkeep.runtime.deployment import Deployment
@@ -110,29 +110,15 @@ def _resized(drill: Drill, text: str) -> TopologySpec:
 
 async def run_drill(drill: Drill, options: RunOptions, emit: Emit) -> DrillOutcome:
     """Run one drill. Raises ``ValkeepError`` when it can't be run; nothing is left then either."""
-    begun, started = time.monotonic(), time.time_ns() / 1e9
+    clock = Clock()
     drill = fitted(drill, options)
     emit(Phase(0.0, "start", detail=drill.topology.described))
     async with _deployment(drill, options) as deployment:
         faults.check(drill.steps, drill.topology, drill.load, deployment.abilities)
-        ready = time.monotonic()
+        clock.ready = time.monotonic()
         emit(Phase(0.0, "start", done=True))
         played = await play(drill, deployment, options.seed, emit)
-    checked = time.monotonic()
-    outcome = judge(played)
-    ended = time.monotonic()
-    emit(VerdictEvent((time.monotonic_ns() - played.origin) / 1e9, outcome.verdict, {"of": drill.name}))
-    return replace(
-        outcome,
-        server=deployment.server,
-        runtime=deployment.runtime,
-        network_how=deployment.network.how,
-        seed=options.seed,
-        started=started,
-        finished=time.time_ns() / 1e9,
-        phases={"start": ready - begun, **outcome.phases, "check": ended - checked, "total": ended - begun},
-        replay=_replay(drill, options),
-    )
+    return conclude(played, deployment, clock, emit, seed=options.seed, replay=_replay(drill, options))
 
 
 async def shrink_drill(drill: Drill, failed: DrillOutcome, options: RunOptions, emit: Emit, *, runs: int) -> tuple[Shrunk, DrillOutcome]:
