@@ -341,7 +341,7 @@ def sentinel_random(timeout: int) -> Drill:
         _sentinel(timeout),
         (),
         (Expectation("unexplained", 0, 0, _FAIR),),
-        load=Load(rate=6000),
+        load=Load(clients=STAYER, rate=6000),
         random=4,
     )
 
@@ -353,7 +353,7 @@ def cluster_random(timeout: int) -> Drill:
         _cluster(timeout),
         (),
         (Expectation("unexplained", 0, 0, _FAIR),),
-        load=Load(rate=6000),
+        load=Load(clients=STAYER, rate=6000),
         random=4,
     )
 

@@ -4,12 +4,9 @@ One fault is over before the next begins, but the topology may still be busy wit
 others only until somebody takes writes.
 
 A schedule is *fair*: whatever sound servers do under it is explained, and at its end they are well. So a drill on it may expect that
-no loss is unexplained, that no checker finds anything, and that every condition comes. What would not be fair is left out:
-
-* A killed primary is started again only after another one reigns. Without persistence it comes back empty, and when the sentinels'
-  decision and its return cross each other, either may be the successor.
-* A failover on purpose (``promote``) is drawn only as the first: a sentinel's news of its replicas are up to ten seconds old, and after any
-  other fault it may find none fit.
+no loss is unexplained, that no checker finds anything, and that every condition comes. A killed primary is started again, at any time:
+before anybody noticed, while another is being promoted, or long after. One thing is left out: a failover on purpose (``promote``) is
+drawn only as the first, because a sentinel's news of its replicas are up to ten seconds old, and after any other fault it may find none fit.
 
 Pure: chance comes in as ``rng``.
 """
@@ -35,7 +32,7 @@ GAP: Final = (0.2, 1.5)
 @dataclass(frozen=True, slots=True)
 class _Choice:
     """``kinds``: of topologies that it fits. ``target``: as in `Step`, without the number. ``lasts``: s, at least and at most, in
-    timeouts; None: over at once. ``dies``: its process ends, so that it is started again by a step of its own, after another one reigns."""
+    timeouts; None: over at once. ``dies``: its process ends, and is started again by a step of its own, after another one reigns."""
 
     weight: int
     fault: str
@@ -52,6 +49,7 @@ _SENTINEL: Final = frozenset({Kind.SENTINEL})
 _CLUSTER: Final = frozenset({Kind.CLUSTER})
 _CHOICES: Final = (
     _Choice(3, "kill", "primary", _BOTH, dies=True),
+    _Choice(2, "kill", "primary", _BOTH, (0.2, 4.0)),
     _Choice(2, "term", "primary", _BOTH, dies=True),
     _Choice(3, "pause", "primary", _BOTH),
     _Choice(3, "partition", "primary", _BOTH, (0.5, 4.0)),
