@@ -1,5 +1,5 @@
-"""``make soak``: drills that must not lie. The kill drills again and again, with and without two processes that burn the CPU; random schedules; a WAIT
-that lies; then kill -9 of a drill.
+"""``make soak``: drills that must not lie. The kill drills again and again, with and without two processes that burn the CPU; random schedules; every mix of
+operations; a WAIT that lies; then kill -9 of a drill.
 
     python tests/soak/drills.py [--repeats 20] [--chance 10] [--kills 20] [--drill NAME …] [--burners 2] [--keep FOLDER]
 
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.support.abandoned import kill_at_random
 from tests.support.lying_network import lied_to
 from valkeep.drill.catalogue import find
+from valkeep.drill.workloads.mixes import MIXES
 
 NAMES = ("sentinel-kill-primary", "cluster-kill-primary")
 
@@ -45,9 +46,9 @@ def burning(count: int) -> Iterator[None]:
             child.wait()
 
 
-def drilled(name: str, seed: int, keep: Path) -> dict[str, Any]:
+def drilled(name: str, seed: int, keep: Path, *more: str) -> dict[str, Any]:
     """The JSON of one run; what it printed and recorded stays in ``keep``."""
-    command = [sys.executable, "-m", "valkeep", "drill", "run", name, "--seed", str(seed), "--json", "-", "--report", str(keep)]
+    command = [sys.executable, "-m", "valkeep", "drill", "run", name, "--seed", str(seed), "--json", "-", "--report", str(keep), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     try:
         return dict(json.loads(done.stdout))
@@ -92,6 +93,17 @@ def by_chance(drills: int, seed: int, keep: Path) -> int:
     return sum(repeated(["sentinel-random", "cluster-random"], 1, 0, seed + number, keep) for number in range(drills))
 
 
+def mixed(seed: int, keep: Path) -> int:
+    """False verdicts of a failover and of slots on the move under every mix of operations."""
+    bad = 0
+    for name in ("sentinel-kill-primary", "cluster-slot-migration"):
+        for mix in MIXES:
+            outcome = drilled(name, seed, keep / f"{name}-{mix}", "--mix", mix)
+            bad += false_verdict(outcome)
+            print(f"{name} with {mix}: {outcome['verdict']} {' '.join(outcome['reasons'])}", flush=True)
+    return bad
+
+
 def lied(seed: int) -> int:
     """Whether a WAIT that counts replicas which have nothing is believed: then what the minority was acked is lost, and none may be."""
     outcome = asyncio.run(lied_to(find("sentinel-partition-with-wait"), "counts-replicas-that-have-nothing", seed))
@@ -131,6 +143,7 @@ def main() -> int:
         for burners in options.burners or (0, 2):
             bad += repeated(options.drill or list(NAMES), options.repeats, burners, options.seed, options.keep or Path(folder))
         bad += by_chance(options.chance, options.seed, options.keep or Path(folder))
+        bad += mixed(options.seed, options.keep or Path(folder))
         bad += lied(options.seed)
         bad += killed(options.kills, options.seed)
     print(f"soak of drills: {bad} failures in {time.monotonic() - began:.0f} s")

@@ -69,7 +69,7 @@ def fitted(drill: Drill, options: RunOptions) -> Drill:
     drill = replace(drill, topology=spec, steps=steps, load=load)
     faults.check(drill.steps, spec, load)
     if load.driver != "recorder":
-        driver_of(load.driver)
+        driver_of(load.driver).version  # noqa: B018 - a library that is missing says so here, before anything is started
     binary = servers.find(spec.server)
     if drill.needs_valkey and (binary.name != "valkey" or binary.version[:2] < drill.needs_valkey):
         wanted = ".".join(map(str, drill.needs_valkey))

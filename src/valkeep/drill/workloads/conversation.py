@@ -51,7 +51,7 @@ class Child:
     async def begin(self, workdir: Path) -> None:
         """Start it and let it make ``workdir``, which must not exist yet and is removed should this process be killed."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", self._module,
+            sys.executable, "-P", "-m", self._module,  # -P: no file in the current folder takes the place of a module
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True, limit=_LINE,
         )  # fmt: skip
         self._listener = asyncio.create_task(self._listen())

@@ -80,6 +80,7 @@ class Worker:
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # no file in the current folder takes the place of a module
             "-m",
             "valkeep.migrate.verify.worker",
             name,
