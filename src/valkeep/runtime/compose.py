@@ -27,7 +27,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import identify, parse_info
@@ -36,6 +36,7 @@ from valkeep.runtime import image, ports, servers
 from valkeep.runtime.configuration import Lines, data_config
 from valkeep.runtime.containers import ContainerNetwork
 from valkeep.runtime.converge import converge, prove
+from valkeep.runtime.deployment import EndsItself
 from valkeep.runtime.docker import AddressesTaken, Docker
 from valkeep.runtime.folder import temporary_folder
 from valkeep.runtime.janitor import Janitor
@@ -121,7 +122,7 @@ class ComposeMachine:
         await asyncio.to_thread(self._docker.run, *words)
 
 
-class ComposeDeployment:
+class ComposeDeployment(EndsItself):
     """``docker``: None finds it. ``image``: "" is $VALKEY_IMAGE, else one made of the server that the spec names where that is possible,
     else the official one of that version. ``host``: the address to announce and publish at; "" is the containers' own where the host reaches
     them. ``timeout``: seconds until it has to be ready. Raises ``DockerMissing`` and ``UsageError`` before anything is started."""
@@ -263,18 +264,6 @@ class ComposeDeployment:
                 await asyncio.to_thread(shutil.rmtree, self.folder, True)
             if self._janitor is not None:
                 await asyncio.to_thread(self._janitor.dismiss)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.up()
-            await self.ready()
-        except BaseException:
-            await asyncio.shield(self.down())
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.shield(self.down())
 
 
 def _image(docker: Docker, spec: TopologySpec) -> str:

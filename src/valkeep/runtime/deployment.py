@@ -6,6 +6,8 @@ Names of nodes are those of the spec (n1, n2, s1, …); clients that the network
 
 from __future__ import annotations
 
+import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
@@ -13,7 +15,7 @@ from typing import Protocol, Self, runtime_checkable
 from valkeep.client.endpoint import Endpoint
 from valkeep.topology.spec import NodeSpec, TopologySpec
 
-__all__ = ["Deployment", "HasDisk", "Machine", "Network"]
+__all__ = ["Deployment", "EndsItself", "HasDisk", "Machine", "Network"]
 
 
 class Machine(Protocol):
@@ -92,7 +94,7 @@ class Deployment(Protocol):
 
     @property
     def runtime(self) -> str:
-        """``local`` or ``compose``."""
+        """``local``, ``compose`` or ``remote``."""
 
     @property
     def server(self) -> str:
@@ -116,3 +118,28 @@ class Deployment(Protocol):
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing of it is left."""
+
+
+class EndsItself(ABC):
+    """``async with``: up and ready. What was started is gone at the end, also when it never got ready, or whoever waits is cancelled."""
+
+    @abstractmethod
+    async def up(self) -> None: ...
+
+    @abstractmethod
+    async def ready(self) -> None: ...
+
+    @abstractmethod
+    async def down(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.up()
+            await self.ready()
+        except BaseException:
+            await asyncio.shield(self.down())
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(self.down())

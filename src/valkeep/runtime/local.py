@@ -22,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from valkeep.client.endpoint import TLS, Endpoint
 from valkeep.errors import Refused, ValkeepError
@@ -30,6 +30,7 @@ from valkeep.runtime import certificate, servers
 from valkeep.runtime.access import ADMIN, Access
 from valkeep.runtime.configuration import Lines, data_config, sentinel_config, tls_lines
 from valkeep.runtime.converge import converge, prove
+from valkeep.runtime.deployment import EndsItself
 from valkeep.runtime.folder import temporary_folder
 from valkeep.runtime.janitor import Janitor
 from valkeep.runtime.network.addresses import Addresses
@@ -121,7 +122,7 @@ class LocalMachine:
             raise Refused(f"{self.spec.name} runs", remedy="stop or kill it before its files are touched")
 
 
-class LocalDeployment:
+class LocalDeployment(EndsItself):
     """``network``: from `runtime.network`; None: plain loopback addresses. ``folder``: of the files, made if need be and kept; None: a
     temporary one. ``timeout``: seconds until it has to be ready. ``needs``: abilities that cost something and are only there when asked for:
     fsync (machines can crash). ``access``: its users, None without ACL; ``certificate``: None without TLS. Raises ``Refused`` for what this
@@ -275,18 +276,6 @@ class LocalDeployment:
                 await asyncio.to_thread(shutil.rmtree, self.folder, True)
             if self._janitor is not None:
                 await asyncio.to_thread(self._janitor.dismiss)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.up()
-            await self.ready()
-        except BaseException:
-            await asyncio.shield(self.down())
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.shield(self.down())
 
 
 async def _start(machines: list[LocalMachine]) -> None:
