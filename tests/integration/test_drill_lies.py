@@ -21,7 +21,8 @@ import pytest
 
 from tests.support.lying_network import lied_to
 from tests.support.lying_pump import LIES
-from valkeep.drill.catalogue import EXPLAINED, NOTHING_LOST, find
+from valkeep.drill.catalogue import find
+from valkeep.drill.drills.parts import EXPLAINED, NOTHING_LOST
 from valkeep.drill.judging import judge
 from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.play import play

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from valkeep.drill.catalogue import FOLLOWERS, STAYER
 from valkeep.drill.comparison import MatrixRow
+from valkeep.drill.drills.parts import FOLLOWERS, STAYER
 from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.run import RunOptions, run_drill
 from valkeep.drill.script import Drill, Expectation, Load, Step

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from valkeep.drill import catalogue, faults
-from valkeep.drill.catalogue import BUILT_IN, GROUP, drills, find
+from valkeep.drill.catalogue import GROUP, drills, find
+from valkeep.drill.drills import BUILT_IN, Maker
 from valkeep.drill.script import Drill, Expectation, Step, parse_schedule, schedule_text
 from valkeep.errors import UsageError, ValkeepError
 from valkeep.topology.spec import TopologySpec
@@ -43,7 +44,7 @@ def test_all_drills_that_were_asked_for_are_there_under_names_of_their_own() -> 
 
 @pytest.mark.parametrize("timeout", [300, 1000, 30_000])
 @pytest.mark.parametrize("maker", BUILT_IN, ids=NAMES)
-def test_each_can_be_done_teaches_something_and_expects_numbers(maker: catalogue.Maker, timeout: int) -> None:
+def test_each_can_be_done_teaches_something_and_expects_numbers(maker: Maker, timeout: int) -> None:
     drill = maker(timeout)
     faults.check(drill.steps, drill.topology, drill.load, frozenset({"partition", "delay", "fsync", "full-disk"}))
     assert parse_schedule(schedule_text(drill.steps)) == drill.steps

@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from valkeep.drill import faults
-from valkeep.drill.catalogue import RANDOM, drills, find, random_drills
+from valkeep.drill.catalogue import drills, find, random_drills
+from valkeep.drill.drills import RANDOM
 from valkeep.drill.generator import random_steps
 from valkeep.drill.script import HEAL, Load, Step, parse_schedule, schedule_text
 from valkeep.topology.spec import Kind, TopologySpec
