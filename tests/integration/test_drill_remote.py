@@ -22,6 +22,8 @@ from tests.support.waiting import holds, until
 from valkeep import cli
 from valkeep.client.connection import Connection, Value
 from valkeep.client.endpoint import Endpoint, Secret
+from valkeep.drill import observing
+from valkeep.drill import play as playing
 from valkeep.drill.observing import Observation, observe
 from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.workloads import keys
@@ -169,6 +171,23 @@ def test_a_server_that_came_back_empty_lost_what_it_did_not_promise_to_keep() ->
     assert outcome.verdict == "valid", outcome.reasons
     assert (outcome.measures["lost"] or 0) > 1000
     assert outcome.measures["unexplained"] == 0
+
+
+def test_a_topology_that_never_comes_back_is_invalid_and_its_owner_is_told_which_keys_may_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playing, "FINAL_PATIENCE", 0.3)
+    monkeypatch.setattr(observing, "DELETED_WITHIN", 0.3)
+
+    async def kill(deployment: LocalDeployment, seen: Seen) -> None:
+        assert seen.acked
+        await deployment.machines["n1"].kill()
+
+    outcome, seen = observed(TopologySpec.standalone(), kill, seconds=3.0)
+    assert outcome.verdict == "invalid"
+    assert any("no primary at the end" in one for one in outcome.reasons)
+    (told,) = [one.text for one in seen.events if isinstance(one, Note) and one.level == "warning"]
+    assert "12 tags could not be deleted" in told
+    assert "--pattern '*{valkeep-*'" in told
+    assert told in outcome.reasons
 
 
 @pytest.mark.parametrize("lie", ["acks-appends-without-forwarding", "doubles-increments"])

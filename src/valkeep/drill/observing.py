@@ -156,8 +156,7 @@ async def _must_be_free(targets: Targets) -> None:
 
 
 def _left(tags: tuple[bytes, ...]) -> str:
-    shown = ", ".join("*{" + tag.decode() + "}*" for tag in tags)
-    return f"keys could not be deleted, because no primary took it within {DELETED_WITHIN:.0f} s: {shown}; do: {_CLEAN}"
+    return f"the keys of {len(tags)} tags could not be deleted, because no primary took it within {DELETED_WITHIN:g} s; when there is one: {_CLEAN}"
 
 
 async def _delete(targets: Targets) -> tuple[bytes, ...]:
