@@ -4,8 +4,8 @@ The table is a cache of an opinion. It may be wrong at any time; the node that i
 changes the table, ``ASK`` (this one key may be there already, the slot is on its way) does not. Addresses in replies lack what a client needs to
 get in, so they are completed with the login of the node that answered; an empty host means "the one you asked".
 
-``CLUSTER SLOTS`` is what tables are made of: every version answers it, and each slot has one owner in it. ``CLUSTER SHARDS`` (Valkey, Redis 7) also tells
-who is healthy. Sources: the cluster specification; Valkey ``src/cluster.c``, ``clusterCommandSlots`` and ``clusterCommandShards``.
+``CLUSTER SLOTS`` is what tables are made of: every version answers it, and each slot has one owner in it. Sources: the cluster
+specification; Valkey ``src/cluster.c``, ``clusterCommandSlots``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from valkeep.client.server_info import text_of
 from valkeep.errors import ConnectionLost, RemoteProtocolError, ServerError, UsageError, ValkeepError
 from valkeep.topology.slots import SLOTS, slots_of
 
-__all__ = ["ClusterDirectory", "NoCluster", "Redirect", "SlotTable", "parse_redirect", "parse_shards", "parse_slots"]
+__all__ = ["ClusterDirectory", "NoCluster", "Redirect", "SlotTable", "parse_redirect", "parse_slots"]
 
 _NO_CLUSTER: Final = "is it a cluster's node? CLUSTER SLOTS has another form"
 
@@ -92,22 +92,6 @@ def parse_slots(reply: Value, asked: Endpoint) -> SlotTable:
     return _table(ranges)
 
 
-def parse_shards(reply: Value, asked: Endpoint) -> SlotTable:
-    """The table of a ``CLUSTER SHARDS`` reply; replicas that are not ``online`` are left out."""
-    ranges: list[tuple[int, int, list[Endpoint]]] = []
-    for entry in _listed(reply, asked):
-        shard = _fields(entry)
-        edges = shard.get("slots")
-        nodes = [_fields(node) for node in shard.get("nodes") or ()]
-        if not isinstance(edges, list) or not all(isinstance(edge, int) for edge in edges) or not nodes:
-            raise RemoteProtocolError(f"{asked.address} answered CLUSTER SHARDS with {text_of(entry)[:80]!r}", remedy=_NO_CLUSTER)
-        primaries = [_node_of_shards(node, asked) for node in nodes if node.get("role") == b"master"]
-        replicas = [_node_of_shards(node, asked) for node in nodes if node.get("role") != b"master" and node.get("health") == b"online"]
-        if primaries:
-            ranges += [(first, last, primaries[:1] + replicas) for first, last in zip(edges[::2], edges[1::2], strict=True)]
-    return _table(ranges)
-
-
 class ClusterDirectory:
     """``seeds``: some nodes of the cluster; their login is everybody's. ``source``: the address to connect from."""
 
@@ -171,22 +155,6 @@ def _node_of_slots(node: Value, asked: Endpoint) -> Endpoint:
         case [bytes() | None as host, int(port), *_]:
             return _at(asked, text_of(host or b""), port)
     raise RemoteProtocolError(f"{asked.address} answered CLUSTER SLOTS with the node {text_of(node)[:80]!r}", remedy=_NO_CLUSTER)
-
-
-def _node_of_shards(node: Mapping[str, Value], asked: Endpoint) -> Endpoint:
-    port = node.get("tls-port" if asked.tls else "port")
-    if not isinstance(port, int):
-        what = "TLS port" if asked.tls else "port without TLS"
-        raise RemoteProtocolError(
-            f"{asked.address} names a node that has no {what}", remedy="all nodes have to take the same kind of clients"
-        )
-    return _at(asked, text_of(node.get("endpoint") or b""), port)
-
-
-def _fields(entry: Value) -> dict[str, Value]:
-    """A map as RESP2 (a flat list) or RESP3 writes it."""
-    pairs = entry.items() if isinstance(entry, dict) else zip(entry[::2], entry[1::2], strict=False) if isinstance(entry, list) else ()
-    return {text_of(name): value for name, value in pairs}
 
 
 def _at(asked: Endpoint, host: str, port: int) -> Endpoint:

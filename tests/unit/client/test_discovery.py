@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from valkeep.client.cluster import Redirect, parse_redirect, parse_shards, parse_slots
+from valkeep.client.cluster import Redirect, parse_redirect, parse_slots
 from valkeep.client.connection import Value
 from valkeep.client.endpoint import TLS, Endpoint, Secret
 from valkeep.client.sentinel import SentinelDirectory, parse_address, parse_replicas, parse_switch
@@ -59,40 +59,12 @@ def test_a_moved_slot_is_somewhere_else_and_all_others_stay() -> None:
     assert len(later.owners) == SLOTS
 
 
-def test_a_replica_that_is_not_online_is_no_node_to_read_from() -> None:
-    def node(port: int, role: bytes, health: bytes) -> list[Any]:
-        return [b"id", b"x", b"tls-port", port, b"ip", b"10.0.0.2", b"endpoint", b"10.0.0.2", b"role", role, b"health", health]
-
-    shard = [
-        b"slots",
-        [0, 1, 3, 3],
-        b"nodes",
-        [node(1, b"replica", b"online"), node(2, b"master", b"online"), node(3, b"replica", b"loading")],
-    ]
-    table = parse_shards([shard, [b"slots", [], b"nodes", [node(9, b"master", b"online")]]], ASKED)
-    assert table.primaries == (at("10.0.0.2", 2),)
-    assert table.replicas == {at("10.0.0.2", 2): (at("10.0.0.2", 1),)}
-    assert table.served == 3
-
-
-def test_a_node_without_the_port_that_this_client_needs_is_told() -> None:
-    shard = [b"slots", [0, 1], b"nodes", [[b"port", 7000, b"endpoint", b"h", b"role", b"master", b"health", b"online"]]]
-    with pytest.raises(RemoteProtocolError, match="no TLS port"):
-        parse_shards([shard], ASKED)
-
-
 @pytest.mark.parametrize(
     "reply", [b"OK", None, 3, [1], [[0, 1]], [[0, 1, b"x"]], [[0, 16384, [b"h", 1]]], [[2, 1, [b"h", 1]]], [[0, 1, [b"h", b"1"]]]]
 )
 def test_what_is_no_table_of_slots_is_a_protocol_error(reply: Any) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_slots(reply, ASKED)
-
-
-@pytest.mark.parametrize("reply", [b"OK", None, [1], [[b"slots", [0, 1]]], [[b"slots", [b"x"], b"nodes", [[b"role", b"master"]]]]])
-def test_what_is_no_list_of_shards_is_a_protocol_error(reply: Any) -> None:
-    with pytest.raises(RemoteProtocolError):
-        parse_shards(reply, ASKED)
 
 
 def test_a_switch_names_the_old_and_the_new_primary() -> None:
