@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -197,6 +198,21 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work_begins(
     assert "is a folder" in said.err
     assert "start:" not in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_place_in_a_folder_that_may_not_be_looked_into_is_said_before_the_work_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = tmp_path / "closed" / "out"
+
+    def denied(path: Path) -> bool:  # root may look everywhere, so the kernel's answer is given by hand
+        if path == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return os.path.isdir(path)  # noqa: PTH112
+
+    monkeypatch.setattr(Path, "is_dir", denied)
+    assert cli.run(["version", "--json", str(closed)]) is ExitCode.NOT_RUN
+    assert "cannot be written: Permission denied" in capsys.readouterr().err
 
 
 def test_a_result_that_cannot_be_written_after_the_work_says_what_the_work_has_changed(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Entry:
 COMMANDS: dict[str, Entry] = {
     "rehearse": Entry("valkeep.cli.rehearse", "the whole story on servers of this machine, proven"),
     "migrate": Entry("valkeep.cli.migrate", "move a live Redis to Valkey: preflight, run, cutover, abort, verify, gateway"),
-    "drill": Entry("valkeep.cli.drill", "injected faults and recorded histories, judged"),
+    "drill": Entry("valkeep.cli.drill", "faults on real servers, judged: list, run, observe, matrix, clients"),
     "up": Entry("valkeep.cli.up", "a topology that stands: standalone, sentinel or cluster, proven ready"),
     "status": Entry("valkeep.cli.status", "what is up: roles, slots, offsets, links, opinions"),
     "down": Entry("valkeep.cli.down", "end it; nothing is left"),
@@ -57,8 +57,8 @@ COMMANDS: dict[str, Entry] = {
 BARE = """\
 valkeep rehearse            see a live Redis become a live Valkey on this machine, proven
 valkeep migrate preflight   look at your own source (--source URL --target URL); changes nothing
-valkeep drill               injected faults against a topology, judged
-valkeep --help              everything else
+valkeep drill run NAME      see what a fault loses, and why, on real servers of this machine ('valkeep drill list' has the names)
+valkeep --help              everything else; 'valkeep up sentinel' is a topology to break yourself
 """
 
 _terminated = False

@@ -56,7 +56,7 @@ TimeoutMs = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", short_help="what each drill teaches, and what has to come of it")
 def list_drills(json: JsonPath = None) -> ExitCode:
     """The drills: what each teaches, what it runs on, and what has to come of it."""
     from valkeep.drill.catalogue import drills, random_drills
@@ -87,16 +87,18 @@ def list_drills(json: JsonPath = None) -> ExitCode:
     return ExitCode.GOOD
 
 
-@app.command()
+@app.command(short_help="faults on real servers of this machine, judged")
 def run(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME…", help="Which drills; 'valkeep drill list' shows all.", show_default=False)
+        list[str] | None, typer.Argument(metavar="NAME", help="Which drills; 'valkeep drill list' shows all.", show_default=False)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every drill, one after the other.")] = False,
     seed: Seed = 1,
     client: Annotated[
         str,
-        typer.Option(metavar="C", help="Who writes: recorder, valkey-py, redis-py or glide. Default: the recorder.", show_default=False),
+        typer.Option(
+            metavar="C", help="Who writes: recorder, valkeep, valkey-py, redis-py or glide. Default: the recorder.", show_default=False
+        ),
     ] = "",
     topology: Annotated[
         str, typer.Option(metavar="T", help="Other sizes: sentinel:1+4+5 (primary, replicas, sentinels), cluster:5+5.", show_default=False)
@@ -173,10 +175,10 @@ def run(
     return exit_code(outcome.verdict)
 
 
-app.command()(observe)
+app.command(short_help="the same load on your own topology, while you break it")(observe)
 
 
-@app.command()
+@app.command(short_help="a recorded history in Jepsen's form")
 def export(
     report: Annotated[Path, typer.Argument(metavar="DIR", help="A drill's folder, as 'valkeep drill run --report' keeps it.")],
     edn: Annotated[Path, typer.Option("--edn", metavar="PATH", help="Where to write the history in Jepsen's form.", callback=writable)],
@@ -205,7 +207,7 @@ def export(
     return ExitCode.GOOD
 
 
-@app.command()
+@app.command(short_help="what each setting costs every day, and saves in a partition")
 def matrix(
     min_replicas: Annotated[
         list[int] | None, typer.Option(min=0, max=2, help="Values of min-replicas-to-write.", show_default="0 1")
@@ -243,10 +245,11 @@ def matrix(
     return _told(story, matrix_json(rows, seconds=seconds, seed=seed), html, json)
 
 
-@app.command()
+@app.command(short_help="the same drills with every client library")
 def clients(
     client: Annotated[
-        list[str] | None, typer.Option(metavar="C", help="recorder, valkey-py, redis-py or glide. Default: all.", show_default=False)
+        list[str] | None,
+        typer.Option(metavar="C", help="recorder, valkeep, valkey-py, redis-py or glide. Default: all.", show_default=False),
     ] = None,
     drill: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Which drills. Default: kills and planned failovers.", show_default=False)

@@ -34,11 +34,11 @@ def writable(path: P) -> P:
     if path is None or str(path) == "-":
         return path
     place = Path(path)
-    if place.is_dir():
-        raise UsageError(f"{place} is a folder", remedy="name a file in it")
-    if _special(place):
-        return path
     try:
+        if place.is_dir():
+            raise UsageError(f"{place} is a folder", remedy="name a file in it")
+        if _special(place):
+            return path
         place.parent.mkdir(parents=True, exist_ok=True)
         beside = _beside(place)
         beside.touch()
