@@ -199,7 +199,7 @@ class Process:
                     f"{self.binary} on port {self.port} ended with status {self.returncode} while starting: {self._last_words()}",
                     remedy="read the log lines above; most often a setting that this version does not know",
                 )
-            if _answers(self.address, tls="tls-port" in self.config):
+            if _answers(self.address, tls=self.config.get("tls-port") == self.port):
                 return
             if time.monotonic() > deadline:
                 words = self._last_words()
