@@ -57,6 +57,7 @@ def drill(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         (("--seed", "x"), 2, "--seed"),
         (("--runtime", "cloud"), 2, "--runtime"),
         (("--url", "redis://127.0.0.1:6379"), 2, "--url"),
+        (("--topology", "sentinel:1+0+3"), 2, "a replica has to be promoted, and there would be none"),
         (("--server", "/bin/false"), 4, "/bin/false is no Redis or Valkey server"),
         (("--server", "/etc/hostname"), 4, "/etc/hostname"),
         (("--server", "valkey-1.0"), 4, "valkey-1.0"),

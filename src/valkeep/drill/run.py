@@ -57,6 +57,12 @@ def fitted(drill: Drill, options: RunOptions) -> Drill:
     spec = drill.topology
     if options.topology:
         spec = _resized(drill, options.topology)
+        heirs = any(one.measure == "promotions" and (one.least or 0) > 0 for one in drill.expects)
+        if heirs and not spec.replicas and options.schedule is None:
+            raise UsageError(
+                f"{drill.name} does not fit {options.topology}: a replica has to be promoted, and there would be none",
+                remedy="give it replicas, as in sentinel:1+2+3 or cluster:3+3",
+            )
     if options.server:
         spec = replace(spec, server=options.server)
     spec = replace(spec, tls=spec.tls or options.tls, acl=spec.acl or options.acl)
