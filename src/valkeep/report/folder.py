@@ -35,6 +35,10 @@ def tell(folder: Path) -> Story:
     story = _load(folder / "story.json")
     if story:
         return storyfile.from_json(story)
+    if drills := sorted(path.parent for path in (*folder.glob("drill.json"), *folder.glob("*/drill.json"))):
+        raise UsageError(
+            f"{folder} is of drills, whose pages are there already", remedy=f"open {drills[0] / 'drill.html'}; drill.json has the numbers"
+        )
     files = {name: _load(folder / f"{name}.json") for name in _JSON}
     recording = Recording(_events(folder / "events.jsonl"))
     ledger = _ledger(folder / "ledger.jsonl")

@@ -170,3 +170,14 @@ def test_what_is_no_report_is_refused_with_a_remedy(tmp_path: Path, broken: str)
     with pytest.raises(UsageError) as caught:
         tell(path)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("where", ["", "sentinel-kill-primary"])
+def test_a_folder_of_drills_says_where_their_pages_are(tmp_path: Path, where: str) -> None:
+    drill = tmp_path / "sentinel-kill-primary"
+    drill.mkdir()
+    (drill / "drill.json").write_text("{}")
+    (tmp_path / "events.jsonl").write_text("")
+    with pytest.raises(UsageError) as caught:
+        tell(tmp_path / where)
+    assert str(drill / "drill.html") in caught.value.remedy
