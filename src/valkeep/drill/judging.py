@@ -11,7 +11,7 @@ The verdict:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Final
 
 from valkeep.drill.checkers.coverage import SlotSample
@@ -121,7 +121,7 @@ def _doubt(played: Played, judgements: Iterable[Judgement]) -> str:
 def _coverage(played: Played) -> Iterable[SlotSample]:
     """Without holes that are shorter than it takes to ask every node: one had given the slots away, the other was asked just before it got them."""
     changes = [*played.coverage, (played.ended, *played.coverage[-1][1:])] if played.coverage else []
-    for (at, uncovered, disputed), after in zip(changes, [*changes[1:], None], strict=True):
+    for (at, uncovered, disputed), after in zip_longest(changes, changes[1:]):
         if after is None or after[0] - at >= LOOK_NS or not (uncovered or disputed):
             yield SlotSample(at, uncovered, disputed)
 
@@ -206,14 +206,15 @@ def _losses(loss: LossReport | None) -> Mapping[str, float | None]:
 
 def _gaps(played: Played, history: History) -> Mapping[str, float | None]:
     """The longest time without an ack, of the worst shard: ``gap_ms`` of clients that follow the primary, ``gap_sticky_ms`` of those that stay.
-    What still waits when the load ends has waited until then."""
+    What still waits when the load ends has waited until then. Slots that moved to another shard count apart from those that stayed: the
+    acks of the ones say nothing about the others."""
     follows = {client.name: client.follow for client in played.drill.load.clients}
     owner = {number: follows.get(process.client, True) for number, process in enumerate(played.recorded.processes)}
     columns = history.columns
-    shards = [played.drill.topology.shard_of_slot(key_slot(key)) for key in history.keys.names]
-    acks: dict[tuple[bool, int], list[int]] = {}
+    groups = _groups(played, history)
+    acks: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
     for outcome, process, key, returned in zip(columns.outcome, columns.process, columns.key, columns.returned, strict=True):
-        listed = acks.setdefault((owner.get(process, True), shards[key]), [])
+        listed = acks.setdefault((owner.get(process, True), groups[key]), [])
         if outcome == Outcome.OK:
             listed.append(returned)
     begin, end = min(columns.invoked, default=played.origin), max(columns.invoked, default=played.ended)
@@ -224,6 +225,20 @@ def _gaps(played: Played, history: History) -> Mapping[str, float | None]:
         name = "gap_ms" if follow else "gap_sticky_ms"
         found[name] = max(round(gap, 1), found.get(name) or 0.0)
     return found
+
+
+def _groups(played: Played, history: History) -> list[tuple[int, ...]]:
+    """For each key the shards by whose nodes its slot was served, its own first."""
+    spec, columns = played.drill.topology, history.columns
+    shards = {node.name: node.shard for node in spec.nodes() if node.role != "sentinel"}
+    slots = [key_slot(key) for key in history.keys.names]
+    served: dict[int, set[int]] = {}
+    for key, node, outcome in set(zip(columns.key, columns.node, columns.outcome, strict=True)):
+        shard = shards.get(history.nodes.names[node])
+        if outcome == Outcome.OK and shard is not None:
+            served.setdefault(slots[key], set()).add(shard)
+    own = [spec.shard_of_slot(slot) for slot in slots]
+    return [(shard, *sorted(served.get(slot, set()) - {shard})) for shard, slot in zip(own, slots, strict=True)]
 
 
 def _waits(verdicts: Verdicts) -> Mapping[str, float | None]:

@@ -194,6 +194,14 @@ def test_the_doomed_end_of_a_reign_may_not_answer_one_value_twice_either() -> No
     assert "duplicated" in check_increments(wrong.evidence(), two.final.counters).counts
 
 
+def test_the_doomed_end_of_a_reign_may_not_deliver_an_entry_twice_either() -> None:
+    two = two_reigns()
+    wrong = Two(
+        edited(two.history, lambda o: o._replace(result=31) if o.result == 32 and o.function == "deliver" else o), two.final, two.reigns
+    )
+    assert check_groups(wrong.evidence(), two.final.streams).counts == {"duplicated": 1}
+
+
 # ------------------------------------------------------------------------------------------------------------------ monotonic
 
 

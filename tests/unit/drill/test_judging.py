@@ -19,6 +19,7 @@ from valkeep.drill.serverlog import Said
 from valkeep.drill.watch import Sample
 from valkeep.drill.workloads.record import Process
 from valkeep.drill.workloads.recorder import RecorderResult, Stall
+from valkeep.topology.slots import tag_for
 from valkeep.topology.spec import TopologySpec
 
 MS = 1_000_000
@@ -246,6 +247,23 @@ def test_a_client_that_was_never_acked_has_a_gap_as_long_as_the_load() -> None:
     gap = judge(played).measures["gap_sticky_ms"]
     assert gap is not None
     assert gap > 5000
+
+
+def test_slots_that_moved_away_do_not_hide_the_gap_of_those_that_stayed() -> None:
+    """Both tags are of the first shard; one has moved to n2, which acks all the time, and n1 is away from 1 s to 3 s."""
+    stays, moved = (b"j:{%b}" % tag_for(slot) for slot in (10, 5000))
+    history = History()
+    for number, at in enumerate(range(0, 4 * S, 10 * MS), 1):
+        history.ok(history.invoke(1, "append", moved, number, at), at + MS, "n1" if at < S // 2 else "n2", number)
+        if not S < at < 3 * S:
+            history.ok(history.invoke(2, "append", stays, 1000 + number, at), at + MS, "n1", number)
+    played = killed(expects=())
+    drill = replace(played.drill, topology=TopologySpec.cluster())
+    samples = {node.name: played.samples.get(node.name, [])[:1] for node in drill.topology.nodes()}
+    recorded = replace(played.recorded, history=history)
+    gap = judge(replace(played, drill=drill, recorded=recorded, samples=samples, said=())).measures["gap_ms"]
+    assert gap is not None
+    assert gap >= 1990
 
 
 def test_json_carries_the_verdict_its_reasons_and_every_number() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from valkeep.drill.checkers.evidence import LOST, SURVIVED, Evidence, FinalStream
+from valkeep.drill.checkers.evidence import ELSEWHERE, LOST, SURVIVED, Evidence, FinalStream
 from valkeep.drill.checkers.judgement import Findings, Judgement
 from valkeep.drill.checkers.order import disorder
 from valkeep.drill.checkers.reigns import NEVER
@@ -68,6 +68,7 @@ def _check_deliveries(evidence: Evidence, findings: Findings, key: bytes, stream
             if value[number] in stream.pending:
                 findings.add("lost", key, f"{value[number]} was acked, and is pending", lost=1, operation=number)
     delivered: dict[int, int] = {}  # element → its last delivery that survived, or -1
+    by_reign: dict[tuple[int, int], int] = {}  # element, reign → the delivery: a stream that is doomed knows no less what it has delivered
     deliveries = evidence.numbers("deliver").get(key, ())
     for number in deliveries:
         element = value[number] if result[number] == NOTHING else result[number]
@@ -75,9 +76,14 @@ def _check_deliveries(evidence: Evidence, findings: Findings, key: bytes, stream
             continue
         findings.operations += 1
         before = delivered.setdefault(element, -1)
+        here = by_reign.setdefault((element, evidence.reign[number]), number)
         source = writes.get(element, -1)
         if source < 0 or outcome[source] == _FAIL or columns.returned[number] < columns.invoked[source]:
             findings.add("phantom", key, f"{element} was delivered, and had not been added", operation=number)
+        elif fate[number] != SURVIVED and here != number and evidence.reign[number] != ELSEWHERE:
+            findings.add(
+                "duplicated", key, f"{element}, delivered by operation {here}, was delivered again on the same primary", operation=number
+            )
         elif fate[number] == SURVIVED:
             if outcome[source] == _OK and fate[source] == LOST:
                 findings.add("resurrected", key, f"{element} was delivered, and had been lost with its primary", operation=number)
