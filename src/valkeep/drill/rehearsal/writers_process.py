@@ -17,7 +17,6 @@ Times are CLOCK_MONOTONIC, which all processes of a machine share.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import sys
 import time
@@ -30,8 +29,8 @@ from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.drill.history import History
 from valkeep.drill.rehearsal.operations import Step, Writer, understood
-from valkeep.drill.workloads.conversation import converse, say
-from valkeep.errors import LocalProtocolError, ValkeepError
+from valkeep.drill.workloads.conversation import converse, obey, say
+from valkeep.errors import ValkeepError
 
 __all__ = ["ELSEWHERE", "Squad", "WriterSettings", "writers_of"]
 
@@ -39,7 +38,6 @@ ELSEWHERE: Final = frozenset({"NOREPLICAS", "READONLY", "MASTERDOWN", "LOADING",
 """Refusals that mean "another node is the primary": expected while it moves. Any other error of a writer is a finding."""
 
 PATIENCE: Final = 20.0  # seconds for a reply: more than any lease of a cut-over holds a writer
-TICK: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,42 +214,19 @@ class Squad:
 # ------------------------------------------------------------------------------------------------------------- the process
 
 
-async def _tick(squad: Squad) -> None:
-    while True:
-        await asyncio.sleep(TICK)
-        say(event="acked", at=time.monotonic_ns(), acked=squad.acked, refused=squad.refused, node=squad.node)
-
-
-async def _obey(messages: AsyncIterator[dict[str, Any]], squad: Squad) -> bool:
-    """Do what the parent says; False when it vanished without a ``stop``."""
-    async for message in messages:
-        match message["do"]:
-            case "start":
-                squad.start()
-            case "pause":
-                await squad.pause()
-                keys = {function: [key.decode("latin-1") for key in sorted(found)] for function, found in squad.touched.items()}
-                say(event="paused", operations=len(squad.history), keys=keys)
-            case "stop":
-                squad.stop()
-                return True
-            case other:
-                raise LocalProtocolError(f"the parent said {other!r}", remedy="start, pause and stop are all there is")
-    return False
-
-
 async def _work(workdir: Path, settings: dict[str, Any], messages: AsyncIterator[dict[str, Any]]) -> bool:
     squad = Squad(WriterSettings.from_json(settings))
-    work = asyncio.create_task(squad.run())
-    ticks = asyncio.create_task(_tick(squad))
-    orderly = await _obey(messages, squad)
-    ticks.cancel()
-    if not orderly:
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await work
+
+    async def pause() -> None:
+        await squad.pause()
+        keys = {function: [key.decode("latin-1") for key in sorted(found)] for function, found in squad.touched.items()}
+        say(event="paused", operations=len(squad.history), keys=keys)
+
+    def tick() -> None:
+        say(event="acked", at=time.monotonic_ns(), acked=squad.acked, refused=squad.refused, node=squad.node)
+
+    if not await obey(messages, squad.run(), start=squad.start, pause=pause, stop=squad.stop, tick=tick):
         return False
-    await work
     path = workdir / "history.vkh"
     await asyncio.to_thread(path.write_bytes, b"".join(squad.history.packed()))
     say(event="history", path=str(path), operations=len(squad.history))

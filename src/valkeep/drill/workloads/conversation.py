@@ -7,7 +7,8 @@ and ends. Everything that the process has to know goes through the pipe, passwor
     parent → {"workdir": …}            the process makes the folder: from then on it is sure to go
     process → {"event": "ready"}
     parent → settings, in one line
-    parent → {"do": …}     process → {"event": …}        as both agreed
+    parent → {"do": "start" | "pause" | "stop"}          see `obey`
+    process → {"event": …}                               as both agreed
 
 An ordinary end is the parent's: it has been told all it asked for, kills the process and removes the folder itself.
 """
@@ -22,14 +23,15 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from valkeep.errors import ValkeepError
+from valkeep.errors import LocalProtocolError, ValkeepError
 
-__all__ = ["Child", "converse", "say"]
+__all__ = ["Child", "converse", "obey", "say"]
 
+TICK: Final = 0.1  # seconds between two words on how it stands
 _LINE: Final = 1 << 22  # bytes of one line: settings, and the keys of a pause
 
 Heard = Callable[[dict[str, Any]], bool]
@@ -121,6 +123,58 @@ def say(**message: Any) -> None:
     """To the parent."""
     _to_parent.write(json.dumps(message) + "\n")
     _to_parent.flush()
+
+
+async def obey(
+    messages: AsyncIterator[dict[str, Any]],
+    work: Coroutine[Any, Any, None],
+    *,
+    start: Callable[[], None],
+    pause: Callable[[], Awaitable[None]],
+    stop: Callable[[], None],
+    tick: Callable[[], None],
+) -> bool:
+    """Run ``work`` to its end and do meanwhile what the parent says; ``tick`` is called every `TICK`. ``pause`` returns when nothing is in flight.
+
+    False, and ``work`` is cancelled, when the parent vanished without a ``stop``. What ``work`` raises is raised, also before it was told to stop.
+    """
+    working = asyncio.create_task(work)
+    ticking = asyncio.create_task(_every_tick(tick))
+    hearing = asyncio.create_task(_told_to_stop(messages, start, pause, stop))
+    await asyncio.wait({working, hearing}, return_when=asyncio.FIRST_COMPLETED)
+    ticking.cancel()
+    if not hearing.done():  # nobody told it to stop
+        hearing.cancel()
+    elif not hearing.result():
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await working
+        return False
+    await working
+    return True
+
+
+async def _every_tick(tick: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(TICK)
+        tick()
+
+
+async def _told_to_stop(
+    messages: AsyncIterator[dict[str, Any]], start: Callable[[], None], pause: Callable[[], Awaitable[None]], stop: Callable[[], None]
+) -> bool:
+    async for message in messages:
+        match message["do"]:
+            case "start":
+                start()
+            case "pause":
+                await pause()
+            case "stop":
+                stop()
+                return True
+            case other:
+                raise LocalProtocolError(f"the parent said {other!r}", remedy="start, pause and stop are all there is")
+    return False
 
 
 def converse(work: Work) -> int:

@@ -13,21 +13,18 @@ Times are CLOCK_MONOTONIC, which all processes of a machine share.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from valkeep.drill.script import ClientSpec, Load
-from valkeep.drill.workloads.conversation import converse, say
+from valkeep.drill.workloads.conversation import converse, obey, say
 from valkeep.drill.workloads.crew import Crew
 from valkeep.drill.workloads.heartbeat import Heartbeat
 from valkeep.drill.workloads.targets import Targets
-from valkeep.errors import LocalProtocolError, ValkeepError
-
-TICK: Final = 0.1
+from valkeep.errors import ValkeepError
 
 
 def _load(data: dict[str, Any]) -> Load:
@@ -45,29 +42,6 @@ def _standing(crew: Crew) -> dict[str, Any]:
     }
 
 
-async def _tick(crew: Crew) -> None:
-    while True:
-        await asyncio.sleep(TICK)
-        say(event="tick", **_standing(crew))
-
-
-async def _obey(messages: AsyncIterator[dict[str, Any]], crew: Crew) -> bool:
-    """Do what the parent says; False when it vanished without a ``stop``."""
-    async for message in messages:
-        match message["do"]:
-            case "start":
-                crew.gate.open()
-            case "pause":
-                await crew.gate.shut()
-                say(event="paused", **_standing(crew))
-            case "stop":
-                crew.gate.end()
-                return True
-            case other:
-                raise LocalProtocolError(f"the parent said {other!r}", remedy="start, pause and stop are all there is")
-    return False
-
-
 async def _work(workdir: Path, settings: dict[str, Any], messages: AsyncIterator[dict[str, Any]]) -> bool:
     try:
         crew = Crew(_load(settings["load"]), Targets.from_json(settings["targets"]), settings["seed"])
@@ -80,21 +54,16 @@ async def _work(workdir: Path, settings: dict[str, Any], messages: AsyncIterator
     say(event="found")
     heartbeat = Heartbeat()
     heartbeat.start()
-    work = asyncio.create_task(crew.run())
-    ticks = asyncio.create_task(_tick(crew))
-    obedience = asyncio.create_task(_obey(messages, crew))
-    await asyncio.wait({work, obedience}, return_when=asyncio.FIRST_COMPLETED)
-    ticks.cancel()
-    if not obedience.done():  # nobody told the clients to stop
-        obedience.cancel()
-        await work
-    orderly = obedience.result()
-    if not orderly:
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await work
+
+    async def pause() -> None:
+        await crew.gate.shut()
+        say(event="paused", **_standing(crew))
+
+    def tick() -> None:
+        say(event="tick", **_standing(crew))
+
+    if not await obey(messages, crew.run(), start=crew.gate.open, pause=pause, stop=crew.gate.end, tick=tick):
         return False
-    await work
     heartbeat.stop()
     path = workdir / "history.vkh"
     await asyncio.to_thread(path.write_bytes, b"".join(crew.record.history.packed()))
