@@ -15,6 +15,7 @@ found, gets its successor a new one: correct before quick. docs/how-to/pytest.md
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,6 +50,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """An error of Valkeep tells its remedy below its message, whoever raised it."""
+    errors = sys.modules.get("valkeep.errors")  # where nobody imported it, nobody raised one
+    error = call.excinfo.value if call.excinfo else None
+    if errors and isinstance(error, errors.ValkeepError) and not hasattr(error, "__notes__"):
+        error.add_note(f"  remedy: {error.remedy}")
 
 
 @pytest.fixture(scope="session")

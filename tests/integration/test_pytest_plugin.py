@@ -161,6 +161,13 @@ def test_what_makes_no_sense_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     assert not re.search(r"\d+ passed", said)
 
 
+def test_an_error_of_valkeep_shows_its_remedy(tmp_path: Path) -> None:
+    tests = "def test_it(valkey_standalone, faults):\n    faults.partition()\n"
+    code, said = tried(project(tmp_path, tests), "test_it.py")
+    assert code == 1
+    assert "remedy: partition, delay: --network proxy, in tests @pytest.mark.valkey(network='proxy')" in said
+
+
 def test_a_missing_server_is_a_skip_with_a_remedy_and_a_failure_in_continuous_integration(tmp_path: Path) -> None:
     folder = project(tmp_path, "def test_old(valkey_standalone): ...", 'valkey_version = "redis-5.0"')
     code, said = tried(folder)

@@ -101,7 +101,8 @@ def check(steps: Iterable[Step], spec: TopologySpec, load: Load, abilities: froz
             missing = ", ".join(sorted(fault.needs - abilities))
             raise UsageError(
                 f"{step} needs what this deployment can not do: {missing}",
-                remedy="partition: Linux; delay: the proxy (--network proxy); full-disk: Linux; fsync: a C compiler when Valkeep was installed",
+                remedy="partition, delay: --network proxy, in tests @pytest.mark.valkey(network='proxy'); full-disk: Linux; "
+                "fsync: a C compiler when Valkeep was installed",
             )
 
 
