@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["brief", "waterfall"]
 
 WIDE: Final = 48  # cells of a waterfall
+NARROW: Final = 12  # and where the terminal has no room
 _ASCII: Final = str.maketrans({"✓": "+", "✗": "x", "≤": "<=", "·": "-", "–": "-", "…": "...", "→": "->", "×": "x"})
 
 
@@ -69,12 +70,13 @@ def brief(story: Story, console: Console) -> None:
             tone = next(tones, "") if first else ""
             say((first, STYLES.get(tone, "")), (rest.rstrip(), ""), wrap=False)
     for panel in story.panels:
-        rows = waterfall(panel, cell="█" if modern else "#")
-        names = max((len(name) for name, _, _ in rows), default=0)
+        names = max((len(span.name) for span in panel.spans), default=0)
+        wide = max(NARROW, min(WIDE, console.width - names - 16))  # margins, and ten places of time
+        rows = waterfall(panel, cell="█" if modern else "#", wide=wide)
         if rows:
             say((f"\n{panel.title}", "bold"))
         for name, bar, took in rows:
-            say((f"  {name:<{names}}  ", ""), (f"{bar:<{WIDE}}", "cyan"), (f"  {took:>10}", ""))
+            say((f"  {name:<{names}}  ", ""), (f"{bar:<{wide}}", "cyan"), (f"  {took:>10}", ""))
     if story.reasons:
         say(("", ""))
     for reason in story.reasons:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from tests.support.drilled import invalid, outcome, unrunnable
@@ -55,6 +56,12 @@ def test_each_part_of_a_recovery_begins_where_the_one_before_it_ended() -> None:
     assert rows == [("detect", "######", "6,000 ms"), ("elect", "      #", "10 ms"), ("promote", "      ####", "3,990 ms")]
     assert waterfall(Panel("p", 0, 10)) == []
     assert waterfall(Panel("p", 1, 1, spans=(Span("at once", 1, 1),)), cell="#", wide=4) == [("at once", "#", "0 ms")]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_parts_of_a_recovery_have_a_line_each_in_narrow_terminals(width: int) -> None:
+    parts = printed(drill_brief(outcome(2000)), width=width).partition("in parts")[2].strip().splitlines()[:4]
+    assert all(line.endswith(" ms") and "█" in line and len(line) <= width for line in parts), parts
 
 
 def test_several_drills_end_in_one_table_with_a_line_each() -> None:
