@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from valkeep.drill.workloads.conversation import Child
-from valkeep.errors import ValkeepError
+from valkeep.drill.workloads.conversation import Child, obey
+from valkeep.errors import LocalProtocolError, ValkeepError
 
 PARROT = """
 import os, sys
@@ -106,3 +108,59 @@ def test_a_process_whose_parent_is_gone_removes_its_folder(module: str, tmp_path
     process = subprocess.run([sys.executable, "-m", module], input=(said % (tmp_path / "work")).encode(), capture_output=True, check=False)
     assert process.returncode == 1
     assert not (tmp_path / "work").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------------ obeying
+
+
+async def obeyed(work: Coroutine[Any, Any, None], *words: str, vanishes: bool = True) -> tuple[bool, list[str]]:
+    """What `obey` says when the parent says these words, and what it did."""
+    done: list[str] = []
+
+    async def messages() -> AsyncIterator[dict[str, Any]]:
+        for word in words:
+            yield {"do": word}
+        if not vanishes:
+            await asyncio.Event().wait()
+
+    async def pause() -> None:
+        done.append("paused")
+
+    answer = await asyncio.wait_for(
+        obey(
+            messages(), work, start=lambda: done.append("started"), pause=pause, stop=lambda: done.append("stopped"), tick=lambda: None
+        ), 10
+    )  # fmt: skip
+    return answer, done
+
+
+def test_a_load_is_started_paused_and_stopped_as_the_parent_says() -> None:
+    assert asyncio.run(obeyed(asyncio.sleep(0), "start", "pause", "start", "stop", vanishes=False)) == (
+        True, ["started", "paused", "started", "stopped"],
+    )  # fmt: skip
+
+
+def test_the_work_of_a_parent_that_vanished_is_cancelled() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    assert asyncio.run(obeyed(work(), "start")) == (False, ["started"])
+    assert ended == ["cancelled"]
+
+
+def test_work_that_fails_is_known_before_anybody_says_stop() -> None:
+    async def work() -> None:
+        raise ValkeepError("a writer is broken", remedy="mend it")
+
+    with pytest.raises(ValkeepError, match="a writer is broken"):
+        asyncio.run(obeyed(work(), "start", vanishes=False))
+
+
+def test_a_word_that_nobody_agreed_on_is_refused() -> None:
+    with pytest.raises(LocalProtocolError, match="dance"):
+        asyncio.run(obeyed(asyncio.Event().wait(), "dance"))  # type: ignore[arg-type]
