@@ -238,15 +238,26 @@ class _Play:
             await asyncio.sleep(0.01)
         return True
 
+    def _claims(self, shard: int) -> int:
+        """How many nodes of this shard say that they are its primary."""
+        stage = self.stage
+        claiming = [node.name for node in stage.watch.view.primaries() if node.reached and stage.machine(node.name).alive]
+        return sum(stage.shard_of(name) == shard for name in claiming)
+
     async def _final(self) -> tuple[dict[int, str], dict[int, int], FinalState | None]:
-        """Read what is there from the reigning primaries; None where a shard has none."""
+        """Read what is there from the reigning primaries, once each shard has only one: of two, one is still to be told, and what it has will
+        go. None where a shard has none."""
         stage = self.stage
         deadline = time.monotonic() + FINAL_PATIENCE
         while True:
             primaries = {shard: self._primary(shard) for shard in range(stage.spec.shards)}
-            if all(primaries.values()):
+            disputed = [shard for shard in primaries if self._claims(shard) > 1]
+            if all(primaries.values()) and not disputed:
                 break
             if time.monotonic() > deadline:
+                if all(primaries.values()):
+                    self.missed += [f"two nodes said at the end that they are the primary of shard {shard + 1}" for shard in disputed]
+                    break
                 missing = ", ".join(str(shard + 1) for shard, name in primaries.items() if not name)
                 self.missed.append(f"shard {missing} had no primary at the end, so what is there could not be read")
                 return primaries, {}, None
