@@ -57,6 +57,12 @@ class NodeSpec:
     of: str = ""
 
 
+_OURS: Final = frozenset(
+    {"port", "tls-port", "bind", "dir", "logfile", "pidfile", "daemonize", "replicaof", "slaveof", "cluster-enabled", "cluster-config-file"}
+)
+"""Settings by which nodes are found, read and ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopologySpec:
     """``replicas``: for each shard. ``settings``: further lines of the data nodes' configuration, which win over Valkeep's own.
@@ -158,6 +164,9 @@ class TopologySpec:
             return "it has no sentinel", "three sentinels are the fewest that survive the loss of one"
         if self.kind is not Kind.SENTINEL and self.sentinels:
             return f"{self.kind.value} has no sentinels", "use the kind sentinel"
+        ours = next((name for name, _ in self.settings if name.lower() in _OURS), "")
+        if ours:
+            return f"{ours} is Valkeep's own to decide", "leave it out"
         if self.kind is not Kind.STANDALONE and not 50 <= self.timeout_ms <= 3_600_000:
             return f"a timeout of {self.timeout_ms} ms", "50 ms … 1 hour; stock is 30000 for Sentinel and 15000 for a cluster"
         return None

@@ -41,6 +41,7 @@ def test_the_last_setting_of_a_name_wins() -> None:
         {"kind": Kind.SENTINEL, "sentinels": 3, "timeout_ms": 10},
         {"kind": Kind.CLUSTER, "shards": 0},
         {"kind": Kind.CLUSTER, "replicas": 99},
+        {"settings": (("maxmemory", "10mb"), ("port", "1"))},
     ],
 )
 def test_a_topology_that_can_not_be_is_refused_with_a_remedy(wrong: dict[str, object]) -> None:
