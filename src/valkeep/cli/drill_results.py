@@ -30,7 +30,7 @@ HtmlPath = Annotated[
     typer.Option(
         "--html",
         metavar="PATH",
-        help="Write one self-contained page with every operation on a timeline.",
+        help="Write one self-contained page.",
         show_default=False,
         callback=writable,
     ),
