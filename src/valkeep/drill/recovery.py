@@ -2,7 +2,7 @@
 
     fault ─► sdown ─► odown ─► elected ─► promoted ─► first-ack ─► redundant
              one       quorum             REPLICAOF    a client's    the new primary counts
-             node                         NO ONE       write         every living replica again
+             node                         NO ONE       write         a replica again
 
 The first four come from the servers' logs (milliseconds), the first ack from the history, redundancy from the watcher. A step that did
 not happen (a planned failover has no sdown) is left out; one that lies before its fault belongs to an earlier fault.
@@ -26,7 +26,7 @@ def recovery(
     """The steps between the fault at ``at`` and ``until`` (ns; the next fault, or the end).
 
     ``acks``: times at which writes returned from a node of ``heirs`` (those that were promoted after the fault), ascending. ``redundant``: when the
-    watcher saw every living replica online behind the new primary, or None.
+    watcher first saw a replica online behind the new primary, or None.
     """
     steps: list[RecoveryStep] = []
     found: set[str] = set()
