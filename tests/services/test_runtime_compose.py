@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.waiting import until
 from valkeep.errors import ExitCode, Refused
-from valkeep.runtime import compose
+from valkeep.runtime import compose, ports
 from valkeep.runtime.compose import ComposeDeployment
 from valkeep.runtime.docker import Docker, DockerFailed, DockerMissing
 from valkeep.topology.spec import TopologySpec
@@ -205,8 +205,10 @@ def test_without_docker_compose_or_a_daemon_the_reason_is_said(tmp_path: Path, m
 
 
 def test_a_port_that_is_taken_is_named(docker: Docker, bare_image: str) -> None:
+    others = [ports.reserve() for _ in range(5)]  # the files' own ports may be in use by the tests beside this one
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        free = {f"VALKEY_{name}_PORT": str(one.port) for name, one in zip(("N1", "N3", "S1", "S2", "S3"), others, strict=True)}
         words = ("--project-name", f"valkeep-taken-{os.getpid()}", "--file", str(compose.FILES / "docker-compose.ha.yml"))
         try:
             with pytest.raises(DockerFailed, match=rf"127\.0\.0\.1:{port} is taken"):
@@ -214,7 +216,9 @@ def test_a_port_that_is_taken_is_named(docker: Docker, bare_image: str) -> None:
                     *words,
                     "up",
                     "--detach",
-                    environment={"VALKEY_IMAGE": bare_image, "VALKEY_N2_PORT": str(port), "VALKEY_NET": "172.30.81"},
+                    environment={"VALKEY_IMAGE": bare_image, "VALKEY_N2_PORT": str(port), "VALKEY_NET": "172.30.81", **free},
                 )
         finally:
             docker.compose_run(*words, "down", "--volumes", "--timeout", "0")
+            for one in others:
+                one.release()
