@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 
+from valkeep.client.cluster import ClusterDirectory
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.resilient import ResilientClient
@@ -76,7 +77,10 @@ async def missing(client: ResilientClient, acked: list[int]) -> list[int]:
 
 
 async def main(urls: list[str], seconds: float) -> int:
-    async with ResilientClient.cluster([Endpoint.parse(url) for url in urls]) as client:
+    seeds = [Endpoint.parse(url) for url in urls]
+    table = await ClusterDirectory(seeds).table()
+    print(f"primaries: {', '.join(primary.address for primary in table.primaries)}")
+    async with ResilientClient.cluster(seeds) as client:
         await spread(client, 3000)
         await follow_moved(client, "spread:0")
         acked = await write_for(client, seconds)

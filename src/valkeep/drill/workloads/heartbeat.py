@@ -32,9 +32,11 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
+        last = time.monotonic_ns()
         while not self._over.is_set():
-            due = time.monotonic_ns() + PERIOD_NS
             time.sleep(PERIOD_NS / 1e9)
-            late = time.monotonic_ns() - due
+            now = time.monotonic_ns()
+            late = now - last - PERIOD_NS  # from beat to beat, so that no moment is outside of what is measured
             if late > LATE_NS:
-                self.stalls.append((due, late / 1e6))
+                self.stalls.append((last + PERIOD_NS, late / 1e6))
+            last = now
