@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,9 +62,14 @@ async def ask(endpoint: Endpoint, *words: str | bytes) -> Value:
 
 
 async def ours(deployment: LocalDeployment) -> list[Value]:
-    """Keys of a load that are still on a node that runs."""
+    """Keys of a load that stay on a node that runs: a replica that is just being synchronised gets the deletion a moment later."""
     nodes = [one.endpoint for one in deployment.of("primary", "replica") if one.alive]
-    return [key for node in nodes for key in await _listed(node)]
+    deadline = time.monotonic() + 10
+    while left := [key for node in nodes for key in await _listed(node)]:
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.05)
+    return left
 
 
 async def _listed(node: Endpoint) -> list[Value]:
