@@ -127,8 +127,8 @@ def _coverage(played: Played) -> Iterable[SlotSample]:
 
 
 def _span(one: Struck, ended: int) -> tuple[int, int]:
-    lasting = one.step.fault not in ("promote", "config", "slot-migration")
-    return one.at, one.healed if one.healed is not None else ended if lasting else one.done
+    """A fault without anything to undo was healed when it was done; one that never was lasted until the end."""
+    return one.at, ended if one.healed is None else one.healed
 
 
 def _recoveries(played: Played, reigns: tuple[Reign, ...]) -> Iterable[Recovery]:

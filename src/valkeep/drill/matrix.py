@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from valkeep.drill.comparison import MatrixRow
-from valkeep.drill.drills.parts import FOLLOWERS, STAYER
+from valkeep.drill.drills.parts import EXPLAINED, STAYER, sentinel_spec, took_over
 from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.run import RunOptions, run_drill
-from valkeep.drill.script import Drill, Expectation, Load, Step
+from valkeep.drill.script import Drill, Load, Step
 from valkeep.errors import ValkeepError
 from valkeep.report.events import Emit
-from valkeep.topology.spec import Persistence, TopologySpec
+from valkeep.topology.spec import Persistence
 
 __all__ = ["Axes", "cells", "run_matrix"]
 
@@ -43,16 +43,16 @@ def cells(axes: Axes) -> Iterator[tuple[MatrixRow, Drill]]:
 
 
 def _drill(min_replicas: int, wait: int, fsync: Persistence, timeout: int) -> Drill:
-    spec = replace(TopologySpec.sentinel(), timeout_ms=timeout, failover_timeout_ms=5000, persistence=fsync)
+    spec = replace(sentinel_spec(timeout), persistence=fsync)
     if min_replicas:
         spec = spec.with_settings(min_replicas_to_write=min_replicas, min_replicas_max_lag=1)
-    clients = tuple(replace(client, wait=wait) for client in (STAYER[0], *FOLLOWERS[1:]))
+    clients = tuple(replace(client, wait=wait) for client in STAYER)
     return Drill(
         f"matrix-{min_replicas}-{wait}-{fsync.value}-{timeout}",
         "What a setting costs on every day, and saves on the day of the partition.",
         spec,
         (Step("partition", "primary,c1", lasts=timeout / 1000 + 4.0, until="recovered"),),
-        (Expectation("unexplained", 0, 0, "every lost write has a cause"), Expectation("promotions", 1, 1, "the others fail over")),
+        (EXPLAINED, took_over(timeout)),
         load=Load(clients=clients),
         settle=0.0,
     )

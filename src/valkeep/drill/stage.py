@@ -19,8 +19,6 @@ from valkeep.topology.spec import Kind, TopologySpec
 
 __all__ = ["Stage", "check_targets"]
 
-_ROLES = ("primary", "replica", "sentinel", "shard")
-
 
 @dataclass(frozen=True, slots=True)
 class Stage:
