@@ -2,7 +2,7 @@
 # the virtual environment in .venv, the locked and hashed dependencies, the compiled wire and, where it needs them, server binaries.
 #
 #   make rehearse   the story in one command: a live Redis becomes a live Valkey, proven
-#   make test       every test (<= 10 minutes on 2 cores)
+#   make test       the tests (<= 10 minutes on 2 cores); make test-drills and make test-services test-drills are the rest
 #   make check      format, lint, types, import contracts, tree and documentation checks
 #   make help       the rest
 #
@@ -20,7 +20,7 @@ WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv build servers rehearse test test-services test-wire test-interpreted coverage check format lock bench-move fuzz soak clean distclean
+.PHONY: help venv build servers rehearse test test-drills test-services test-wire test-interpreted coverage check format lock bench-move fuzz soak clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/\1\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -54,8 +54,11 @@ servers: venv ## fetch the test servers (Redis 7.0, 8.0; Valkey 8.0, 8.1, 9.1) i
 rehearse: build servers ## the whole move on embedded servers, proven (ARGS='--html story.html')
 	@$(VENV)/bin/valkeep rehearse --json build/rehearse/rehearsal.json --html build/rehearse/rehearsal.html $(ARGS)
 
-test: build servers ## every test; the wire suite also on its interpreted sources
+test: build servers ## the tests; the wire suite also on its interpreted sources
 	@.ci/tests $(ARGS)
+
+test-drills: build servers ## whole drills, lies, client libraries, up and the pytest plugin, on real topologies
+	@$(PY) -m pytest -n $(WORKERS) tests/drill $(ARGS)
 
 test-services: build servers ## the Compose files and the compose runtime on real containers (root; needs Debian's docker.io)
 	@.ci/services $(ARGS)
