@@ -264,7 +264,7 @@ def test_every_library_gets_into_a_cluster_with_tls_and_users(tmp_path: Path) ->
 def test_a_library_that_does_not_fit_or_is_missing_is_told_before_the_load_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         behind = Targets(Kind.SENTINEL, {"n1": Endpoint("127.0.0.1", 1)}, {"s1": Endpoint("127.0.0.1", 2)})
-        with pytest.raises(Refused, match="through sentinels"):
+        with pytest.raises(Refused, match="through Sentinel"):
             await driver_of("glide").open(CLIENT, behind)
         for driver, package in (("valkey-py", "valkey"), ("redis-py", "redis"), ("glide", "glide")):
             with monkeypatch.context() as patch:

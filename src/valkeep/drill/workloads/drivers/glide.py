@@ -43,7 +43,7 @@ class _Glide:
         except ImportError:
             raise missing("valkey-glide") from None
         if targets.kind is Kind.SENTINEL:
-            raise Refused("GLIDE can not find a primary through sentinels", remedy="drill it on a cluster or a standalone server")
+            raise Refused("GLIDE can not find a primary through Sentinel", remedy="drill it on a cluster or a standalone server")
         library.Logger.set_logger_config(library.LogLevel.OFF)  # it would write into our pipe
         clustered = targets.kind is Kind.CLUSTER
         endpoints = list(targets.nodes.values())[: None if clustered else 1]
