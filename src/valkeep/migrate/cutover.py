@@ -28,9 +28,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from valkeep.client.server_info import server_info
 from valkeep.errors import ServerError, ValkeepError
 from valkeep.migrate import fence, promotion
 from valkeep.migrate.abort import Paused, call_off, reopened, to_the_end
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from valkeep.client.connection import Connection
     from valkeep.migrate.state import StateFile
 
-__all__ = ["Aborted", "Cutover", "CutoverResult"]
+__all__ = ["Aborted", "Cutover", "CutoverResult", "Successor"]
 
 SILENCE_SECONDS = 2.0  # without a write, where we cannot fence
 SETTLING_SECONDS = 0.5  # the same behind the fence of a server before Redis 7.0, and at most a quarter of the lease
@@ -72,36 +71,44 @@ class CutoverResult:
         }
 
 
+class Successor(Protocol):
+    """Who takes over from the source."""
+
+    async def identify(self) -> str:
+        """The run_id of its process now: what was brought there is lost with it, perhaps."""
+
+    async def drained(self, source_offset: int) -> None:
+        """Return when it has everything up to that source offset."""
+
+    async def promote(self, run_id: str) -> float:
+        """Make it the primary; when it was, on the job's clock. Raises ``ValkeepError`` with ``definite=False`` when nobody knows whether it is."""
+
+
 class Cutover:
     """One cut-over. ``lease_ms``: how long writers are held or refused at most: once until the fence, and once from there to the promotion.
-    ``keep_fence``: write it into the source's configuration file, too. ``drained(offset)`` returns when the target has acknowledged everything up to that
-    source offset; ``verify(offset)`` compares what was written since the full verification and returns (keys compared, differences);
-    ``promoting()`` is called before the target is told. ``gateway_port``: of our own replica, as the source knows it."""
+    ``keep_fence``: write it into the source's configuration file, too. ``verify(offset)`` compares what was written since the full verification and
+    returns (keys compared, differences). ``gateway_port``: of our own replica, as the source knows it."""
 
     def __init__(
         self,
         source: Connection,
-        target: Connection,
+        successor: Successor,
         *,
         mode: FenceMode,
         lease_ms: int,
         keep_fence: bool,
         gateway_port: int,
-        drained: Callable[[int], Awaitable[None]],
         verify: Callable[[int], Awaitable[tuple[int, int]]],
-        promoting: Callable[[], None],
         state: StateFile,
         emit: Emit,
         clock: Callable[[], float],
     ) -> None:
         self._source = source
-        self._target = target
+        self._successor = successor
         self._mode = mode
         self._lease = lease_ms / 1000
         self._keep_fence = keep_fence
-        self._drained = drained
         self._verify = verify
-        self._promoting = promoting
         self._state = state
         self._emit = emit
         self._clock = clock
@@ -161,7 +168,7 @@ class Cutover:
         await self._lookout.learn(list(first.calls))  # now, and not in the pause
         with suppress(ServerError):
             self._id = await self._source.call("CLIENT", "ID")
-        self._run_id = (await server_info(self._target)).run_id
+        self._run_id = await self._successor.identify()
         where = self._source.endpoint.display
         self._state.step("cutting", fence_before=before, fence_token=self._token, fence_at=where, target_run=self._run_id)
         self._before = before
@@ -284,7 +291,7 @@ class Cutover:
         """Return when the target has acknowledged everything up to this source offset."""
         try:
             async with asyncio.timeout(seconds):
-                await self._drained(offset)
+                await self._successor.drained(offset)
         except TimeoutError:
             raise Aborted(
                 f"the target did not acknowledge source offset {offset} within {seconds:.1f} s",
@@ -301,8 +308,7 @@ class Cutover:
 
     async def _promote(self) -> float:
         self._mark("promote")
-        self._promoting()
-        promoted = await promotion.promote(self._target, self._run_id, self._state, self._emit, self._clock)
+        promoted = await self._successor.promote(self._run_id)
         self._mark("promoted")
         return promoted
 

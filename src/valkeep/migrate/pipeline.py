@@ -2,7 +2,7 @@
 
     preflight      reads only; NO-GO or unacknowledged warnings end it here, nothing touched
     snapshot       the gateway is a replica of the source; everything is read, checked, translated, spooled
-    load           the target is told to replicate from the gateway (when: see ``attach``)
+    load           the target gets it (how: see ``delivery``)
     follow         the target takes the stream; the verification compares both sides meanwhile
     cut-over       at once, or when a person says so (``Ready.go``); see ``cutover``
 
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ExitCode, Refused, ValkeepError
-from valkeep.migrate import attach
-from valkeep.migrate.attachment import Attachment
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Cutover, CutoverResult
+from valkeep.migrate.delivery.native import Native
+from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
 from valkeep.migrate.fence import Aborted, FenceMode, decide, expect_down
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.handover import Handover, Ready
@@ -41,6 +41,7 @@ from valkeep.report.events import Emit, Phase, VerdictEvent
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.delivery import Delivery
 
 __all__ = ["Ready", "RunOptions", "RunResult", "run"]
 
@@ -94,7 +95,7 @@ class _Migration:
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(await self._open(options.source))
             target = await stack.enter_async_context(await self._open(options.target))
-            found = await attach.look(target, options.field_ttl, wipe=options.wipe_target)
+            found = await look(target, options.field_ttl, wipe=options.wipe_target)
             fence_at = await stack.enter_async_context(await self._fence_connection(source))
             if options.fence is not FenceMode.EXTERNAL:  # now, and not after the copy has replaced what a promoted target got since
                 await expect_down(fence_at)
@@ -105,16 +106,16 @@ class _Migration:
             gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, journal.emit, journal.clock))
             await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
-            attachment = Attachment(options, gateway, target, found, self.state, journal, self.handover.undone)
-            async with attachment.held():
+            delivery = Native(options, gateway, target, found, self.state, journal, self.handover.undone)
+            async with delivery.held():
                 verifier = None if options.skip_verify else await stack.enter_async_context(self._verifier(gateway, spool))
                 proof = Proof(verifier, journal)
                 stack.push_async_callback(proof.close)
                 await gateway.beside(proof.full())
                 mode = options.fence or await self._fence_mode(fence_at, report)
-                cut = await self._cut_when_it_may(gateway, fence_at, target, proof, mode)
-            errors = (await server_info(target)).number("unexpected_error_replies") - found.error_replies
-        result = self._result(report, gateway, attachment, found.info, proof, ledger, cut, errors)
+                cut = await self._cut_when_it_may(gateway, fence_at, delivery, proof, mode)
+            errors = await delivery.errors()
+        result = self._result(report, gateway, delivery, found.info, proof, ledger, cut, errors)
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
         journal.write_if_possible("run.json", result.to_json())
         return result
@@ -177,7 +178,7 @@ class _Migration:
             go.cancel()
 
     async def _cut_when_it_may(
-        self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, mode: FenceMode
+        self, gateway: Gateway, fence_at: Connection, delivery: Delivery, proof: Proof, mode: FenceMode
     ) -> CutoverResult:
         """Cut over, again when it was called off for a reason that may pass: at once a few times, or whenever a person says so."""
         attempts = 0
@@ -187,7 +188,7 @@ class _Migration:
             if manual:
                 await self._wait_for_go(gateway, proof)
             try:
-                return await self._cut(gateway, fence_at, target, proof, mode)
+                return await self._cut(gateway, fence_at, delivery, proof, mode)
             except ValkeepError as error:
                 attempts += 1
                 if error.code not in passing or not isinstance(error, Aborted) or (not manual and attempts >= ATTEMPTS):
@@ -198,30 +199,21 @@ class _Migration:
                 if not manual:
                     await gateway.beside(asyncio.sleep(RETRY_SECONDS * attempts))
 
-    async def _cut(self, gateway: Gateway, fence_at: Connection, target: Connection, proof: Proof, mode: FenceMode) -> CutoverResult:
+    async def _cut(self, gateway: Gateway, fence_at: Connection, delivery: Delivery, proof: Proof, mode: FenceMode) -> CutoverResult:
         journal = self.journal
         if self.options.cutover == "manual":
             _refuse_held(gateway)  # at once: who said go waits for an answer
         await gateway.beside(proof.settle())
         _refuse_held(gateway)
 
-        async def drained(offset: int) -> None:
-            await gateway.drained(offset)
-            (channel,) = gateway.channels
-            ours = channel.covering(offset)
-            assert ours is not None  # it was drained
-            await attach.confirm(target, channel.replid, ours)
-
         cutover = Cutover(
             fence_at,
-            target,
+            delivery,
             mode=mode,
             lease_ms=self.options.lease_ms,
             keep_fence=self.options.keep_fence,
             gateway_port=gateway.address[1],
-            drained=drained,
             verify=lambda offset: proof.last(offset, held=mode is FenceMode.PAUSE),
-            promoting=gateway.expect_departure,
             state=self.state,
             emit=journal.emit,
             clock=journal.clock,
@@ -241,7 +233,7 @@ class _Migration:
         self,
         report: PreflightReport,
         gateway: Gateway,
-        attachment: Attachment,
+        delivery: Delivery,
         target_info: ServerInfo,
         proof: Proof,
         ledger: Ledger,
@@ -257,7 +249,7 @@ class _Migration:
             preflight=report,
             verification=proof.comparison,
             keys=proof.comparison.keys_source if proof.comparison is not None else gateway.channels[0].keys,
-            full_sync_seconds=attachment.full_sync_seconds,
+            full_sync_seconds=delivery.full_sync_seconds,
             mismatches=proof.differences,
             ledger=ledger.summary(),
             write_pause_ms=cut.write_pause_ms,
@@ -298,7 +290,7 @@ class _Migration:
             return report.cutover
         return decide(await gather(fence_at.endpoint, rate_seconds=0, sample_keys=0))
 
-    async def _gateway_options(self, found: attach.TargetFound, spool: Path) -> GatewayOptions:
+    async def _gateway_options(self, found: TargetFound, spool: Path) -> GatewayOptions:
         options = self.options
         host, port = options.listen
         if found.tls_replication and options.gateway_tls is None:
@@ -311,8 +303,8 @@ class _Migration:
             source=options.source,
             formats=(found.format,),
             field_ttl=options.field_ttl,
-            listen=(host or await attach.facing(options.target), port),
-            allow=options.allow | await attach.addresses(options.target.host),
+            listen=(host or await facing(options.target), port),
+            allow=options.allow | await addresses(options.target.host),
             spool=spool,
             spool_limit=options.spool_limit,
             password=found.password,

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from valkeep.client.endpoint import Secret
 from valkeep.errors import UsageError, ValkeepError
-from valkeep.migrate import attach
+from valkeep.migrate.delivery.target import addresses
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.spool import spool_folder
@@ -102,7 +102,7 @@ async def serve(settings: ServiceSettings, emit: Emit) -> None:
     """Run until SIGINT or SIGTERM (returns) or until the source is lost (raises)."""
     allowed: set[str] = set()
     for host in settings.allow:
-        allowed |= await attach.addresses(host)
+        allowed |= await addresses(host)
     password = _password(settings.password_file)
     with spool_folder(settings.spool or Path(tempfile.gettempdir())) as directory:
         await _serve(settings, emit, frozenset(allowed), password, directory)

@@ -44,24 +44,35 @@ class Leaky(Lookout):
         return ("EVAL",)
 
 
-def cutover(lookout: Lookout, mode: FenceMode, drained: list[int], clock: Callable[[], float], folder: Path) -> Cutover:
-    async def note(offset: int) -> None:
-        drained.append(offset)
+class Heir:
+    """A successor that notes what it was asked to have."""
 
+    def __init__(self, offsets: list[int]) -> None:
+        self.offsets = offsets
+
+    async def identify(self) -> str:
+        return "2" * 40
+
+    async def drained(self, source_offset: int) -> None:
+        self.offsets.append(source_offset)
+
+    async def promote(self, run_id: str) -> float:
+        raise AssertionError(f"nobody asked for a promotion of {run_id}")
+
+
+def cutover(lookout: Lookout, mode: FenceMode, drained: list[int], clock: Callable[[], float], folder: Path) -> Cutover:
     async def verify(offset: int) -> tuple[int, int]:
         return 0, 0
 
     events: list[Event] = []
     made = Cutover(
         SOURCE,
-        SOURCE,
+        Heir(drained),
         mode=mode,
         lease_ms=200,
         keep_fence=False,
         gateway_port=0,
-        drained=note,
         verify=verify,
-        promoting=lambda: None,
         state=StateFile(folder),
         emit=events.append,
         clock=clock,

@@ -11,7 +11,7 @@ import pytest
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ConnectionLost
-from valkeep.migrate.attach import confirm
+from valkeep.migrate.delivery.native import confirm
 
 OURS = "ab" * 20
 

@@ -1,0 +1,31 @@
+"""How a target gets the data: one module for each way, all of the same shape.
+
+    native     the target replicates from the gateway, told so by REPLICAOF
+
+A delivery is made for one run, after the target was looked at (`target.look`). It brings what a gateway's channel holds to the target, knows when
+something has arrived there, and makes the target the primary (`cutover.Successor`).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from valkeep.migrate.cutover import Successor
+
+__all__ = ["Delivery"]
+
+
+class Delivery(Successor, Protocol):
+    """``full_sync_seconds``: from the gateway's start until the target had the snapshot, once it has."""
+
+    full_sync_seconds: float
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """The target has the snapshot and takes the stream inside. What it changes is in the state file before it is changed; whatever goes wrong before the
+        cut-over has begun puts it back."""
+        ...
+
+    async def errors(self) -> int:
+        """Commands that the target answered with an error since it was looked at; must be 0."""
+        ...
