@@ -15,6 +15,7 @@ from tests.conftest import Server
 from tests.support.verifying import FAR, Writers, bounded, endpoint, fill
 from tests.support.waiting import until
 from valkeep.client.replication_reader import ReplicationReader
+from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
@@ -31,8 +32,8 @@ Client = Callable[..., Any]
 async def linked(source: Process, target: Process, there: Any, folder: Path, policy: FieldTtl) -> AsyncIterator[Verifier]:
     """A verifier whose barrier and repairs go through a gateway that the target hangs off."""
     version = TargetFormat(tuple(int(part) for part in there.info("server")["valkey_version"].split(".")))
-    options = GatewayOptions(endpoint(source), (version,), policy, ("127.0.0.1", 0), frozenset({"127.0.0.1"}), folder)
-    async with Gateway(options, Ledger(None), lambda _event: None, time.monotonic) as gateway:
+    options = GatewayOptions((version,), policy, ("127.0.0.1", 0), frozenset({"127.0.0.1"}), folder)
+    async with Gateway(PsyncFeed(endpoint(source)), options, Ledger(None), lambda _event: None, time.monotonic) as gateway:
         await gateway.snapshot_taken()
         await asyncio.to_thread(there.replicaof, gateway.address[0], gateway.address[1])
         await gateway.online(gateway.channels[0])

@@ -17,6 +17,7 @@ from valkey.connection import Connection
 
 from tests.support.scripted_primary import ScriptedPrimary, until
 from valkeep.client.endpoint import Endpoint
+from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.notes import LedgerNote
@@ -107,10 +108,10 @@ class ScriptedSession:
         await stack.enter_async_context(self.primary)
         spool = stack.enter_context(tempfile.TemporaryDirectory(prefix="valkeep-scripted-"))
         source = Endpoint.parse(f"redis://127.0.0.1:{self.primary.port}")
-        options = GatewayOptions(source, (self.format,), self.policy, ("127.0.0.1", 0), frozenset({"127.0.0.1"}), Path(spool))
+        options = GatewayOptions((self.format,), self.policy, ("127.0.0.1", 0), frozenset({"127.0.0.1"}), Path(spool))
         self.ledger = Ledger(None, self.events.append, loop.time)
         self._watch_ledger()
-        self.gateway = await stack.enter_async_context(Gateway(options, self.ledger, self.events.append, loop.time))
+        self.gateway = await stack.enter_async_context(Gateway(PsyncFeed(source), options, self.ledger, self.events.append, loop.time))
         if self._early:
             self.primary.second_half.clear()
             await self.gateway.resynced()

@@ -1,7 +1,6 @@
-"""Keys that are copied again: read from the source at a known offset, handed to the channel that waits for them.
+"""Keys that are copied again: read by the feed at a known offset, handed to the channel that waits for them.
 
-The offset is what makes it exact: ``MULTI; DUMP k; PEXPIRETIME k; INFO replication; EXEC`` runs as one on the source, so the value is that of
-offset O, whatever is written before and after; the channel absorbs what the stream says about the key up to O.
+The offset is what makes it exact: the channel absorbs what the stream says about the key up to there.
 
 What cannot be copied either (a module's value, a denied DUMP) is told as a hold, once, with its remedy, and tried again: the person may delete the
 key or permit the command, and then the stream goes on by itself.
@@ -10,38 +9,34 @@ key or permit the command, and then the stream goes on by itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from valkeep.client.connection import Connection
-from valkeep.client.server_info import parse_info
-from valkeep.errors import ConnectionLost, Refused, ServerError
-from valkeep.migrate.keyread import KeyRead
+from valkeep.errors import ConnectionLost, Refused
 from valkeep.migrate.transform.notes import LedgerNote
 from valkeep.migrate.transform.outcomes import Hold
-from valkeep.migrate.transform.stream import Copy, Place, Wanted
+from valkeep.migrate.transform.stream import Wanted
 from valkeep.report.events import Emit, Note
 
 if TYPE_CHECKING:
-    from valkeep.client.endpoint import Endpoint
     from valkeep.migrate.channel import Channel
+    from valkeep.migrate.feed import Feed
     from valkeep.migrate.ledger import Ledger
     from valkeep.migrate.transform.target import FieldTtl
 
 __all__ = ["Copier"]
 
 HOLD_RETRY_SECONDS = 2.0
-COPY_TIMEOUT = 60.0
 
 
 class Copier:
-    """Satisfies what channels want, over a connection of its own. ``source_version``: the Redis version that the source claims; ``moved``: called whenever a
-    channel has gone on; ``patience``: seconds that a hold may last until it is an error (None: for ever, somebody watches)."""
+    """Satisfies what channels want. ``moved``: called whenever a channel has gone on; ``patience``: seconds that a hold may last until it is an error (None:
+    for ever, somebody watches)."""
 
     def __init__(
         self,
-        source: Endpoint,
+        feed: Feed,
         policy: FieldTtl,
         ledger: Ledger,
         emit: Emit,
@@ -49,20 +44,13 @@ class Copier:
         moved: Callable[[], None],
         patience: float | None,
     ) -> None:
-        self.source_version: tuple[int, ...] = ()
-        self._source = source
+        self._feed = feed
         self._policy = policy
         self._ledger = ledger
         self._emit = emit
         self._clock = clock
         self._moved = moved
         self._patience = patience
-        self._connection: Connection | None = None
-        self._reading = asyncio.Lock()
-
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
 
     async def satisfy(self, channel: Channel, wanted: Wanted) -> None:
         """Fetch what the channel waits for; where that does not help, say so and try again: the cause may go away."""
@@ -76,7 +64,7 @@ class Copier:
             if not wanted.places:
                 return
             try:
-                channel.supply(await self._fetch(wanted.places))
+                channel.supply(await self._feed.read(wanted.places))
             except Refused as error:
                 if error.message != told:
                     told = self._tell_hold(wanted, error.message, f"{error.remedy}; the stream then goes on by itself")
@@ -111,34 +99,3 @@ class Copier:
             )
         )
         return why
-
-    async def _fetch(self, places: Sequence[Place]) -> list[Copy]:
-        """Read these keys from the source, each with the offset at which it had that value."""
-        async with self._reading:
-            return await self._read(places)
-
-    async def _read(self, places: Sequence[Place]) -> list[Copy]:
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = self._connection = await Connection.open(self._source, client_name="valkeep-copy")
-        read = KeyRead.of(self.source_version)
-        copies: list[Copy] = []
-        for database in sorted({place[0] for place in places}):
-            keys = [key for at, key in places if at == database]
-            commands = [command for key in keys for command in read.commands(key)]
-            try:
-                await connection.call("SELECT", database)
-                *replies, info = await connection.execute([*commands, ("INFO", "replication")], timeout=COPY_TIMEOUT)
-                seen = [read.seen(replies[at : at + read.width]) for at in range(0, len(replies), read.width)]
-                if isinstance(info, ServerError):
-                    raise info
-            except ServerError as error:
-                raise Refused(
-                    f"the source does not let us copy a key again: {error.message}",
-                    remedy="permit SELECT, DUMP, PEXPIRETIME, PTTL, TIME, INFO and MULTI to this user",
-                    code="VK-COPY-DENIED",
-                ) from None
-            offset = int(parse_info(info).get("master_repl_offset", "0"))
-            for key, one in zip(keys, seen, strict=True):
-                copies.append(Copy(database, key, offset, one.payload, one.expire_ms) if one else Copy(database, key, offset, None))
-        return copies

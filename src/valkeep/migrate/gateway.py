@@ -1,8 +1,8 @@
 """The gateway: a replica to the source, a primary to the targets.
 
-It composes what the other modules do: the source's link feeds a channel, targets that connect are served from it, keys that the stream cannot
-express any more are fetched from the source, and what happens is told as events. One event loop, no threads; the only thing that may block it is
-the spool's disk.
+It composes what the other modules do: a feed gives it the source's data, which go into a channel; targets that connect are served from there; keys
+that the stream cannot express are read again; and what happens is told as events. One event loop, no threads; the only thing that may block it is the
+spool's disk.
 
 Who may attach: connections from the addresses of the targets that were named (``allow``), nobody else; a target whose ``primaryauth`` is set has to
 give that password (``password``). The listening socket is bound to one address, by default the one that faces the target.
@@ -26,9 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from valkeep.client.connection import Connection
-from valkeep.client.replication import NotNow, ReplicationLink, Silent
-from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.channel import GETACK, Channel
 from valkeep.migrate.copier import Copier
@@ -41,7 +38,8 @@ from valkeep.report.events import Emit, Note, Phase
 from valkeep.wire import psync
 
 if TYPE_CHECKING:
-    from valkeep.client.endpoint import Endpoint, Secret
+    from valkeep.client.endpoint import Secret
+    from valkeep.migrate.feed import Feed, Origin
     from valkeep.migrate.ledger import Ledger
 
 __all__ = ["Gateway", "GatewayOptions"]
@@ -51,12 +49,11 @@ BACKLOG_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """``source``: whom to replicate. ``formats``: one channel each. ``listen``: (host, port), port 0: any free one. ``allow``: addresses that may attach
+    """``formats``: one channel each. ``listen``: (host, port), port 0: any free one. ``allow``: addresses that may attach
     (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds).
     ``keep``: bytes of stream for which the snapshot is kept, so that further targets can attach (0: its owner releases it).
     ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway ends with it (None: for ever)."""
 
-    source: Endpoint
     formats: tuple[TargetFormat, ...]
     field_ttl: FieldTtl
     listen: tuple[str, int]
@@ -78,12 +75,12 @@ class Gateway:
     finish. ``departure``: why the last link ended. ``departing``: targets leave, and that is as it should be.
     """
 
-    def __init__(self, options: GatewayOptions, ledger: Ledger, emit: Emit, clock: Callable[[], float]) -> None:
+    def __init__(self, feed: Feed, options: GatewayOptions, ledger: Ledger, emit: Emit, clock: Callable[[], float]) -> None:
         self.options = options
         self.ledger = ledger
         self.channels: list[Channel] = []
         self.links: list[TargetLink] = []
-        self.source_info: ServerInfo | None = None
+        self.origin: Origin | None = None
         self.address: tuple[str, int] = options.listen
         self.failed_syncs = 0
         self.departure = ""
@@ -91,9 +88,8 @@ class Gateway:
         self._emit = emit
         self._clock = clock
         self._progress = asyncio.Event()
-        self._source: ReplicationLink | None = None
-        self._admin: Connection | None = None
-        self._copier = Copier(options.source, options.field_ttl, ledger, emit, clock, self._progress.set, options.hold_seconds)
+        self._feed = feed
+        self._copier = Copier(feed, options.field_ttl, ledger, emit, clock, self._progress.set, options.hold_seconds)
         self._upkeep = Upkeep(
             self.channels,
             self.links,
@@ -130,9 +126,7 @@ class Gateway:
     async def _start(self) -> None:
         options = self.options
         self.started = self._clock()
-        self._admin = await Connection.open(options.source, client_name="valkeep-gateway")
-        info = self.source_info = await server_info(self._admin)
-        self._copier.source_version = info.redis_version
+        self.origin = await self._feed.look()
         loop = asyncio.get_running_loop()
         host, port = options.listen
         try:
@@ -146,11 +140,8 @@ class Gateway:
         bound: socket.socket = self._server.sockets[0]
         self.address = bound.getsockname()[:2]
         self._emit(Phase(self._clock(), "snapshot"))
-        present_as = ".".join(map(str, info.version)) if info.kind == "valkey" else ""
-        self._source = await ReplicationLink.open(
-            options.source, self, listening_port=self.address[1], present_as=present_as, role="the source"
-        )
-        self._spawn(self._watch_source(self._source), "source watch")
+        await self._feed.start(self, self.address[1])
+        self._spawn(self._feed.run(), "feed")
         self._spawn(self._upkeep.run(), "upkeep")
 
     async def close(self) -> None:
@@ -160,16 +151,12 @@ class Gateway:
             task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._source is not None:
-            self._source.close()
+        await self._feed.close()
         for link in list(self.links):
             link.close("the gateway ends")
         if self._server is not None:
             self._server.close()
             self._server = None
-        if self._admin is not None:
-            await self._admin.close()
-        await self._copier.close()
         for channel in self.channels:
             channel.close()
         self.ledger.flush()
@@ -234,7 +221,7 @@ class Gateway:
     @property
     def source_offset(self) -> int:
         """The source's offset up to which everything has been received."""
-        return self._source.received if self._source is not None else 0
+        return self._feed.received
 
     @property
     def held(self) -> tuple[tuple[int, Hold], ...]:
@@ -263,14 +250,13 @@ class Gateway:
 
     def _expected(self) -> tuple[int, int]:
         """Keys and bytes of the source's snapshot, as far as the source said so."""
-        keys = sum(self.source_info.keys.values()) if self.source_info is not None else 0
-        return keys, self._source.length if self._source is not None else 0
+        return self.origin.keys if self.origin is not None else 0, self._feed.length
 
     # -- Receiver: what the source sends -----------------------------------------------------------------------------------------------
 
     def full_resync(self, replid: str, offset: int) -> None:
-        info = self.source_info
-        assert info is not None
+        origin = self.origin
+        assert origin is not None  # it was looked at before it was started
         self._emit(Note(self._clock(), "info", f"the source starts a full sync at offset {offset} of {replid}"))
         for target in self.options.formats:
             self.channels.append(
@@ -280,8 +266,8 @@ class Gateway:
                     self.ledger,
                     self.options.spool,
                     secrets.token_hex(20),
-                    source_version=info.version if info.kind == "valkey" else info.redis_version,
-                    valkey=info.kind == "valkey",
+                    source_version=origin.speaks,
+                    valkey=origin.valkey,
                     source_offset=offset,
                     spool_limit=self.options.spool_limit,
                     on_wanted=lambda channel, wanted: self._spawn(self._copier.satisfy(channel, wanted), "copy"),
@@ -305,8 +291,8 @@ class Gateway:
         for channel in self.channels:
             channel.feed_stream(data)
             acknowledge = channel.take_acknowledge() or acknowledge
-        if acknowledge and self._source is not None:
-            self._source.acknowledge()
+        if acknowledge:
+            self._feed.acknowledge()
         self._progress.set()
 
     # -- targets -----------------------------------------------------------------------------------------------------------------------
@@ -384,13 +370,3 @@ class Gateway:
         for link in list(self.links):
             if link.state is not LinkState.ONLINE:
                 link.close("the source's snapshot broke off")
-
-    async def _watch_source(self, source: ReplicationLink) -> None:
-        try:
-            await asyncio.shield(source.lost)
-        except NotNow as error:
-            raise error.saying(code="VK-SOURCE-NOT-READY") from None
-        except Silent as error:
-            raise error.saying(code="VK-SOURCE-SILENT") from None
-        except ConnectionLost as error:
-            raise error.saying(code="VK-SOURCE-LOST") from None

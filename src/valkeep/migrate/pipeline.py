@@ -26,6 +26,7 @@ from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Cutover, CutoverResult
 from valkeep.migrate.delivery.native import Native
 from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
+from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.fence import Aborted, FenceMode, decide, expect_down
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.handover import Handover, Ready
@@ -103,7 +104,9 @@ class _Migration:
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
             gateway_options = await self._gateway_options(found, spool)
-            gateway = await stack.enter_async_context(Gateway(gateway_options, ledger, journal.emit, journal.clock))
+            gateway = await stack.enter_async_context(
+                Gateway(PsyncFeed(options.source), gateway_options, ledger, journal.emit, journal.clock)
+            )
             await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             delivery = Native(options, gateway, target, found, self.state, journal, self.handover.undone)
@@ -241,8 +244,8 @@ class _Migration:
         errors: int,
     ) -> RunResult:
         verdict = "invalid" if proof.differences or errors else proof.verdict
-        source_info = gateway.source_info
-        assert source_info is not None  # the gateway was started
+        origin = gateway.origin
+        assert origin is not None  # the gateway was started
         return RunResult(
             verdict=verdict,
             exit_code={"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(verdict, ExitCode.UNKNOWN),
@@ -255,11 +258,11 @@ class _Migration:
             write_pause_ms=cut.write_pause_ms,
             started=self.journal.started,
             timeline=tuple(self.journal.timeline),
-            source_name=source_info.name,
+            source_name=origin.name,
             target_name=target_info.name,
-            source_version=_version(source_info),
+            source_version=_version(origin.version),
             source_rdb_version=gateway.channels[0].source_rdb_version,
-            target_version=_version(target_info),
+            target_version=_version(target_info.version),
             unexpected_error_replies=errors,
             elapsed_seconds=self.journal.clock() - self.journal.started,
             started_at=self.options.started_at,
@@ -300,7 +303,6 @@ class _Migration:
                 code="VK-GATEWAY-TLS",
             )
         return GatewayOptions(
-            source=options.source,
             formats=(found.format,),
             field_ttl=options.field_ttl,
             listen=(host or await facing(options.target), port),
@@ -334,5 +336,5 @@ def _refuse_held(gateway: Gateway) -> None:
         raise Aborted(f"the stream is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
 
 
-def _version(info: ServerInfo) -> str:
-    return ".".join(map(str, info.version))
+def _version(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from valkeep.client.endpoint import Secret
 from valkeep.errors import UsageError, ValkeepError
 from valkeep.migrate.delivery.target import addresses
+from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.spool import spool_folder
@@ -111,7 +112,6 @@ async def serve(settings: ServiceSettings, emit: Emit) -> None:
 async def _serve(settings: ServiceSettings, emit: Emit, allowed: frozenset[str], password: Secret | None, directory: Path) -> None:
     ledger = Ledger(settings.ledger, emit, time.monotonic)
     options = GatewayOptions(
-        source=settings.source,
         formats=tuple(TargetFormat(version, settings.databases) for version in settings.versions),
         field_ttl=settings.field_ttl,
         listen=settings.listen,
@@ -128,7 +128,7 @@ async def _serve(settings: ServiceSettings, emit: Emit, allowed: frozenset[str],
         loop.add_signal_handler(number, stop.set)
     failure = ""
     try:
-        async with Gateway(options, ledger, emit, time.monotonic) as gateway:
+        async with Gateway(PsyncFeed(settings.source), options, ledger, emit, time.monotonic) as gateway:
             emit(Note(0.0, "info", f"the gateway listens on {gateway.address[0]}:{gateway.address[1]}"))
             with contextlib.ExitStack() as stack:
                 if settings.metrics is not None:

@@ -11,6 +11,7 @@ from tests.support.scripted_primary import ScriptedPrimary, until
 from valkeep.client import replication
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ValkeepError
+from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
@@ -29,14 +30,15 @@ async def ended(primary: ScriptedPrimary, folder: Path, *, cut: bool = False) ->
     """The error that the gateway ends with; ``cut``: once it follows the stream, the source hangs up."""
     async with primary, asyncio.timeout(20):
         options = GatewayOptions(
-            source=Endpoint("127.0.0.1", primary.port),
             formats=(TargetFormat((8, 1)),),
             field_ttl=FieldTtl.REFUSE,
             listen=("127.0.0.1", 0),
             allow=frozenset(),
             spool=folder,
         )
-        async with Gateway(options, Ledger(None), lambda _: None, asyncio.get_running_loop().time) as gateway:
+        async with Gateway(
+            PsyncFeed(Endpoint("127.0.0.1", primary.port)), options, Ledger(None), lambda _: None, asyncio.get_running_loop().time
+        ) as gateway:
             with pytest.raises(ValkeepError) as raised:
                 if cut:
                     await gateway.snapshot_taken()

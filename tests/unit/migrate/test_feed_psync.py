@@ -1,4 +1,4 @@
-"""Copying keys again from a source that does not permit it."""
+"""Keys read again from a source that is old, or does not permit it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pytest
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
+from valkeep.client.server_info import ServerInfo
 from valkeep.errors import Refused, ServerError
-from valkeep.migrate.copier import Copier
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.transform.stream import Copy
-from valkeep.migrate.transform.target import FieldTtl
 
 
 class Denying:
@@ -41,12 +40,17 @@ class Old:
         return [answers[name].pop(0) if name in answers else b"master_repl_offset:77\r\n" for name, *_ in commands]
 
 
+def feed(redis_version: tuple[int, ...], connection: object) -> PsyncFeed:
+    """The feed of such a source, with this connection for single keys."""
+    made = PsyncFeed(Endpoint.parse("redis://h"))
+    made._info = ServerInfo("redis", "Redis", redis_version, redis_version, "standalone", "primary", "?", 0, "", 16, {})
+    made._connection = cast("Connection", connection)
+    return made
+
+
 def test_a_copy_from_a_redis_before_7_has_an_absolute_expiry() -> None:
     async def story() -> None:
-        copier = Copier(Endpoint.parse("redis://h"), FieldTtl.REFUSE, Ledger(None), lambda _: None, lambda: 0.0, lambda: None, None)
-        copier.source_version = (6, 2)
-        copier._connection = cast("Connection", Old())
-        assert await copier._fetch([(3, b"k"), (3, b"gone")]) == [
+        assert await feed((6, 2), Old()).read([(3, b"k"), (3, b"gone")]) == [
             Copy(3, b"k", 77, b"payload", 1_900_000_001_005),
             Copy(3, b"gone", 77, None),
         ]
@@ -56,10 +60,8 @@ def test_a_copy_from_a_redis_before_7_has_an_absolute_expiry() -> None:
 
 def test_a_copy_that_is_denied_is_a_refusal_that_can_be_remedied_and_not_the_end() -> None:
     async def story() -> None:
-        copier = Copier(Endpoint.parse("redis://h"), FieldTtl.REFUSE, Ledger(None), lambda _: None, lambda: 0.0, lambda: None, None)
-        copier._connection = cast("Connection", Denying())
         with pytest.raises(Refused) as refused:
-            await copier._fetch([(0, b"k")])
+            await feed((7, 0), Denying()).read([(0, b"k")])
         assert refused.value.code == "VK-COPY-DENIED"
         assert "dump" in refused.value.message
 
