@@ -36,6 +36,9 @@ class _Queue:
         self.replid, self.offset = replid, offset
         self.news.set()
 
+    def continued(self, replid: str, offset: int) -> None:
+        self.full_resync(replid, offset)
+
     def snapshot(self, data: memoryview) -> None:
         self._put(bytes(data))
 

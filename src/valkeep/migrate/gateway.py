@@ -275,6 +275,9 @@ class Gateway:
             )
         self._resynced.set()
 
+    def continued(self, replid: str, offset: int) -> None:
+        self._emit(Note(self._clock(), "info", f"the source goes on behind offset {offset}, as {replid}"))
+
     def snapshot(self, data: memoryview) -> None:
         for channel in self.channels:
             channel.feed_snapshot(data)

@@ -33,6 +33,9 @@ class Kept:
     def full_resync(self, replid: str, offset: int) -> None:
         self.began.append((replid, offset))
 
+    def continued(self, replid: str, offset: int) -> None:
+        self.began.append((replid, offset))
+
     def snapshot(self, data: memoryview) -> None:
         assert not self.ended
         self.snapshots += data

@@ -12,11 +12,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from valkeep.errors import ConnectionLost
+
 if TYPE_CHECKING:
     from valkeep.client.replication import Receiver
     from valkeep.migrate.transform.stream import Copy, Place
 
-__all__ = ["Feed", "Origin"]
+__all__ = ["Feed", "Origin", "Position", "ReplicationGap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far we are in a source's stream: ``offset`` is the last byte that we have, of the history that ``replid`` names."""
+
+    replid: str
+    offset: int
+
+
+class ReplicationGap(ConnectionLost):
+    """The source cannot go on where we are: its backlog does not reach that far back, or its history is another one. Nothing of what it would have sent
+    instead was given to the receiver; only a full sync helps."""
+
+    code = "VK-SOURCE-GAP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +64,12 @@ class Feed(Protocol):
         """Ask the source what it is. Raises ``ValkeepError`` where it can not be one."""
         ...
 
-    async def start(self, receiver: Receiver, listening_port: int) -> None:
-        """Begin; the receiver is called from now on. ``listening_port``: ours, by which the source's owner knows us."""
+    async def start(self, receiver: Receiver, listening_port: int, since: Position | None = None) -> None:
+        """Begin; the receiver is called from now on. ``listening_port``: ours, by which the source's owner knows us.
+
+        ``since``: go on behind the last byte that we have, without a snapshot (``Receiver.continued`` instead of ``full_resync``); where that cannot be, this
+        or ``run`` raises `ReplicationGap`.
+        """
         ...
 
     async def run(self) -> None:

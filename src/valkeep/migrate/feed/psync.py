@@ -14,7 +14,7 @@ from valkeep.client.connection import Connection
 from valkeep.client.replication import NotNow, ReplicationLink, Silent
 from valkeep.client.server_info import ServerInfo, parse_info, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError
-from valkeep.migrate.feed import Origin
+from valkeep.migrate.feed import Origin, Position, ReplicationGap
 from valkeep.migrate.keyread import KeyRead
 from valkeep.migrate.transform.stream import Copy, Place
 
@@ -51,7 +51,9 @@ class PsyncFeed:
         valkey = info.kind == "valkey"
         return Origin(info.name, info.version, info.version if valkey else info.redis_version, valkey, sum(info.keys.values()))
 
-    async def start(self, receiver: Receiver, listening_port: int) -> None:
+    async def start(self, receiver: Receiver, listening_port: int, since: Position | None = None) -> None:
+        if since is not None:
+            raise ReplicationGap("this feed begins with a snapshot", remedy="start with a full sync")
         info = self._info
         assert info is not None  # it was looked at
         present_as = ".".join(map(str, info.version)) if info.kind == "valkey" else ""
