@@ -55,12 +55,14 @@ Certificate = Annotated[
 Key = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key.")]
 SpoolFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)]
 SpoolLimit = Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")]
+Read = Annotated[str, typer.Option(metavar="psync|PATH", help="How the data is read: as the source's replica, or from a snapshot or AOF.")]
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
 
 
 def run(
     source: Source,
     target: Target,
+    read: Read = "psync",
     field_ttl: Policy = FieldTtl.REFUSE,
     cutover: Annotated[
         str, typer.Option(metavar="auto|manual", help="Cut over when verified, or wait for Enter or `valkeep migrate cutover`.")
@@ -111,6 +113,8 @@ def run(
     from valkeep.migrate.fence import FenceMode
     from valkeep.report.terminal import watch
 
+    if read != "psync":
+        raise UsageError(f"there is no way to read a source that is called {read!r}", remedy="say --read psync")
     if cutover not in ("auto", "manual"):
         raise UsageError(f"there is no cut-over {cutover!r}", remedy="say --cutover auto or --cutover manual")
     if listen and not announce and _address(listen, "--listen")[0] in WILDCARDS:
@@ -123,6 +127,7 @@ def run(
         host=socket.gethostname(),
         source=endpoint(source, source_password_file, source_password_env),
         target=endpoint(target, target_password_file, target_password_env),
+        read=read,
         field_ttl=field_ttl,
         cutover=cutover,
         wipe_target=wipe_target,

@@ -27,11 +27,13 @@ class RunOptions:
     ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT).
     ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for.
     ``fence``: None for the safest mode that the source permits; ``keep_fence``: into its configuration file, too.
+    ``read``: how the source's data is read: "psync" or "scan".
     ``started_at``, ``host``: for the report (UTC, ISO 8601; a machine's name).
     ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
 
     source: Endpoint
     target: Endpoint
+    read: str = "psync"
     field_ttl: FieldTtl = FieldTtl.REFUSE
     cutover: str = "auto"
     wipe_target: bool = False
