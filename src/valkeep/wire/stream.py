@@ -58,7 +58,7 @@ class CommandScanner:
     with exactly so many words (``{b"SET": 3}``: a SET without options), and are stopped at otherwise.
 
     ``stop``: why ``scan`` returned. ``name``, ``argc``: of the command it stopped at (name in upper case). ``at_boundary``: the returned
-    position is between two commands. ``boundary``: the last position of this call that was between two commands, −1 if none was.
+    position is between two commands. ``boundary``: the last position of this call that was between two commands and outside of MULTI, −1 if none was.
     ``in_multi``: between MULTI and EXEC. ``commands``: whole commands that ``scan`` and ``finish`` have passed.
     """
 
@@ -182,7 +182,7 @@ class CommandScanner:
         arguments = self._arguments
         body = self._body
         commands = 0
-        boundary = pos if arguments == 0 and body == 0 else -1
+        boundary = pos if arguments == 0 and body == 0 and not self.in_multi else -1
         start = pos  # of the command that is looked at; only its head is held back
         at = pos
         argc = 0
@@ -208,7 +208,8 @@ class CommandScanner:
                 body = 0
                 if arguments == 0:
                     commands += 1
-                    boundary = pos
+                    if not self.in_multi:
+                        boundary = pos
             if arguments == 0 and not in_name:
                 if only_this:
                     break
@@ -216,7 +217,8 @@ class CommandScanner:
                 if at < end and data[at] == 10:
                     at += 1
                     pos = at
-                    boundary = pos
+                    if not self.in_multi:
+                        boundary = pos
                     continue
             # one header line: mark, digits, CRLF
             if at >= end:
@@ -303,7 +305,8 @@ class CommandScanner:
             arguments = argc - 1
             if arguments == 0:
                 commands += 1
-                boundary = pos
+                if not self.in_multi:
+                    boundary = pos
         if pos > first:
             self._forget()
         self._arguments = arguments

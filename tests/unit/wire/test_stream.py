@@ -56,6 +56,22 @@ def test_a_value_streams_through_before_its_end_has_come(stream: ModuleType) -> 
 
 
 @builds
+def test_a_boundary_is_never_inside_of_a_transaction(stream: ModuleType) -> None:
+    scanner = stream.CommandScanner(VERBATIM)
+    one, begin, end = encode("SET", "a", "1"), encode("MULTI"), encode("EXEC")
+    data = one + begin + b"\n" + one + one + end + one
+    whole = len(one) + len(begin) + 1 + 2 * len(one) + len(end)
+    for size in range(len(data) + 1):
+        scanner = stream.CommandScanner(VERBATIM)
+        scanner.scan(data, 0, size)
+        expected = 0 if size < len(one) else len(one) if size < whole else whole if size < len(data) else len(data)
+        assert scanner.boundary == expected, size
+    inside = stream.CommandScanner(VERBATIM)
+    inside.scan(data, 0, len(one) + len(begin))
+    assert (inside.scan(one, 0, len(one)), inside.boundary) == (len(one), -1)
+
+
+@builds
 def test_nothing_of_a_command_passes_before_its_name_is_known(stream: ModuleType) -> None:
     data = encode("SET", "a", "1")
     known = data.index(b"SET\r\n") + 5
