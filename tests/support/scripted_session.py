@@ -116,7 +116,7 @@ class ScriptedSession:
             self.primary.second_half.clear()
             await self.gateway.resynced()
             await loop.run_in_executor(None, self.attach)
-            await until(lambda: self.gateway.links and self.gateway.links[0].state == "snapshot")
+            await until(lambda: self.gateway.links and self.gateway.links[0].snapshot_sent)
             self.primary.second_half.set()
             await self.gateway.snapshot_taken()
         else:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.channel import GETACK, Channel
 from valkeep.migrate.copier import Copier
-from valkeep.migrate.sink import LinkState, TargetLink
+from valkeep.migrate.sink import Link, TargetLink
 from valkeep.migrate.transform.outcomes import Hold
 from valkeep.migrate.transform.stream import Place
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
@@ -79,7 +79,7 @@ class Gateway:
         self.options = options
         self.ledger = ledger
         self.channels: list[Channel] = []
-        self.links: list[TargetLink] = []
+        self.links: list[Link] = []
         self.origin: Origin | None = None
         self.address: tuple[str, int] = options.listen
         self.failed_syncs = 0
@@ -176,7 +176,7 @@ class Gateway:
         """Return when the whole snapshot of the source is on the spool, checked and translated. Raises what went wrong instead."""
         await self.beside(self._snapshot_taken.wait())
 
-    async def online(self, channel: Channel) -> TargetLink:
+    async def online(self, channel: Channel) -> Link:
         """Return the first link of this channel that has loaded the snapshot and takes the stream."""
         while True:
             for link in self.links:
@@ -303,7 +303,7 @@ class Gateway:
     def _accept(self) -> TargetLink:
         password = self.options.password
         conversation = psync.PrimarySide(password=password.reveal() if password is not None else None, username=self.options.username)
-        link = TargetLink(conversation, self._attach, self._detached, self._acknowledged_more, self.options.allow)
+        link = TargetLink(conversation, self._attach, self.left, self.heard, self.options.allow)
         self.links.append(link)
         return link
 
@@ -329,7 +329,13 @@ class Gateway:
         )
         return channel
 
-    def _detached(self, link: TargetLink, reason: str) -> None:
+    def adopt(self, link: Link) -> None:
+        """A link that was not accepted here: somebody of ours brings the channel's bytes to a target. Tell its progress by ``heard``, its end by ``left``."""
+        self.links.append(link)
+        self._progress.set()
+
+    def left(self, link: Link, reason: str) -> None:
+        """The link has ended."""
         if link in self.links:
             self.links.remove(link)
         self._upkeep.left(link)
@@ -345,7 +351,8 @@ class Gateway:
             self._emit(Note(self._clock(), "warning", link.refused))
         self._progress.set()
 
-    def _acknowledged_more(self, link: TargetLink) -> None:
+    def heard(self, link: Link) -> None:
+        """It is online, or has acknowledged more."""
         if link.online and link.acknowledged < 0 and link.channel is not None:
             link.channel.insert(GETACK)  # loaded from a known length, it would say so at its next full second only
         self._upkeep.acknowledged(link)
@@ -371,5 +378,5 @@ class Gateway:
             if channel.snapshot is not None:
                 channel.snapshot.seal()
         for link in list(self.links):
-            if link.state is not LinkState.ONLINE:
+            if not link.online:
                 link.close("the source's snapshot broke off")

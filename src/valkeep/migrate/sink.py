@@ -23,7 +23,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from valkeep.errors import ConnectionLost, RemoteProtocolError, ValkeepError
 from valkeep.wire import psync
@@ -31,12 +31,39 @@ from valkeep.wire import psync
 if TYPE_CHECKING:
     from valkeep.migrate.channel import Channel
 
-__all__ = ["LinkState", "TargetLink"]
+__all__ = ["Link", "LinkState", "TargetLink"]
 
 PIECE = 1 << 20
 HIGH_WATER = 1 << 20
 NEWLINE_SECONDS = 1.0
 BROKE_OFF = "the source's snapshot broke off"
+
+
+class Link(Protocol):
+    """A target as the gateway sees it, whoever carries a channel's bytes there: one that replicates from us (`TargetLink`), or one that is written to.
+
+    ``channel``: None before it has one; ``refused``: why it gets none. ``online``: it has the snapshot and takes the stream. ``acknowledged``: it has our
+    stream up to this offset (-1: nothing yet); ``sent``: given to it; ``lag``: bytes of the source's that it has not. ``peer``: its address, for people.
+    """
+
+    channel: Channel | None
+    peer: str
+    refused: str
+    acknowledged: int
+    sent: int
+    snapshot_sent: int
+
+    @property
+    def online(self) -> bool: ...
+
+    @property
+    def lag(self) -> int: ...
+
+    async def acknowledged_up_to(self, offset: int) -> None:
+        """Return when it has our stream up to ``offset``. Raises ``ConnectionLost`` when it is gone first."""
+        ...
+
+    def close(self, reason: str = "") -> None: ...
 
 
 class LinkState(StrEnum):

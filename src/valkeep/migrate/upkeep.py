@@ -17,7 +17,7 @@ from valkeep.migrate.channel import GETACK, Channel
 from valkeep.report.events import Emit, Held, Lag, Note, Progress
 
 if TYPE_CHECKING:
-    from valkeep.migrate.sink import TargetLink
+    from valkeep.migrate.sink import Link
 
 __all__ = ["Upkeep"]
 
@@ -32,7 +32,7 @@ class Upkeep:
     def __init__(
         self,
         channels: Sequence[Channel],
-        links: Sequence[TargetLink],
+        links: Sequence[Link],
         expected: Callable[[], tuple[int, int]],
         emit: Emit,
         clock: Callable[[], float],
@@ -49,7 +49,7 @@ class Upkeep:
         self._keep = min(keep, spool_limit // 2) if spool_limit else keep
         self._backlog = min(backlog, spool_limit // 4) if spool_limit else backlog
         self._last_growth: dict[str, tuple[int, float]] = {}  # replid -> (our offset, since when)
-        self._asked: dict[TargetLink, tuple[int, float]] = {}  # (our offset before the GETACK, when)
+        self._asked: dict[Link, tuple[int, float]] = {}  # (our offset before the GETACK, when)
         self._told_held: set[str] = set()
 
     async def run(self) -> None:
@@ -65,14 +65,14 @@ class Upkeep:
                     keys, size = self._expected()
                     self._emit(Progress(now, "snapshot", channel.keys, channel.snapshot_bytes, keys, size))
 
-    def acknowledged(self, link: TargetLink) -> None:
+    def acknowledged(self, link: Link) -> None:
         """The target has acknowledged more."""
         asked = self._asked.get(link)
         if asked is not None and link.acknowledged >= asked[0]:
             del self._asked[link]
             self._tell_lag(link, asked[1], self._clock())
 
-    def left(self, link: TargetLink) -> None:
+    def left(self, link: Link) -> None:
         """The target is gone; it may come back on another link."""
         self._asked.pop(link, None)
 
@@ -95,7 +95,7 @@ class Upkeep:
         elif now - since > PING_SECONDS:
             channel.keep_alive()
 
-    def _measure_lag(self, channel: Channel, link: TargetLink, now: float) -> None:
+    def _measure_lag(self, channel: Channel, link: Link, now: float) -> None:
         asked = self._asked.get(link)
         if asked is not None:
             self._tell_lag(link, asked[1], now)
@@ -104,7 +104,7 @@ class Upkeep:
         if channel.insert(GETACK):
             self._asked[link] = (ends, now)
 
-    def _tell_lag(self, link: TargetLink, asked: float, now: float) -> None:
+    def _tell_lag(self, link: Link, asked: float, now: float) -> None:
         self._emit(Lag(now, link.peer, link.lag, (now - asked) * 1000))
 
     def _tell_held(self, channel: Channel, now: float) -> None:
@@ -116,7 +116,7 @@ class Upkeep:
             self._told_held.remove(channel.replid)
             self._emit(Held(now, channel.source_offset, 0, "", ""))
 
-    def _give_back(self, channel: Channel, links: list[TargetLink], now: float) -> None:
+    def _give_back(self, channel: Channel, links: list[Link], now: float) -> None:
         written = channel.ends - channel.begins
         if channel.snapshot is not None and self._keep and written > self._keep and all(link.online for link in links):
             channel.release_snapshot()
