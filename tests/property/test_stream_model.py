@@ -155,40 +155,88 @@ def small_limits() -> Iterator[None]:
         module.LARGE_COMMAND, module.LARGEST_COMMAND = kept
 
 
-@settings(max_examples=300)
-@given(STEPS, st.lists(st.integers(1, 300), min_size=1, max_size=5), st.lists(st.integers(0, 6), min_size=1, max_size=5))
-def test_the_target_ends_where_the_source_ends(
-    steps: list[tuple[bool, list[tuple[bytes, ...]]]], pieces: list[int], delays: list[int]
-) -> None:
-    data, seen, source = played(steps)
+def followed(data: bytes, seen: list[tuple[int, State]], pieces: list[int], delays: list[int], lives: list[int]) -> bytes:
+    """What a target is sent. ``lives``: after so many feeds each, the translation is lost with all that it has in memory, and another one goes on at the last
+    boundary: what was sent behind that is taken back."""
     out, buffer = bytearray(), bytearray()
-    position = turn = wishes = offset = 0
-    with small_limits():
-        transform = StreamTransform((8, 4), TargetFormat((8, 1)), FieldTtl.KEEP_FIELD, lambda _note: None)
-        while position < len(data) or buffer:
-            buffer += data[position : position + pieces[turn % len(pieces)]]
-            position = min(position + pieces[turn % len(pieces)], len(data))
-            turn += 1
-            progress = True
-            while progress:
+    position = turn = wishes = offset = feeds = 0
+    left = list(lives)
+    kept = (0, 0, 0, tuple[tuple[int, bytes], ...]())  # source offset, bytes sent, database, keys under way
+
+    def begun() -> StreamTransform:
+        made = StreamTransform((8, 4), TargetFormat((8, 1)), FieldTtl.KEEP_FIELD, lambda _note: None, database=kept[2])
+        if kept[3]:
+            made.demand(kept[3], kept[0])
+        return made
+
+    transform = begun()
+    while position < len(data) or buffer or transform.wants is not None or transform.copying:
+        buffer += data[position : position + pieces[turn % len(pieces)]]
+        position = min(position + pieces[turn % len(pieces)], len(data))
+        turn += 1
+        progress = True
+        while progress:
+            if transform.wants is None:
+                feeds += 1
+                before = len(out)
                 consumed, sent = transform.feed(buffer, offset)
                 out += sent
                 if isinstance(sent, memoryview):
                     sent.release()
                 offset += consumed
                 del buffer[:consumed]
+                if (told := transform.boundary) is not None:
+                    kept = told.source, before + told.out, told.database, told.copying
                 progress = bool(consumed and buffer)
-                if transform.wants is not None:
-                    assert transform.wants.hold is None
-                    later = [one for one in seen if one[0] > offset]
-                    at, state = later[min(delays[wishes % len(delays)], len(later) - 1)]
-                    wishes += 1
-                    copies = [(place, state[place[0]].get(place[1])) for place in transform.wants.places]
-                    transform.supply([Copy(*place, at, None if found is None else dumped(found)) for place, found in copies])
-                    progress = True
+                if left and feeds >= left[0]:
+                    left.pop(0)
+                    feeds = 0
+                    position = offset = kept[0]
+                    buffer.clear()
+                    del out[kept[1] :]
+                    transform = begun()
+                    break
+            if transform.wants is not None:
+                assert transform.wants.hold is None
+                later = [one for one in seen if one[0] > offset] or seen[-1:]
+                at, state = later[min(delays[wishes % len(delays)], len(later) - 1)]
+                wishes += 1
+                copies = [(place, state[place[0]].get(place[1])) for place in transform.wants.places]
+                transform.supply([Copy(*place, at, None if found is None else dumped(found)) for place, found in copies])
+                progress = True
+        else:
             assert position < len(data) or not buffer
-    assert not transform.copying
+    return bytes(out)
+
+
+@settings(max_examples=200)
+@given(STEPS, st.lists(st.integers(1, 300), min_size=1, max_size=5), st.lists(st.integers(0, 6), min_size=1, max_size=5))
+def test_the_target_ends_where_the_source_ends(
+    steps: list[tuple[bool, list[tuple[bytes, ...]]]], pieces: list[int], delays: list[int]
+) -> None:
+    data, seen, source = played(steps)
+    with small_limits():
+        out = followed(data, seen, pieces, delays, [])
     target = Model(False)
-    for words in parsed(bytes(out)):
+    for words in parsed(out):
+        target.run(words)
+    assert target.databases == source.databases
+
+
+@settings(max_examples=200)
+@given(
+    STEPS,
+    st.lists(st.integers(1, 300), min_size=1, max_size=5),
+    st.lists(st.integers(0, 6), min_size=1, max_size=5),
+    st.lists(st.integers(1, 12), min_size=1, max_size=6),
+)
+def test_the_target_ends_there_too_when_the_translation_is_lost_and_begun_again_at_its_last_boundary(
+    steps: list[tuple[bool, list[tuple[bytes, ...]]]], pieces: list[int], delays: list[int], lives: list[int]
+) -> None:
+    data, seen, source = played(steps)
+    with small_limits():
+        out = followed(data, seen, pieces, delays, lives)
+    target = Model(False)
+    for words in parsed(out):
         target.run(words)
     assert target.databases == source.databases

@@ -24,12 +24,16 @@ may use; three times a value that is copied, which nothing can bound, because DU
 **Why it may stop.** A command that was passed over silently is lost for ever, and the target would not tell: a Valkey replica drops
 what it does not know and keeps the link up. So unknown means Hold, at that offset, with the remedy.
 
+**Boundaries.** Where a command ended outside of MULTI, another translator could go on from what the `Boundary` holds: the database, and the keys
+whose copies are under way (it would have them copied again). Each ``feed`` tells the last one that it passed.
+
 What this does not do: no I/O, no clock; ``wants`` tells the caller what to fetch. Sources: facts gathered from running Redis 7.0-8.4
 against Valkey 8.0-9.1 (docs/explanation/replication.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,7 +50,7 @@ from valkeep.wire.stream import CommandScanner
 if TYPE_CHECKING:
     from valkeep.migrate.transform.target import TargetFormat
 
-__all__ = ["Copy", "Place", "StreamTransform", "Wanted"]
+__all__ = ["Boundary", "Copy", "Place", "StreamTransform", "Wanted"]
 
 LARGE_COMMAND = 16 << 20
 """Bytes up to which a command that has to be looked at is collected whole."""
@@ -90,6 +94,18 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Boundary:
+    """A place from which the translation can begin anew: source offset ``source``, ``out`` bytes into what this ``feed`` handed out. ``copying``:
+    keys whose copies were under way; ``beside``: what the witness said there."""
+
+    source: int
+    out: int
+    database: int
+    copying: tuple[Place, ...]
+    beside: object
+
+
+@dataclass(frozen=True, slots=True)
 class _Due:
     """A copy as it will be sent at ``offset``: ``value`` None: the key is not there. ``why``: for the ledger."""
 
@@ -103,7 +119,7 @@ class StreamTransform:
     """Translate one source's stream for one target format; see the module's head.
 
     ``source_version``: (major, minor), and ``valkey``: whether it is one, decide which commands can be new. ``lost_fields``: keys that lost fields
-    in the snapshot (drop-field); ``note`` takes what the ledger has to say. Feed it with ``feed``; when ``wants`` is not None, satisfy it with ``supply``
+    in the snapshot (drop-field); ``note`` takes what the ledger has to say; ``witness`` is asked at boundaries for what else belongs to them. Feed it with ``feed``; when ``wants`` is not None, satisfy it with ``supply``
     before feeding again.
     """
 
@@ -117,9 +133,13 @@ class StreamTransform:
         database: int = 0,
         lost_fields: MaybeSet | None = None,
         valkey: bool = False,
+        witness: Callable[[], object] = lambda: None,
     ) -> None:
         self.target = target
         self.policy = policy
+        self.boundary: Boundary | None = None  # the last one that the last feed passed
+        self._reached: tuple[int, int] | None = None  # that of which nothing was said yet: source offset, bytes handed out
+        self._witness = witness
         self._note = note
         self.database = database
         self.wants: Wanted | None = None
@@ -162,6 +182,7 @@ class StreamTransform:
         if self.wants is not None:
             raise LocalProtocolError("fed while waiting for a copy", remedy="this is a bug of Valkeep: please report it")
         scanner = self._scanner
+        self.boundary = self._reached = None
         view = memoryview(buffer)
         end = len(buffer)
         position = 0
@@ -170,10 +191,13 @@ class StreamTransform:
             if not scanner.at_boundary:
                 return position, bytearray()
             self._passing_by = False
+            self._pass(offset + position, 0)
         begin = position
         if not self._copies:
             position = scanner.scan(view, position, end)
+            self._scanned(offset, position, position - begin)
             if scanner.stop == NEED_MORE:
+                self._tell_boundary()
                 return position, view[begin:position]
         out = bytearray(view[begin:position])
         while True:
@@ -182,13 +206,16 @@ class StreamTransform:
                 # A long command may have begun to pass verbatim before the copy was asked for.
                 position = scanner.finish(view, position, end)
                 out += view[start:position]
+                self._scanned(offset, position, len(out))
                 if not scanner.at_boundary:
                     break
                 start = position
                 self._send_due(offset + position, out)
+                self._pass(offset + position, len(out))
             if not self._copies:
                 position = scanner.scan(view, position, end)
                 out += view[start:position]
+                self._scanned(offset, position, len(out))
                 if scanner.stop == NEED_MORE:
                     break
             parsed = scanner.command(view, position, end)
@@ -197,12 +224,16 @@ class StreamTransform:
                     position = self._large(view, position, end, offset, out)
                 break
             args, after = parsed
+            if scanner.in_multi:
+                self._tell_boundary()  # what this command changes comes after it
             if not self._one(args, view[position:after], offset + position, out):
                 break
             position = after
             name = args[0].upper()
             self._attended += name not in _NO_WRITES
             scanner.passed(name)
+            self._pass(offset + position, len(out))
+        self._tell_boundary()
         view.release()
         return position, out
 
@@ -221,6 +252,25 @@ class StreamTransform:
         """Copy these keys again although nothing in the stream asked for it (a repair). ``offset``: the source offset reached so far."""
         self.wants = wanted = Wanted(places, offset, b"repair", why=_REPAIR)
         return wanted
+
+    # -- boundaries -------------------------------------------------------------------------------------------------------------
+
+    def _scanned(self, offset: int, position: int, out: int) -> None:
+        """The scanner has passed verbatim up to ``position``, of which ``out`` bytes are handed out in all."""
+        boundary = self._scanner.boundary
+        if boundary >= 0:
+            self._reached = offset + boundary, out - (position - boundary)
+
+    def _pass(self, source: int, out: int) -> None:
+        if not self._scanner.in_multi:
+            self._reached = source, out
+
+    def _tell_boundary(self) -> None:
+        """Nothing has changed since the last one that was reached: now is the time to say what holds there."""
+        if self._reached is not None:
+            source, out = self._reached
+            self._reached = None
+            self.boundary = Boundary(source, out, self.database, tuple(self._copies), self._witness())
 
     # -- one command ------------------------------------------------------------------------------------------------------------
 
@@ -353,7 +403,7 @@ class StreamTransform:
             raise error.saying(f"{where}: {error.message}") from error
         if result.fields_with_ttl and not self.target.field_ttl and self.policy is FieldTtl.REFUSE:
             raise Refused(
-                f"{where} is a hash with {result.fields_with_ttl} field TTLs; Valkey {self.target.display} has none, and --field-ttl is refuse",
+                f"{where} is a hash with {result.fields_with_ttl} field TTLs; {self.target.name} has none, and --field-ttl is refuse",
                 remedy="choose --field-ttl keep-field or drop-field, or a target of Valkey 9.0 or later, and start again",
                 code="VK-FIELD-TTL",
             )
