@@ -22,7 +22,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.client.refusals import REMEDIES, harmless, hung_up, login_refused
@@ -34,8 +34,35 @@ __all__ = ["Argument", "Connection", "Value"]
 
 Argument = resp.Argument | Secret
 Value = resp.Value
+T = TypeVar("T")
 
 _HIGH_WATER: Final = 1 << 20  # bytes in the transport's buffer above which calls wait for the peer
+
+
+class _Together:
+    """The replies to a block of requests, completed at once: a future for each would be most of a pipeline's cost."""
+
+    __slots__ = ("count", "future", "values")
+
+    def __init__(self, future: asyncio.Future[list[Value]], count: int) -> None:
+        self.future = future
+        self.values: list[Value] = []
+        self.count = count
+
+    def take(self, value: Value) -> bool:
+        """The next reply; whether it was the last one."""
+        self.values.append(value)
+        if len(self.values) < self.count:
+            return False
+        if not self.future.done():  # its caller may have been cancelled
+            self.future.set_result(self.values)
+        return True
+
+    def done(self) -> bool:
+        return self.future.done()
+
+    def set_exception(self, error: ValkeepError) -> None:
+        self.future.set_exception(error)
 
 
 class _Protocol(asyncio.Protocol):
@@ -47,7 +74,7 @@ class _Protocol(asyncio.Protocol):
         self.hide = hide
         self.parser = resp.Parser()
         self.spoke = False  # whether the peer ever sent a byte
-        self.waiting: deque[asyncio.Future[Value]] = deque()
+        self.waiting: deque[asyncio.Future[Value] | _Together] = deque()
         self.block: list[bytes] = []
         self.flushing = False
         self.transport: asyncio.Transport | None = None
@@ -80,9 +107,13 @@ class _Protocol(asyncio.Protocol):
                 if type(value) is resp.Push and self.hear is None:
                     continue
                 if waiting:
-                    future = waiting.popleft()
-                    if not future.done():  # its caller may have been cancelled
-                        future.set_result(value)
+                    first = waiting[0]
+                    if isinstance(first, _Together):
+                        if not first.take(value):
+                            continue
+                    elif not first.done():  # its caller may have been cancelled
+                        first.set_result(value)
+                    waiting.popleft()
                 elif self.hear is not None:
                     self.hear(value)
                 elif isinstance(value, ServerError):
@@ -143,11 +174,23 @@ class _Protocol(asyncio.Protocol):
             raise self.lost.saying(definite=True)
         futures: list[asyncio.Future[Value]] = [self.loop.create_future() for _ in range(replies)]
         self.waiting.extend(futures)
+        self.write(block)
+        return futures
+
+    def send_together(self, block: bytes, replies: int) -> asyncio.Future[list[Value]]:
+        """As ``send``, with one future for all replies (at least one)."""
+        if self.lost is not None:
+            raise self.lost.saying(definite=True)
+        future: asyncio.Future[list[Value]] = self.loop.create_future()
+        self.waiting.append(_Together(future, replies))
+        self.write(block)
+        return future
+
+    def write(self, block: bytes) -> None:
         self.block.append(block)
         if not self.flushing:
             self.flushing = True
             self.loop.call_soon(self.flush)
-        return futures
 
     def flush(self) -> None:
         self.flushing = False
@@ -232,7 +275,7 @@ class Connection:
     @property
     def in_flight(self) -> int:
         """Requests whose replies have not come."""
-        return len(self._protocol.waiting)
+        return sum(one.count - len(one.values) if isinstance(one, _Together) else 1 for one in self._protocol.waiting)
 
     async def call(self, *args: Argument, timeout: float | None = None) -> Value:
         """Send one command and wait for its reply; an error reply is raised as ``ServerError``.
@@ -253,19 +296,22 @@ class Connection:
         listed = [tuple(command) for command in commands]
         if not listed:
             return []
-        block = b"".join([self._encode(command) for command in listed])
-        if not self._protocol.writable.is_set():
-            await self._room(timeout)
-        futures = self._protocol.send(block, len(listed))
-        try:
-            last = await self._reply(futures[-1], listed[0][0], self.timeout if timeout is None else timeout)
-        finally:
-            _settle(futures)
-        values = [future.result() for future in futures[:-1]]
-        values.append(last)
+        values = await self.exchange(b"".join([self._encode(command) for command in listed]), len(listed), listed[0][0], timeout)
         return [
             self._hidden(value, command) if isinstance(value, ServerError) else value for command, value in zip(listed, values, strict=True)
         ]
+
+    async def exchange(self, block: bytes, replies: int, name: Argument, timeout: float | None = None) -> list[Value]:
+        """As ``pipeline``, for commands that were encoded already: the bytes of so many requests, of which a time-out names the first one by ``name``.
+        None of them may hold a secret."""
+        if not self._protocol.writable.is_set():
+            await self._room(timeout)
+        future = self._protocol.send_together(block, replies)
+        try:
+            return await self._reply(future, name, self.timeout if timeout is None else timeout)
+        finally:
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # nobody will wait for it any more
 
     async def execute(self, commands: Iterable[Sequence[Argument]], timeout: float | None = None, *, asking: bool = False) -> list[Value]:
         """``MULTI``, the commands, ``EXEC`` in one write; the list that EXEC answers (errors of single commands are values in it). ``asking``: of a
@@ -324,7 +370,7 @@ class Connection:
                 remedy="is the server stopped or overloaded?",
             ) from None
 
-    async def _reply(self, future: asyncio.Future[Value], name: Argument, seconds: float) -> Value:
+    async def _reply(self, future: asyncio.Future[T], name: Argument, seconds: float) -> T:
         if seconds <= 0:
             return await future
         handle = self._protocol.loop.call_later(seconds, self._too_late, future, name, seconds)
@@ -333,7 +379,7 @@ class Connection:
         finally:
             handle.cancel()
 
-    def _too_late(self, future: asyncio.Future[Value], name: Argument, seconds: float) -> None:
+    def _too_late(self, future: asyncio.Future[T], name: Argument, seconds: float) -> None:
         if not future.done():
             self._protocol.fail(_timed_out(self.endpoint.address, name, seconds))
 
