@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from valkeep.errors import ValkeepError
+from valkeep.migrate.keyread import Seen
+from valkeep.migrate.verify.assembled import Assembled
 from valkeep.migrate.verify.mode import Mode
 from valkeep.wire.digest import Digester
 from valkeep.wire.rdb.decode import Decoder, decode_payload
@@ -33,6 +35,7 @@ __all__ = [
 PRESENT_AS = "9.1.0"  # what we say we are: a Valkey 9 then sends what it has, and not what an older replica could load
 FLUSH = 64 << 10  # bytes of a partition's buffer that go to its file at once
 NAMES_AT_ONCE = 10_000  # digested before the source's stream is read on
+DECODED = -2  # `Spiller.place`: the expiry is the one that the decoder tells
 KEYS_PER_PARTITION = 250_000  # some 12 MB of rows a side when compared
 
 Progress = Callable[[int, int], None]
@@ -77,6 +80,7 @@ class Spill:
         self.spiller = Spiller(key, policy(mode), partitions)
         self.bytes = 0
         self._decoder = Decoder(self.spiller)
+        self._assembled = Assembled()
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._rows = [os.open(rows_path(directory, side, one), flags, 0o600) for one in range(partitions)]
         self._names = [os.open(names_path(directory, side, one), flags, 0o600) for one in range(partitions)]
@@ -86,18 +90,22 @@ class Spill:
         self.bytes += len(data)
         self._flush(FLUSH)
 
-    def payload(self, database: int, key: bytes, expire_ms: int, payload: bytes) -> None:
-        """One key as DUMP and PEXPIRETIME showed it, in place of a snapshot's record."""
-        self.spiller.place(database, expire_ms)
-        decode_payload(payload, self.spiller, key)
-        self.bytes += len(payload)
+    def page(self, database: int, keys: Sequence[tuple[bytes, Seen]]) -> None:
+        """Keys as DUMP and PEXPIRETIME showed them, in place of a snapshot's records."""
+        assembled = self._assembled
+        if not keys:
+            return
+        if not assembled.version:
+            self.feed(assembled.begin(keys[0][1].payload))
+        self.feed(assembled.page(database, keys))
+        for place, key, seen in assembled.odd:
+            self.spiller.place(place, seen.expire_ms)
+            decode_payload(seen.payload, self.spiller, key)
+            self.spiller.place(place, DECODED)
+        assembled.odd.clear()
 
-    def settled(self) -> None:
-        """Write away what fills its buffers."""
-        self._flush(FLUSH)
-
-    def finish_payloads(self) -> None:
-        """No more payloads come."""
+    def finish_pages(self) -> None:
+        """No more pages come."""
         self._flush(0)
 
     def _flush(self, least: int) -> None:
