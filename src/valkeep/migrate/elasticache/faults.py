@@ -51,7 +51,7 @@ _FAULTS: Final = (
         _names("NoRegionError InvalidRegionError"),
         code="VK-AWS-REGION",
         what="AWS' region is not known: {said}",
-        remedy="say --aws-region REGION, or set AWS_REGION",
+        remedy="say --aws-region REGION, or set AWS_DEFAULT_REGION",
     ),
     _Fault(
         DENIED,
