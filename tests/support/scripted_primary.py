@@ -8,7 +8,7 @@ Several connections are served at once: the replica's (PSYNC), and ordinary ones
 ``values``: what the source *would* hold at the end of everything it was told to send. That is consistent, because the offset that goes with an answer
 is counted before the bytes are written.
 
-What it does not do: execute anything, continue a broken link, speak TLS.
+What it does not do: execute anything.
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ class ScriptedPrimary:
     ``framing``: ``"mark"`` or ``"length"``. ``chunk``: bytes written at once (0: as they are given). ``info``: lines of INFO that differ from a Redis 8.4.
     ``copied``: keys that were asked for; ``acked``: the last ACK; ``unknown``: commands nobody expected here. Clearing ``answers`` keeps back
     answers about keys until it is set again; clearing ``second_half`` stops in the middle of the snapshot.
+
+    A replica that comes back goes on from ``backlog`` (everything that was sent, from offset ``backlog_begins`` on): ``full_syncs``, ``continued``: how often
+    each was answered. ``continues``: False answers a full sync whatever is asked. ``replid``: its history's name; ``rename`` gives it another one.
     """
 
     def __init__(
@@ -94,10 +97,23 @@ class ScriptedPrimary:
         self.snapshot = snapshot
         self.tls = tls
         self.offset = offset
+        self.backlog = bytearray()
+        self.backlog_begins = offset + 1
+        self.full_syncs = 0
+        self.continued = 0
+        self.continues = True
         self.framing = framing
         self.chunk = chunk
         self.databases = databases
-        self.info = {"redis_version": "8.4.0", "redis_mode": "standalone", "role": "master", "master_replid": REPLID, **(info or {})}
+        self.info = {
+            "redis_version": "8.4.0",
+            "redis_mode": "standalone",
+            "role": "master",
+            "master_replid": REPLID,
+            "repl_backlog_active": "1",
+            "repl_backlog_size": "1048576",
+            **(info or {}),
+        }
         self.values: dict[Place, Value] = {}
         self.copied: list[Place] = []
         self.unknown: list[bytes] = []
@@ -138,10 +154,24 @@ class ScriptedPrimary:
         """Write the next bytes of the stream; returns the offset after them."""
         async with self._writing:
             self.offset += len(data)
+            self.backlog += data
             after = self.offset
             assert self._replica is not None, "nobody replicates"
             await self._write(self._replica, data, self.chunk if chunk is None else chunk)
         return after
+
+    def happen(self, data: bytes) -> None:
+        """The stream goes on while no replica is there."""
+        self.offset += len(data)
+        self.backlog += data
+
+    def rename(self, replid: str) -> None:
+        """As after a failover: the same history has another id from here on."""
+        self.info |= {"master_replid2": self.replid, "second_repl_offset": str(self.offset + 1), "master_replid": replid}
+
+    @property
+    def replid(self) -> str:
+        return self.info["master_replid"]
 
     async def asked_for(self, count: int) -> None:
         """Return when so many keys were asked for."""
@@ -188,7 +218,7 @@ class ScriptedPrimary:
                     queued.append(args)
                     writer.write(b"+QUEUED\r\n")
                 elif name == b"PSYNC":
-                    await self._full_resync(writer)
+                    await self._psync(args, writer)
                 else:
                     writer.write(self._answer(args, database))
                 await writer.drain()
@@ -227,7 +257,8 @@ class ScriptedPrimary:
                     return b""
                 return b"+OK\r\n"
             case b"INFO":
-                lines = {**self.info, "master_repl_offset": str(self.offset)}
+                begins = {"repl_backlog_first_byte_offset": str(self.backlog_begins)}
+                lines = {**begins, **self.info, "master_repl_offset": str(self.offset)}
                 return _bulk("\r\n".join(f"{name}:{value}" for name, value in lines.items()).encode())
             case b"CONFIG":
                 return b"*2\r\n" + _bulk(b"databases") + _bulk(b"%d" % self.databases)
@@ -243,8 +274,21 @@ class ScriptedPrimary:
                 self.unknown.append(name)
                 return b"-ERR unknown command in this script\r\n"
 
+    async def _psync(self, args: list[bytes], writer: asyncio.StreamWriter) -> None:
+        replid, wanted = args[1].decode(), int(args[2])
+        known = replid in (self.replid, self.info.get("master_replid2"))
+        if not (self.continues and known and self.backlog_begins <= wanted <= self.offset + 1):
+            self.full_syncs += 1
+            await self._full_resync(writer)
+            return
+        self.continued += 1
+        async with self._writing:
+            name = f" {self.replid}" if replid != self.replid else ""
+            writer.write(f"+CONTINUE{name}\r\n".encode() + self.backlog[wanted - self.backlog_begins :])
+            self._replica = writer
+
     async def _full_resync(self, writer: asyncio.StreamWriter) -> None:
-        head = f"+FULLRESYNC {REPLID} {self.offset}\r\n\n\n".encode()
+        head = f"+FULLRESYNC {self.replid} {self.offset}\r\n\n\n".encode()
         if self.framing == "mark":
             data = head + b"$EOF:" + MARK + b"\r\n" + self.snapshot + MARK
         else:

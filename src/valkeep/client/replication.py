@@ -12,6 +12,9 @@ source and target need it. The stream is not gathered: there a millisecond count
 ACKs say what the receiver was given, once a second and when somebody asks for it (`ReplicationLink.acknowledge`). So the server sees a healthy
 replica. Until the first byte of its stream they go out ten times a second: a server that has not yet noticed its child's end drops an ACK, and
 streams only after the next one.
+
+A link that follows another one asks the server to go on (``since``): then the stream comes at once. A server that answers with a full sync all the same
+ends the link before anything of its snapshot is passed on.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from valkeep.client.transport import open_transport, unanswered
 from valkeep.errors import ConnectionLost
 from valkeep.wire import psync
 
-__all__ = ["HungUp", "NotNow", "Receiver", "ReplicationLink", "Silent"]
+__all__ = ["HungUp", "NotContinued", "NotNow", "Receiver", "ReplicationLink", "Silent"]
 
 BUFFER = 1 << 20
 GATHER_BYTES = 1 << 18
@@ -46,6 +49,10 @@ class Silent(ConnectionLost):
 
 class NotNow(ConnectionLost):
     """The server can't replicate at present: it loads its data, its link to its primary is down, its fork failed. Later it may."""
+
+
+class NotContinued(ConnectionLost):
+    """The server was asked to go on with its stream and began a full sync, of which nothing was taken."""
 
 
 class Receiver(Protocol):
@@ -70,7 +77,8 @@ class Receiver(Protocol):
 class ReplicationLink(asyncio.BufferedProtocol):
     """One link to one server. ``lost``: ends with the reason when the link does, without one after ``close``.
 
-    ``received``: the server's offset up to which everything has come. ``length``: bytes of the snapshot where the server says so beforehand, else 0.
+    ``replid``: the history that comes, "" until the server has said so, which ends ``begun``. ``received``: its offset up to which everything has come.
+    ``length``: bytes of the snapshot where the server says so beforehand, else 0.
     """
 
     def __init__(
@@ -81,15 +89,18 @@ class ReplicationLink(asyncio.BufferedProtocol):
         listening_port: int,
         present_as: str,
         role: str,
+        since: tuple[str, int] | None,
     ) -> None:
         self.name = f"{role} {endpoint.address}".strip()
-        self.received = 0
+        self.replid = ""
+        self.received = since[1] if since is not None else 0
         self.length = 0
         self.streaming = False
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = loop.create_future()
         # nobody asks a link that was given up while it was opened
         self.lost.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.begun: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()  # the socket is
         self._clock: Callable[[], float] = loop.time
         self._receiver = receiver
@@ -98,11 +109,14 @@ class ReplicationLink(asyncio.BufferedProtocol):
             name=self.name,
             username=endpoint.username,
             password=endpoint.password.reveal() if endpoint.password is not None else None,
+            psync=(since[0], since[1] + 1) if since is not None else None,
             version=present_as,
         )
+        self._since = since
         self._accepted = False
         self._payload: psync.Payload | None = None  # while the snapshot comes
         self._buffer = bytearray(BUFFER)
+        self._taken = 0  # bytes of the snapshot
         self._kept = 0  # bytes at the buffer's head: not handled yet, or possibly the end mark's beginning
         self._gathering: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -120,17 +134,18 @@ class ReplicationLink(asyncio.BufferedProtocol):
         listening_port: int = 0,
         present_as: str = "",
         role: str = "",
+        since: tuple[str, int] | None = None,
         timeout: float = 10.0,
     ) -> ReplicationLink:
         """Connect and begin the handshake. Raises ``ConnectionLost``, definite; what happens later ends ``lost``.
 
         ``present_as``: the version we say we are ("" for none): a Valkey 9 writes its own dialect only for one that can read it. ``role``: what messages call
-        the server, before its address.
+        the server, before its address. ``since``: go on, (replication id, offset of the last byte that we have); no snapshot comes then.
         """
         try:
             async with asyncio.timeout(timeout):
                 _, link = await open_transport(
-                    endpoint, lambda: cls(endpoint, receiver, listening_port=listening_port, present_as=present_as, role=role)
+                    endpoint, lambda: cls(endpoint, receiver, listening_port=listening_port, present_as=present_as, role=role, since=since)
                 )
         except TimeoutError:
             raise unanswered(endpoint, timeout) from None
@@ -156,6 +171,10 @@ class ReplicationLink(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Hang up; ``lost`` ends without an error."""
         self._end(None)
+
+    def leave(self, reason: Exception) -> None:
+        """Hang up; ``lost`` ends with this reason."""
+        self._end(reason)
 
     # -- asyncio.BufferedProtocol -------------------------------------------------------------------------------------------------
 
@@ -203,15 +222,25 @@ class ReplicationLink(asyncio.BufferedProtocol):
             self.closed.set_result(None)
 
     def _hung_up(self, exc: BaseException | None) -> Exception:
-        where = "in the stream" if self.streaming else "in the snapshot" if self._payload is not None else ""
+        where = "in the stream" if self.streaming else f"in the snapshot, after {self._progress}" if self._payload is not None else ""
         if not where and isinstance(event := self._replica.lost(), psync.Failed):
             return event.error
         where = where or f"while we waited for {self._replica.state.value}"
         detail = f": {exc}" if exc is not None else ""
-        return HungUp(
-            f"{self.name} closed the replication link {where}, at offset {self.received}{detail}",
-            remedy="see its log: it was stopped or restarted, its fork failed, or it dropped us (repl-timeout, client-output-buffer-limit replica)",
+        remedy = (
+            "see its log: it was stopped or restarted, its fork failed, or it dropped us (repl-timeout, client-output-buffer-limit replica)"
         )
+        if self._accepted and not self.streaming:
+            remedy = (
+                "see its log for the reason: more was written meanwhile than `client-output-buffer-limit replica` allows (raise it), we were slower than "
+                "`repl-timeout` (raise it; look at disk and network here), or its fork failed or was killed (memory, vm.overcommit_memory); then start again"
+            )
+        return HungUp(f"{self.name} closed the replication link {where}, at offset {self.received}{detail}", remedy=remedy)
+
+    @property
+    def _progress(self) -> str:
+        """Of the snapshot, for people."""
+        return f"{self._taken} of {self.length} bytes" if self.length else f"{self._taken} bytes"
 
     # -- what came ------------------------------------------------------------------------------------------------------------------
 
@@ -227,9 +256,17 @@ class ReplicationLink(asyncio.BufferedProtocol):
         for event in self._replica.receive(data):
             match event:
                 case psync.FullResync(replid, offset):
+                    if self._since is not None:
+                        raise self._not_continued(replid, offset)
                     self._accepted = True
                     self.received = offset
                     self._receiver.full_resync(replid, offset)
+                    self._begin(replid)
+                case psync.Continue(replid):
+                    assert self._since is not None  # or it would have been refused
+                    self.streaming = True
+                    self._receiver.continued(replid or self._since[0], self.received)
+                    self._begin(replid or self._since[0])
                 case psync.PayloadStart(length):
                     self._payload = psync.Payload(event)
                     self.length = length or 0
@@ -243,6 +280,23 @@ class ReplicationLink(asyncio.BufferedProtocol):
             rest = self._replica.rest()
             self._buffer[: len(rest)] = rest
             self._snapshot(self._payload, len(rest))
+        elif self.streaming:
+            self.acknowledge()
+            if rest := self._replica.rest():
+                self._stream(memoryview(rest))
+
+    def _begin(self, replid: str) -> None:
+        self.replid = replid
+        if not self.begun.done():
+            self.begun.set_result(None)
+
+    def _not_continued(self, replid: str, offset: int) -> NotContinued:
+        assert self._since is not None
+        return NotContinued(
+            f"{self.name} was asked to go on behind offset {self._since[1]} of {self._since[0]}, and began a full sync at offset {offset} of {replid}, "
+            "of which nothing was taken",
+            remedy="its backlog does not reach that far back, or it has another history: raise repl-backlog-size, or allow a full sync by starting again",
+        )
 
     def _not_now(self, reason: str) -> NotNow:
         if self._accepted:
@@ -258,6 +312,7 @@ class ReplicationLink(asyncio.BufferedProtocol):
         size, used = payload.split(self._buffer, filled)
         view = memoryview(self._buffer)
         if size:
+            self._taken += size
             self._receiver.snapshot(view[:size])
         if not payload.done:
             self._kept = filled - used

@@ -9,16 +9,20 @@ import pytest
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
+from valkeep.client.replication import ReplicationLink
 from valkeep.client.server_info import ServerInfo
 from valkeep.errors import Refused, ServerError
 from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.transform.stream import Copy
+
+SOURCE = Endpoint.parse("redis://h")
 
 
 class Denying:
     """A connection of a user who may not DUMP: refused in the queue of MULTI, as servers do it."""
 
     closed = False
+    endpoint = SOURCE
 
     async def call(self, *_: object) -> bytes:
         return b"OK"
@@ -31,6 +35,7 @@ class Old:
     """A Redis 6 in the middle of 2030, whose key has 1,000 ms to live; the second key is gone."""
 
     closed = False
+    endpoint = SOURCE
 
     async def call(self, *_: object) -> bytes:
         return b"OK"
@@ -40,11 +45,23 @@ class Old:
         return [answers[name].pop(0) if name in answers else b"master_repl_offset:77\r\n" for name, *_ in commands]
 
 
+class Following:
+    """A link that has come as far as any key is read at."""
+
+    streaming = True
+    replid = "?"
+    received = 1000
+
+    def __init__(self) -> None:
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 def feed(redis_version: tuple[int, ...], connection: object) -> PsyncFeed:
     """The feed of such a source, with this connection for single keys."""
-    made = PsyncFeed(Endpoint.parse("redis://h"))
+    made = PsyncFeed(SOURCE)
     made._info = ServerInfo("redis", "Redis", redis_version, redis_version, "standalone", "primary", "?", 0, "", 16, {})
     made._connection = cast("Connection", connection)
+    made._link = cast("ReplicationLink", Following())
     return made
 
 

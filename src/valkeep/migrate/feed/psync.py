@@ -1,22 +1,38 @@
 """The feed of a replica: the source's own snapshot and stream, by PSYNC.
 
-A key is read again on a connection of its own. What makes the offset exact: ``MULTI; DUMP k; PEXPIRETIME k; INFO replication; EXEC`` runs as one on the
-source, so the value is that of offset O, whatever is written before and after.
+**A link that breaks** in the stream is opened again, for as long as its owner is patient, and the source is asked to go on behind the last byte that came:
+a command may have been cut in the middle, so nothing is parsed here and the receiver goes on with the next byte. Whom we are about to ask says in its
+INFO whether it can (``history``); who cannot would answer with a full sync, which is never wanted here: the target has the data. A link that breaks in the
+snapshot is the end: what came of it is of no use, and another snapshot is the user's decision.
+
+**A primary that sentinels know** may be another server by then. Whoever follows it goes on in the same stream, under another id (PSYNC2). While sentinels say
+that they fail over, nothing is read from the old primary: what it still writes then may be unknown to the new one, and what we have passed on cannot be taken
+back. When they have switched, the old link is left, also if it still stands: its server was deposed.
+
+**A key is read again** on a connection of its own. What makes the offset exact: ``MULTI; DUMP k; PEXPIRETIME k; INFO replication; EXEC`` runs as one on the
+source, so the value is that of offset O, whatever is written before and after. It is handed over when the stream has come to O, from the same server and
+under the same id: before that, a failover could still make the value one of a history that has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Final
 
+from valkeep.client import retry
 from valkeep.client.connection import Connection
-from valkeep.client.replication import NotNow, ReplicationLink, Silent
+from valkeep.client.replication import NotContinued, NotNow, ReplicationLink, Silent
 from valkeep.client.server_info import ServerInfo, parse_info, server_info
-from valkeep.errors import ConnectionLost, Refused, ServerError
+from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.feed import Origin, Position, ReplicationGap
+from valkeep.migrate.feed.history import OtherSource, Outage, bytes_needed
 from valkeep.migrate.keyread import KeyRead
 from valkeep.migrate.transform.stream import Copy, Place
+from valkeep.report.events import Emit, Event, Note
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
@@ -25,17 +41,40 @@ if TYPE_CHECKING:
 __all__ = ["PsyncFeed"]
 
 COPY_TIMEOUT = 60.0
+ASK_SECONDS = 5.0  # until a source that we come back to has connected and said what it is
+PAUSES: Final = retry.Patience(first=0.05, most=5.0)
+CODES: Final[tuple[tuple[type[ConnectionLost], str], ...]] = ((NotNow, "VK-SOURCE-NOT-READY"), (Silent, "VK-SOURCE-SILENT"))
+
+
+def _nobody(event: Event) -> None:
+    del event
 
 
 class PsyncFeed:
-    """A `Feed`. ``source``: whom to replicate."""
+    """A `Feed`. ``source``: whom to replicate. ``patience``: seconds for which a broken link is tried again (0: it is the end)."""
 
-    def __init__(self, source: Endpoint) -> None:
+    def __init__(
+        self,
+        source: Endpoint,
+        *,
+        patience: float = 0.0,
+        emit: Emit = _nobody,
+        clock: Callable[[], float] = time.monotonic,
+        rng: Random | None = None,
+    ) -> None:
         self._source = source
+        self._patience = patience
+        self._emit = emit
+        self._clock = clock
+        self._rng = rng or Random()
         self._info: ServerInfo | None = None
+        self._receiver: Receiver | None = None
+        self._port = 0
+        self._at: Endpoint = source
         self._link: ReplicationLink | None = None
         self._connection: Connection | None = None
         self._reading = asyncio.Lock()
+        self._closed = False
 
     @property
     def received(self) -> int:
@@ -46,35 +85,133 @@ class PsyncFeed:
         return self._link.length if self._link is not None else 0
 
     async def look(self) -> Origin:
-        async with await Connection.open(self._source, client_name="valkeep-gateway") as connection:
+        async with await Connection.open(self._at, client_name="valkeep-gateway") as connection:
             info = self._info = await server_info(connection)
         valkey = info.kind == "valkey"
         return Origin(info.name, info.version, info.version if valkey else info.redis_version, valkey, sum(info.keys.values()))
 
     async def start(self, receiver: Receiver, listening_port: int, since: Position | None = None) -> None:
-        if since is not None:
-            raise ReplicationGap("this feed begins with a snapshot", remedy="start with a full sync")
-        info = self._info
-        assert info is not None  # it was looked at
-        present_as = ".".join(map(str, info.version)) if info.kind == "valkey" else ""
-        self._link = await ReplicationLink.open(
-            self._source, receiver, listening_port=listening_port, present_as=present_as, role="the source"
-        )
+        self._receiver, self._port = receiver, listening_port
+        if since is None:
+            self._link = await self._open(self._at, None)
+        else:
+            await self._until_it_goes_on(since, None, "")
 
     async def run(self) -> None:
-        assert self._link is not None  # it was started
-        try:
-            await asyncio.shield(self._link.lost)
-        except NotNow as error:
-            raise error.saying(code="VK-SOURCE-NOT-READY") from None
-        except Silent as error:
-            raise error.saying(code="VK-SOURCE-SILENT") from None
-        except ConnectionLost as error:
-            raise error.saying(code="VK-SOURCE-LOST") from None
+        while True:
+            link = self._link
+            assert link is not None  # it was started
+            try:
+                await asyncio.shield(link.lost)
+                return
+            except ConnectionLost as error:
+                if self._closed:
+                    return
+                if not link.streaming or not self._patience:
+                    raise _coded(error) from None
+                await self._come_back(link, error)
 
     def acknowledge(self) -> None:
         if self._link is not None:
             self._link.acknowledge()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._link is not None:
+            self._link.close()
+        if self._connection is not None:
+            await self._connection.close()
+
+    # -- the link ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"the source {self._at.address}"
+
+    async def _open(self, at: Endpoint, since: Position | None) -> ReplicationLink:
+        info, receiver = self._info, self._receiver
+        assert info is not None  # it was looked at
+        assert receiver is not None  # it is being started
+        return await ReplicationLink.open(
+            at,
+            receiver,
+            listening_port=self._port,
+            present_as=".".join(map(str, info.version)) if info.kind == "valkey" else "",
+            role="the source",
+            since=(since.replid, since.offset) if since is not None else None,
+        )
+
+    async def _come_back(self, link: ReplicationLink, lost: ConnectionLost) -> None:
+        """Return when the source goes on where this link ended."""
+        began = self._clock()
+        run_id = self._info.run_id if self._info is not None else ""
+        self._say("warning", f"{lost.message}. Trying to go on for {self._patience:g} s")
+        needed = await self._until_it_goes_on(Position(link.replid, link.received), began, run_id)
+        self._say("info", f"{self._name} goes on after {self._clock() - began:.1f} s, with {needed} bytes of its backlog")
+
+    async def _until_it_goes_on(self, since: Position, began: float | None, run_id: str) -> int:
+        """Try until the patience ends. ``began``: when the link broke, ``run_id``: of whom it led to. Returns how many bytes of the backlog were needed.
+        Raises ``ReplicationGap``, and why the last try failed."""
+        until = (self._clock() if began is None else began) + self._patience
+        told, failures = "", 0
+        while True:
+            try:
+                return await self._go_on(since, began, run_id)
+            except ReplicationGap:
+                raise
+            except ValkeepError as error:
+                if self._closed:
+                    return 0
+                failures += 1
+                if not retry.passes(error):
+                    raise error if error.code else _coded(error) from None
+                if self._clock() >= until:
+                    raise _coded(error, f"{error.message} (tried {failures} times in {self._patience:g} s)") from None
+                if error.message != told:
+                    told = error.message
+                    self._say("warning", f"not yet (try {failures}): {told}")
+            await asyncio.sleep(min(PAUSES.pause(failures, self._rng), max(until - self._clock(), 0)))
+
+    async def _go_on(self, since: Position, began: float | None, run_id: str) -> int:
+        at = self._source
+        needed = await self._look_again(at, since, began, run_id)
+        link = self._link = await self._open(at, since)
+        self._at = at
+        if self._closed:  # meanwhile
+            link.close()
+        await asyncio.wait({link.begun, link.lost}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if link.lost.done():
+                await link.lost
+        except NotContinued as error:
+            await self._look_again(at, since, began, run_id)  # it says more precisely why
+            raise ReplicationGap(error.message, remedy=error.remedy) from None
+        return needed
+
+    async def _look_again(self, at: Endpoint, since: Position, began: float | None, run_id: str) -> int:
+        """Whether this server can go on where we are: how many bytes of its backlog we need. Raises where it cannot, and where it cannot yet."""
+        before = self._info
+        try:
+            async with asyncio.timeout(ASK_SECONDS), await Connection.open(at, ASK_SECONDS, client_name="valkeep-gateway") as connection:
+                info = await server_info(connection)
+        except TimeoutError:
+            raise ConnectionLost(
+                f"the source {at.address} did not say within {ASK_SECONDS:g} s what it is", remedy="is it stopped or overloaded?"
+            ) from None
+        seconds = self._clock() - began if began is not None else 0.0
+        needed = bytes_needed(info.fields, since, Outage(f"the source {at.address}", seconds, run_id))
+        if before is not None and (info.kind != before.kind or info.version[:2] > before.version[:2]):
+            raise OtherSource(
+                f"the source {at.address} is {info.name} now, and was {before.name} when the migration began: its stream may hold what was not prepared for",
+                remedy="start the migration again: it begins with a full sync",
+            )
+        self._info = info
+        return needed
+
+    def _say(self, level: str, text: str) -> None:
+        self._emit(Note(self._clock(), level, text))
+
+    # -- keys that are read again --------------------------------------------------------------------------------------------------
 
     async def read(self, places: Sequence[Place]) -> list[Copy]:
         async with self._reading:
@@ -82,9 +219,12 @@ class PsyncFeed:
 
     async def _read(self, places: Sequence[Place]) -> list[Copy]:
         assert self._info is not None  # it was looked at
+        link = self._following()
         connection = self._connection
-        if connection is None or connection.closed:
-            connection = self._connection = await Connection.open(self._source, client_name="valkeep-copy")
+        if connection is None or connection.closed or connection.endpoint != self._at:
+            if connection is not None:
+                await connection.close()
+            connection = self._connection = await Connection.open(self._at, client_name="valkeep-copy")
         read = KeyRead.of(self._info.redis_version)
         copies: list[Copy] = []
         for database in sorted({place[0] for place in places}):
@@ -92,23 +232,45 @@ class PsyncFeed:
             commands = [command for key in keys for command in read.commands(key)]
             try:
                 await connection.call("SELECT", database)
-                *replies, info = await connection.execute([*commands, ("INFO", "replication")], timeout=COPY_TIMEOUT)
+                *replies, said = await connection.execute([*commands, ("INFO", "replication")], timeout=COPY_TIMEOUT)
                 seen = [read.seen(replies[at : at + read.width]) for at in range(0, len(replies), read.width)]
-                if isinstance(info, ServerError):
-                    raise info
+                if isinstance(said, ServerError):
+                    raise said
             except ServerError as error:
                 raise Refused(
                     f"the source does not let us copy a key again: {error.message}",
                     remedy="permit SELECT, DUMP, PEXPIRETIME, PTTL, TIME, INFO and MULTI to this user",
                     code="VK-COPY-DENIED",
                 ) from None
-            offset = int(parse_info(info).get("master_repl_offset", "0"))
+            info = parse_info(said)
+            offset = int(info.get("master_repl_offset", "0"))
+            await self._arrived(link, info.get("master_replid", link.replid), offset)
             for key, one in zip(keys, seen, strict=True):
                 copies.append(Copy(database, key, offset, one.payload, one.expire_ms) if one else Copy(database, key, offset, None))
         return copies
 
-    async def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-        if self._connection is not None:
-            await self._connection.close()
+    def _following(self) -> ReplicationLink:
+        """The link, while it stands. Raises ``ConnectionLost``: nobody knows then whose history a key would be of."""
+        if self._link is None or self._link.lost.done() or not self._link.streaming:
+            raise ConnectionLost(
+                f"{self._name} has no replication link to us at present", remedy="single keys are read again when it is back"
+            )
+        return self._link
+
+    async def _arrived(self, link: ReplicationLink, replid: str, offset: int) -> None:
+        """Return when the stream has come to where a key was read: then the key belongs to what we follow."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COPY_TIMEOUT):
+                while replid == link.replid and self._following() is link:
+                    if link.received >= offset:
+                        return
+                    await asyncio.sleep(0.001)
+        raise ConnectionLost(
+            f"a key was read at offset {offset} of {replid}, and we follow {self.received} of {link.replid}",
+            remedy="it is read again by itself",
+        )
+
+
+def _coded(error: ValkeepError, message: str | None = None) -> ValkeepError:
+    code = next((code for kind, code in CODES if isinstance(error, kind)), "VK-SOURCE-LOST")
+    return error.saying(message, code=code)
