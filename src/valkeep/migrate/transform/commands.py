@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from valkeep.migrate.transform import field_ttls
 from valkeep.migrate.transform.copies import known, recopy
 from valkeep.migrate.transform.field_ttls import lossy_rule, ttl_rule
-from valkeep.migrate.transform.outcomes import PASS, Drop, Hold, Outcome, Replace, Rule, Situation
+from valkeep.migrate.transform.outcomes import PASS, Drop, Hold, Outcome, Pass, Replace, Rule, Situation
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat, convert_mode
 from valkeep.wire.rdb import convert
 from valkeep.wire.rdb.dump import opened, sealed
@@ -28,11 +28,10 @@ __all__ = ["plain", "translate", "verbatim"]
 def translate(name: bytes, args: list[bytes], situation: Situation) -> Outcome:
     """What to send for this command. ``name``: ``args[0]`` in upper case. Raises IndexError or ValueError on arguments that make no sense."""
     rule = _RULES.get(name)
-    if rule is not None:
-        return rule(args, situation)
-    if name in known(situation.target):
-        return PASS
-    return recopy(args, situation)
+    outcome = rule(args, situation) if rule is not None else PASS
+    if isinstance(outcome, Pass) and name not in known(situation.target):
+        return recopy(args, situation)
+    return outcome
 
 
 def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False, lossy: bool = False) -> frozenset[bytes]:
@@ -40,8 +39,10 @@ def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: b
     with TTLs are left behind (drop-field)."""
     looked_at = set(_ALWAYS)
     if valkey:
-        if source_version >= (8, 1) > target.version:  # SET … IFEQ
+        if source_version >= (8, 1) and not (target.valkey and target.version >= (8, 1)):  # SET … IFEQ
             looked_at.add(b"SET")
+        if not target.valkey:
+            looked_at |= _NOT_REDIS
     else:
         looked_at |= {name for name, since in _SINCE_REDIS.items() if source_version >= since}
     if lossy and not target.field_ttl and source_version >= (7, 4):
@@ -169,6 +170,12 @@ def _bitop(args: list[bytes], situation: Situation) -> Outcome:
     return PASS if args[1].upper() in {b"AND", b"OR", b"XOR", b"NOT"} else recopy(args, situation)
 
 
+def _geo(args: list[bytes], situation: Situation) -> Outcome:
+    """GEOSEARCHSTORE … BYPOLYGON is Valkey's (9.0)."""
+    polygon = not situation.target.valkey and any(arg.upper() == b"BYPOLYGON" for arg in args[3:])
+    return recopy(args, situation) if polygon else PASS
+
+
 def _delete(args: list[bytes], situation: Situation) -> Outcome:
     """DELEX, DELIFEQ: replicated when the key was deleted."""
     del situation
@@ -218,6 +225,7 @@ _RULES: Mapping[bytes, Rule] = {
     b"XADD": _xadd,
     b"XTRIM": _xtrim,
     b"BITOP": _bitop,
+    b"GEOSEARCHSTORE": _geo,
     # conditional deletes
     b"DELEX": _delete,
     b"DELIFEQ": _delete,
@@ -247,5 +255,8 @@ _SINCE_REDIS: Mapping[bytes, tuple[int, int]] = {
     **dict.fromkeys((b"XADD", b"XTRIM", b"BITOP", b"XDELEX", b"XACKDEL"), (8, 2)),
     b"SET": (8, 4),
 }
+
+_NOT_REDIS = frozenset({b"GEOSEARCHSTORE", b"HSETEX"})
+"""Names that a Redis may know, with options of Valkey's that it does not."""
 
 _FIELD_SENSITIVE = frozenset({b"HSET", b"HMSET", b"HINCRBY", b"HINCRBYFLOAT", b"HSETNX", b"SORT", b"RENAME", b"RENAMENX"})

@@ -32,10 +32,15 @@ def ttl_rule(rule: Rule) -> Rule:
 
     def decide(args: list[bytes], situation: Situation) -> Outcome:
         if situation.target.field_ttl:
-            return PASS if args[0].upper() in known(situation.target) else recopy(args, situation)
+            return recopy(args, situation) if _valkeys_own(args, situation) else PASS
         return rule(args, situation)
 
     return decide
+
+
+def _valkeys_own(args: list[bytes], situation: Situation) -> bool:
+    """HSETEX … NX|XX is Valkey's; a Redis has FNX and FXX only."""
+    return not situation.target.valkey and args[0].upper() == b"HSETEX" and not {b"NX", b"XX"}.isdisjoint(arg.upper() for arg in args[2:4])
 
 
 def lossy_rule(rule: Rule) -> Rule:
@@ -59,7 +64,7 @@ def note(situation: Situation, key: bytes, count: int) -> LedgerNote:
 def refused(args: list[bytes], situation: Situation) -> Hold:
     name = args[0].upper().decode("ascii", "replace")
     return Hold(
-        f"{name} gives a hash field a TTL; Valkey {situation.target.display} has none, and --field-ttl is refuse",
+        f"{name} gives a hash field a TTL; {situation.target.name} has none, and --field-ttl is refuse",
         "choose --field-ttl keep-field or drop-field, or a target of Valkey 9.0 or later, and start again",
     )
 

@@ -197,7 +197,7 @@ class Records:
             what = opcodes.name_of(self.header.dialect, prefix.type)
             self._refuse(
                 f"type {what}",
-                f"key {prefix.key!r} in database {self._database} is of type {what}, which Valkey {self._target.display} cannot take",
+                f"key {prefix.key!r} in database {self._database} is of type {what}, which {self._target.name} cannot take",
                 "delete or convert the key on the source, or exclude its data from this migration, then start again",
                 code="VK-RECORD-TYPE",
                 key=prefix.key,
@@ -268,7 +268,7 @@ class Records:
     def _refuse_fields(self, key: bytes, database: int, fields: int) -> NoReturn:
         self._refuse(
             "field-ttl",
-            f"key {key!r} in database {database} is a hash with {fields} or more field TTLs; Valkey {self._target.display} has none, and "
+            f"key {key!r} in database {database} is a hash with {fields} or more field TTLs; {self._target.name} has none, and "
             "--field-ttl is refuse",
             "choose --field-ttl keep-field or drop-field, or a target of Valkey 9.0 or later",
             code="VK-FIELD-TTL",
