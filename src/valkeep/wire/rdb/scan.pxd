@@ -31,6 +31,8 @@ cdef class Scanner:
     cdef long long _idle
     cdef Py_ssize_t _meta
     cdef Py_ssize_t _meta_end
+    cdef Py_ssize_t _type_pos
+    cdef Py_ssize_t _key_pos
     cdef unsigned long long _count0
     cdef unsigned long long _count1
     cdef unsigned long long _count2
@@ -61,8 +63,12 @@ cdef class Scanner:
     @cython.locals(number=cython.ulonglong, i=int)
     cdef unsigned long long _bits64(self, const unsigned char[::1] data, Py_ssize_t pos) except? 9
     cdef unsigned long long _count(self, Py_ssize_t pos) except? 9
-    @cython.locals(after=Py_ssize_t, kind=int)
+    @cython.locals(value_pos=Py_ssize_t)
     cpdef object prefix(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end)
+    @cython.locals(after=Py_ssize_t, kind=int, size=Py_ssize_t)
+    cpdef Py_ssize_t head(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -9
+    @cython.locals(after=Py_ssize_t, entry=int, busy=cython.bint)
+    cpdef Py_ssize_t whole(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end, int kind) except -9
     @cython.locals(after=Py_ssize_t, until=Py_ssize_t, first=int)
     cdef tuple _read_string(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end)
 

@@ -137,6 +137,8 @@ class Scanner:
         self._idle = -1
         self._meta = 0
         self._meta_end = 0
+        self._type_pos = 0
+        self._key_pos = 0
         self._count0 = 0
         self._count1 = 0
         self._count2 = 0
@@ -574,29 +576,60 @@ class Scanner:
 
     def prefix(self, data: Buffer, pos: int, end: int) -> Prefix | None:
         """See :func:`parse_record_prefix`; it does not move the scanner."""
+        value_pos = self.head(data, pos, end)
+        if value_pos < 0:
+            return None
+        expire, meta = self._expire, self._meta
+        key, _ = self._read_string(data, self._type_pos + 1, value_pos)
+        self._skip = 0
+        assert key is not None  # head() has seen that it is all there
+        return Prefix(expire, self._freq, self._idle, meta, self._meta_end - meta, data[self._type_pos], key, self._type_pos, value_pos)
+
+    def head(self, data: Buffer, pos: int, end: int) -> int:
+        """Over a record's prefix opcodes, type and key, which begin at ``pos``: where its value begins, or −1 when that is not all there. What was found is
+        left in ``_expire``, ``_freq``, ``_idle``, ``_type_pos``; the key's bytes without their length begin at ``_key_pos``."""
         self._base = pos
         self._expire = self._freq = self._idle = -1
         self._meta = self._meta_end = 0
         while True:
             if pos >= end:
-                return None
+                return -1
             kind = data[pos]
             if kind < _FIRST_OPCODE:
                 break
             after = self._prefix(data, pos + 1, end, kind) if kind != _OP_EOF else 0
             if after < 0:
-                return None
+                return -1
             if after == 0:
                 self._broken(pos, f"opcode {kind} where a record should begin")
             pos = after
-        key, value_pos = self._read_string(data, pos + 1, end)
-        if key is None and self._skip > _MAX_KEY:
-            self._broken(pos, f"a key of {self._skip} bytes")
+        self._type_pos = pos
+        after = self._string(data, pos + 1, end)
+        size = self._skip
         self._skip = 0
-        if key is None:
-            return None
-        expire, meta = self._expire, self._meta
-        return Prefix(expire, self._freq, self._idle, meta, self._meta_end - meta, kind, key, pos, value_pos)
+        if after < 0:
+            return -1
+        if size > end - after:
+            if size > _MAX_KEY:
+                self._broken(pos, f"a key of {size} bytes")
+            return -1
+        self._key_pos = after
+        return after + size
+
+    def whole(self, data: Buffer, pos: int, end: int, kind: int) -> int:
+        """Over a whole value of type ``kind``, which begins at ``pos``: where it ends, or −1 when it is not all there. Not within :meth:`scan`."""
+        self._base = pos
+        entry = self.entries[kind]
+        if entry == 0:
+            self._unknown(pos, kind)
+        self._ip = entry
+        self._depth = 0
+        self._skip = 0
+        after = self._value(data, pos, end)
+        busy = self._busy()
+        self._ip = 0
+        self._skip = 0
+        return -1 if busy else after
 
     def _read_string(self, data: Buffer, pos: int, end: int) -> tuple[bytes | None, int]:
         after = self._string(data, pos, end)
