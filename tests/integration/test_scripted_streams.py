@@ -15,7 +15,7 @@ from tests.support.fixtures_streams import SCENARIOS, Scenario
 from tests.support.scripted_primary import ScriptedPrimary, command, sealed
 from tests.support.scripted_session import ScriptedSession
 from valkeep.migrate.transform import commands
-from valkeep.migrate.transform.outcomes import PASS
+from valkeep.migrate.transform.outcomes import Replace
 from valkeep.report.events import LedgerEntry
 
 pytestmark = pytest.mark.server
@@ -68,8 +68,8 @@ def test_what_is_replicated_has_its_effect(session: ScriptedSession, scenario: S
 
 @pytest.mark.parametrize("behavior", ["panic", "ignore"])
 def test_a_command_that_the_target_does_not_know_would_be_found(behavior: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planted fault: a translation that passes HPEXPIREAT on. Silently dropped, it still counts; under panic the process ends."""
-    monkeypatch.setitem(cast("dict[bytes, Any]", commands._RULES), b"HPEXPIREAT", lambda *_: PASS)
+    """The planted fault: a translation that sends HPEXPIREAT all the same. Silently dropped, it still counts; under panic the process ends."""
+    monkeypatch.setitem(cast("dict[bytes, Any]", commands._RULES), b"HPEXPIREAT", lambda args, _: Replace((tuple(args),)))
     with nodes.start("valkey-8.1", {"propagation-error-behavior": behavior}) as target:
         session = ScriptedSession(target, "valkey-8.1", "keep-field", ScriptedPrimary(EMPTY))
         with session, contextlib.suppress(ConnectionError, OSError):

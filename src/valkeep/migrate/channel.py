@@ -13,6 +13,9 @@ never too early.
 **Waiting.** When the translation needs a key copied again, or must not go on at all (hold), the channel stops translating and puts what the
 source goes on sending on a spool of its own (``-held``); the source's output buffer stays drained. ``resume`` works that off.
 
+**Without a snapshot.** A target that has all of the source's data already (the old server, after a cut-over) is told the rest only: the channel begins where
+that target stands, in its own history (`Joined`), and knows it by that.
+
 What it does not do: talk to anybody. The gateway feeds it and hands out what it holds.
 """
 
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +37,20 @@ if TYPE_CHECKING:
     from valkeep.migrate.ledger import Ledger
     from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "Joined"]
 
 PING = encode(b"PING")
 GETACK = encode(b"REPLCONF", b"GETACK", b"*")
 MARKS = 1 << 15
 HELD_PIECE = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Where a target stands that has the source's data already: at ``offset`` of the history ``replid``. It asks us to go on from there."""
+
+    replid: str
+    offset: int
 
 
 class Channel:
@@ -58,24 +70,28 @@ class Channel:
         source_version: tuple[int, ...],
         valkey: bool = False,
         source_offset: int,
+        joined: Joined | None = None,
         spool_limit: int = 0,
         on_wanted: Callable[[Channel, Wanted], None],
     ) -> None:
+        begins = source_offset if joined is None else joined.offset
+        self.joined = joined
         self.target = target
         self.policy = policy
         self.ledger = ledger
         self.replid = replid
-        self.begins = source_offset
+        self.begins = begins
         self.source_offset = source_offset
-        self.complete = False
+        self.complete = joined is not None
         self.wanted: Wanted | None = None
-        self.snapshot: Spool | None = Spool(directory, f"snapshot-{replid[:8]}", limit=spool_limit)
-        self.stream = Spool(directory, f"stream-{replid[:8]}", start=source_offset, limit=spool_limit)
+        snapshot = Spool(directory, f"snapshot-{replid[:8]}", limit=spool_limit)
+        self.snapshot: Spool | None = snapshot if joined is None else None
+        self.stream = Spool(directory, f"stream-{replid[:8]}", start=begins, limit=spool_limit)
         self._directory = directory
         self._spool_limit = spool_limit
         self._on_wanted = on_wanted
         self._aside = AsideFile(directory / f"aside-{replid[:8]}")
-        self._reader = SnapshotTransform(target, policy, ledger.record, self.snapshot.append, self._aside, source_offset=source_offset)
+        self._reader = SnapshotTransform(target, policy, ledger.record, snapshot.append, self._aside, source_offset=source_offset)
         self._translator = StreamTransform(
             source_version, target, policy, ledger.record, lost_fields=self._reader.lost_fields, valkey=valkey
         )
@@ -84,7 +100,7 @@ class Channel:
         self._held_read = 0
         self._own_tail = 0
         self._marks_source = [source_offset]
-        self._marks_own = [source_offset]
+        self._marks_own = [begins]
 
     @property
     def keys(self) -> int:
@@ -160,6 +176,12 @@ class Channel:
         self.stream.append(encode(b"SELECT", database))
         self._mark()
         self._aside.close()
+
+    def knows(self, replid: str | None, offset: int) -> bool:
+        """Whether a target that has everything up to ``offset`` of that history can go on from our stream."""
+        if not self.complete or not self.stream.start <= offset <= self.ends:
+            return False
+        return replid == self.replid or (self.joined is not None and (replid, offset) == (self.joined.replid, self.joined.offset))
 
     def release_snapshot(self) -> None:
         """No target will ask for the snapshot any more: give its space back."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
-from valkeep.migrate.channel import GETACK, Channel
+from valkeep.migrate.channel import GETACK, Channel, Joined
 from valkeep.migrate.copier import Copier
 from valkeep.migrate.sink import Link, TargetLink
 from valkeep.migrate.transform.outcomes import Hold
@@ -52,6 +52,7 @@ class GatewayOptions:
     """``formats``: one channel each. ``listen``: (host, port), port 0: any free one. ``allow``: addresses that may attach
     (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds).
     ``keep``: bytes of stream for which the snapshot is kept, so that further targets can attach (0: its owner releases it).
+    ``join``: asked when the source goes on without a snapshot: where the target stands that has everything up to there.
     ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway ends with it (None: for ever)."""
 
     formats: tuple[TargetFormat, ...]
@@ -62,6 +63,7 @@ class GatewayOptions:
     spool_limit: int = 0
     backlog: int = BACKLOG_BYTES
     hold_seconds: float | None = None
+    join: Callable[[], Joined] | None = None
     keep: int = 0
     password: Secret | None = None
     username: str = "default"
@@ -255,9 +257,18 @@ class Gateway:
     # -- Receiver: what the source sends -----------------------------------------------------------------------------------------------
 
     def full_resync(self, replid: str, offset: int) -> None:
+        self._emit(Note(self._clock(), "info", f"the source starts a full sync at offset {offset} of {replid}"))
+        self._open_channels(offset, None)
+
+    def continued(self, replid: str, offset: int) -> None:
+        self._emit(Note(self._clock(), "info", f"the source goes on behind offset {offset}, as {replid}"))
+        if self.options.join is not None and not self.channels:
+            self._open_channels(offset, self.options.join())
+            self._snapshot_taken.set()
+
+    def _open_channels(self, offset: int, joined: Joined | None) -> None:
         origin = self.origin
         assert origin is not None  # it was looked at before it was started
-        self._emit(Note(self._clock(), "info", f"the source starts a full sync at offset {offset} of {replid}"))
         for target in self.options.formats:
             self.channels.append(
                 Channel(
@@ -269,14 +280,12 @@ class Gateway:
                     source_version=origin.speaks,
                     valkey=origin.valkey,
                     source_offset=offset,
+                    joined=joined,
                     spool_limit=self.options.spool_limit,
                     on_wanted=lambda channel, wanted: self._spawn(self._copier.satisfy(channel, wanted), "copy"),
                 )
             )
         self._resynced.set()
-
-    def continued(self, replid: str, offset: int) -> None:
-        self._emit(Note(self._clock(), "info", f"the source goes on behind offset {offset}, as {replid}"))
 
     def snapshot(self, data: memoryview) -> None:
         for channel in self.channels:
@@ -311,7 +320,7 @@ class Gateway:
         if not self.channels:
             raise Refused("the source has not begun its snapshot yet", remedy="the target tries again by itself", code="VK-NOT-READY")
         spoken = version[:2] or (7, 2)
-        fitting = [channel for channel in self.channels if channel.target.version[:2] <= spoken]
+        fitting = [channel for channel in self.channels if channel.joined is not None or channel.target.version[:2] <= spoken]
         if not fitting:
             known = ", ".join(channel.target.display for channel in self.channels)
             raise Refused(

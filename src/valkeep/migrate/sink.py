@@ -36,6 +36,7 @@ __all__ = ["Link", "LinkState", "TargetLink"]
 PIECE = 1 << 20
 HIGH_WATER = 1 << 20
 NEWLINE_SECONDS = 1.0
+LATER = "NOMASTERLINK"  # a replica that gets this tries again, and keeps what it would go on with
 BROKE_OFF = "the source's snapshot broke off"
 
 
@@ -212,13 +213,19 @@ class TargetLink(asyncio.Protocol):
         try:
             channel = self.channel = self._attach(self, self.version)
         except ValkeepError as error:
-            self._conversation.refuse(f"ERR {error.message}")
-            self._flush()
-            self._end(error.message)
+            self._refuse(f"{LATER if error.code == 'VK-NOT-READY' else 'ERR'} {error.message}")
             return
-        known = channel.complete and request.replid == channel.replid and channel.stream.start <= request.offset - 1 <= channel.ends
+        known = channel.knows(request.replid, request.offset - 1)
+        if not known and channel.joined is not None:  # "later": whoever is told no would give up what it knows of its own history
+            self._refuse(f"{LATER} {request.replid} at {request.offset - 1} is not where {channel.joined} goes on")
+            return
         send = self._send(channel, request.offset - 1 if known else None, eof="eof" in replica.capabilities)
         self._sender = asyncio.get_running_loop().create_task(send, name=f"target {self.peer}")
+
+    def _refuse(self, text: str) -> None:
+        self._conversation.refuse(text)
+        self._flush()
+        self._end(text.partition(" ")[2])
 
     async def _send(self, channel: Channel, offset: int | None, *, eof: bool) -> None:
         """``offset``: where the target goes on; None: from the snapshot on."""
