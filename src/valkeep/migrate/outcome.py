@@ -65,7 +65,8 @@ class RunOptions:
 class RunResult:
     """What a migration came to. ``verdict``: valid | invalid | unknown. ``timeline``: (step, seconds on the job's clock), ``started``:
     on the same clock; files count from there. ``source_name``, ``target_name``: product and version. Counts are of keys;
-    ``unexpected_error_replies``: commands that the target answered with an error since the migration began (must be 0)."""
+    ``unexpected_error_replies``: commands that the target answered with an error since the migration began (must be 0). ``fence``: "" where nobody writes.
+    ``read``: how the source was read: "psync", "scan" or "file"; ``limits``: what this way of reading can't promise, in sentences."""
 
     verdict: str
     exit_code: ExitCode
@@ -89,6 +90,8 @@ class RunResult:
     host: str
     fence: str
     changed_keys_checked: int
+    read: str = "psync"
+    limits: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Schema 1, without the parts that have files of their own."""
@@ -108,6 +111,8 @@ class RunResult:
             "unexpected_error_replies": self.unexpected_error_replies,
             "fence": self.fence,
             "changed_keys_checked": self.changed_keys_checked,
+            "read": self.read,
+            "limits": list(self.limits),
             "ledger": self.ledger,
             "timeline": [{"step": step, "at": round(at - self.started, 6)} for step, at in self.timeline],
         }

@@ -146,19 +146,8 @@ class _Migration:
         report = await preflight(options.source, options.target, wanted, self.journal.emit)
         accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
         self.journal.write("preflight.json", report.to_json(accepted))
-        if report.may_start(accepted):
-            return report
-        codes = report.blockers or report.open(accepted)
-        finding = next(one for one in report.findings if one.code == codes[0])
-        more = f" (and {', '.join(codes[1:])})" if len(codes) > 1 else ""
-        evidence = "; ".join(f"{name}: {value}" for name, value in finding.evidence.items())
-        detail = f" [{evidence}]" if evidence else ""
-        remedy = (
-            finding.remedy
-            if report.blockers
-            else f"{finding.remedy}; or say that this is known: --acknowledge {' --acknowledge '.join(codes)}"
-        )
-        raise Refused(f"preflight says {report.verdict}: {finding.title}{detail}{more}", remedy=remedy, code=finding.code)
+        report.expect_start(accepted)
+        return report
 
     async def _wait_for_go(self, gateway: Gateway, proof: Proof) -> None:
         """Until a person says so; what is written meanwhile is compared, so that the pause stays short."""
@@ -290,7 +279,7 @@ class _Migration:
     async def _fence_mode(self, fence_at: Connection, report: PreflightReport) -> FenceMode:
         """By what preflight found, or what it would find at the primary of a source that is a replica."""
         if fence_at.endpoint.address == self.options.source.address:
-            return report.cutover
+            return decide(report.source)
         return decide(await gather(fence_at.endpoint, rate_seconds=0, sample_keys=0))
 
     async def _gateway_options(self, found: TargetFound, spool: Path) -> GatewayOptions:

@@ -9,11 +9,37 @@ something has arrived there, and makes the target the primary (`cutover.Successo
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from valkeep.migrate.cutover import Successor
 
-__all__ = ["Delivery"]
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+
+__all__ = ["Delivery", "Errand", "Named"]
+
+
+class Named(Protocol):
+    """Something with a name for messages and the state file, without secrets."""
+
+    @property
+    def display(self) -> str: ...
+
+
+class Errand(Protocol):
+    """What a delivery has to know of what was asked for: the part of `outcome.RunOptions` that also holds where the source is no server."""
+
+    @property
+    def source(self) -> Named: ...
+
+    @property
+    def target(self) -> Endpoint: ...
+
+    @property
+    def wipe_target(self) -> bool: ...
+
+    @property
+    def announce(self) -> tuple[str, int] | None: ...
 
 
 class Delivery(Successor, Protocol):

@@ -27,10 +27,10 @@ from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.delivery import Errand
     from valkeep.migrate.delivery.target import TargetFound
     from valkeep.migrate.gateway import Gateway
     from valkeep.migrate.journal import Journal
-    from valkeep.migrate.outcome import RunOptions
 
 __all__ = ["Native", "confirm"]
 
@@ -44,7 +44,7 @@ class Native:
 
     def __init__(
         self,
-        options: RunOptions,
+        options: Errand,
         gateway: Gateway,
         target: Connection,
         found: TargetFound,

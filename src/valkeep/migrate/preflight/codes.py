@@ -74,6 +74,8 @@ CODES: Final = (
         (_I,),
         "Has the source replicas? They are read-only until somebody promotes one; the fence is not theirs.",
     ),
+    Code("VK-FILE", "source", (_I,), "`--read PATH`: which files are read, and what they hold."),
+    Code("VK-FILE-TAIL", "source", (_W,), "`--read PATH`: does the log end in the middle of a command? What is not whole is left out."),
     Code("VK-TARGET-VERSION", "target", (_B, _W), "Is the target Valkey 7.2 or later, and of a tested release?"),
     Code("VK-TARGET-REPLICA", "target", (_B,), "Is the target a primary?"),
     Code("VK-TARGET-SENTINEL", "target", (_B,), "Does a Sentinel watch the target? It would end the replication by a failover."),

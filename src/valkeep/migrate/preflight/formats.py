@@ -23,6 +23,7 @@ __all__ = [
     "native",
     "rdb_version",
     "signature",
+    "writers",
 ]
 
 OLDEST_SOURCE = (2, 8)  # PSYNC came with 2.8
@@ -52,6 +53,17 @@ def rdb_version(kind: str, version: tuple[int, ...]) -> int | None:
     if version[:2] > ((8, 11) if kind == "redis" else (9, 2)):
         return None
     return next((number for first, number in (_REDIS if kind == "redis" else _VALKEY) if version >= first), None)
+
+
+def writers(kind: str, number: int) -> tuple[tuple[int, ...], str]:
+    """The first release that writes this RDB version, and all that do, for people; ``((), "")`` where the version is not known."""
+    table = _REDIS if kind == "redis" else _VALKEY
+    product = "Redis" if kind == "redis" else "Valkey"
+    for place, (first, written) in enumerate(table):
+        if written == number:
+            until = f" and later, before {'.'.join(map(str, table[place - 1][0]))}" if place else " or later"
+            return first, f"{product} {'.'.join(map(str, first))}{until}"
+    return (), ""
 
 
 def signature(kind: str, number: int) -> str:

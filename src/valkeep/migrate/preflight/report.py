@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from valkeep.errors import ExitCode
+from valkeep.errors import ExitCode, Refused
 from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.preflight.facts import ServerFacts
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict, verdict_of
@@ -17,13 +17,14 @@ __all__ = ["PreflightReport"]
 
 @dataclass(frozen=True, slots=True)
 class PreflightReport:
-    """``findings``: in the order of the checks. ``cutover``: how the source permits to be fenced. ``elapsed_seconds``: of the whole preflight."""
+    """``findings``: in the order of the checks. ``cutover``: how the source permits to be fenced, None where nobody writes. ``elapsed_seconds``: of the
+    whole preflight."""
 
     findings: tuple[Finding, ...]
     source: ServerFacts
     target: ServerFacts | None
     options: PreflightOptions
-    cutover: FenceMode
+    cutover: FenceMode | None
     elapsed_seconds: float = 0.0
 
     @property
@@ -46,6 +47,22 @@ class PreflightReport:
     def may_start(self, accepted: AbstractSet[str] = frozenset()) -> bool:
         return self.verdict is not Verdict.NO_GO and not self.open(accepted)
 
+    def expect_start(self, accepted: AbstractSet[str]) -> None:
+        """Raises ``Refused`` where it may not start, with the first reason in full."""
+        if self.may_start(accepted):
+            return
+        codes = self.blockers or self.open(accepted)
+        finding = next(one for one in self.findings if one.code == codes[0])
+        more = f" (and {', '.join(codes[1:])})" if len(codes) > 1 else ""
+        evidence = "; ".join(f"{name}: {value}" for name, value in finding.evidence.items())
+        detail = f" [{evidence}]" if evidence else ""
+        remedy = (
+            finding.remedy
+            if self.blockers
+            else f"{finding.remedy}; or say that this is known: --acknowledge {' --acknowledge '.join(codes)}"
+        )
+        raise Refused(f"preflight says {self.verdict}: {finding.title}{detail}{more}", remedy=remedy, code=finding.code)
+
     def exit_code(self, accepted: AbstractSet[str] = frozenset()) -> ExitCode:
         return ExitCode.GOOD if self.may_start(accepted) else ExitCode.JUDGED_BAD
 
@@ -59,7 +76,7 @@ class PreflightReport:
             "conditions": list(self.conditions),
             "acknowledged": sorted(set(self.conditions) & accepted),
             "to_acknowledge": list(self.open(accepted)),
-            "cutover": self.cutover.variant,
+            "cutover": None if self.cutover is None else self.cutover.variant,
             "field_ttl": str(self.options.field_ttl),
             "wipe_target": self.options.wipe_target,
             "elapsed_seconds": round(self.elapsed_seconds, 3),

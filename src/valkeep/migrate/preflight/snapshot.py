@@ -19,6 +19,8 @@ from valkeep.report.events import Emit, Progress
 from valkeep.wire.rdb.handler import module_name
 from valkeep.wire.rdb.opcodes import (
     DIALECT_REDIS,
+    FIRST_VERSION_WITH_FOOTER,
+    FOOTER_SIZE,
     HEADER_SIZE,
     KIND_NAMES,
     OP_UPDATE,
@@ -43,14 +45,16 @@ _FIELD_TTL: Final = {
 
 
 class SnapshotCounter:
-    """Takes a snapshot in any pieces and counts its records. Pure: ``feed`` until ``done``. Raises ``RemoteProtocolError`` on what can't be
-    stepped over."""
+    """Takes a snapshot in any pieces and counts its records. Pure: ``feed`` until ``done``; ``size`` then is its length with its footer. Raises
+    ``RemoteProtocolError`` on what can't be stepped over. ``databases``: keys by database."""
 
     def __init__(self) -> None:
         self.version: int | None = None
         self.done = False
         self.bytes = 0
+        self.size = 0
         self.types: Counter[int] = Counter()
+        self.databases: Counter[int] = Counter()
         self.modules: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
         self._scanner: Scanner | None = None
@@ -79,6 +83,9 @@ class SnapshotCounter:
             start = HEADER_SIZE
         pos = self._run(self._scanner, memoryview(data), start, len(data))
         self._kept = data[pos:]
+        if self.done:
+            footer = FOOTER_SIZE if self.version is not None and self.version >= FIRST_VERSION_WITH_FOOTER else 0
+            self.size = self.bytes - len(self._kept) + 1 + footer
 
     def _run(self, scanner: Scanner, data: memoryview, pos: int, end: int) -> int:
         while True:
@@ -92,6 +99,7 @@ class SnapshotCounter:
                 if interesting and not self._look(scanner, data, pos, end):
                     return pos  # its head has not come in full
                 self.types[number] += 1
+                self.databases[scanner.database] += 1
                 scanner.take()
             elif pos >= end or scanner.stop == 0:
                 return pos

@@ -8,7 +8,7 @@ from valkeep.migrate.preflight.checks import connectivity, readiness, resources,
 from valkeep.migrate.preflight.checks.case import Case, Check
 from valkeep.migrate.preflight.finding import Finding
 
-__all__ = ["AREAS", "CHECKS", "Case", "Check", "judge"]
+__all__ = ["AREAS", "CHECKS", "FILE_CHECKS", "Case", "Check", "judge"]
 
 AREAS: Final = {
     "connectivity": "Connectivity and security",
@@ -19,6 +19,22 @@ AREAS: Final = {
 }
 
 CHECKS: Final[tuple[Check, ...]] = (*connectivity.CHECKS, *source.CHECKS, *target.CHECKS, *resources.CHECKS, *readiness.CHECKS)
+
+_OF_FILES: Final = {
+    connectivity.peer,
+    connectivity.plaintext,
+    connectivity.replication_tls,
+    connectivity.protected_mode,
+    *(check.run for check in target.CHECKS),
+    resources.target_memory,
+    resources.target_host_memory,
+    readiness.databases,
+    readiness.census,
+    readiness.module_values,
+    readiness.field_ttl,
+}
+FILE_CHECKS: Final[tuple[Check, ...]] = tuple(check for check in CHECKS if check.run in _OF_FILES)
+"""Those that make sense where the source is no server but files."""
 
 _NEEDS_A_SERVER: Final = ("VK-INFO-DENIED", "VK-PEER")
 
