@@ -222,7 +222,7 @@ def matrix(
     html: HtmlPath = None,
     json: JsonPath = None,
 ) -> ExitCode:
-    """What each setting costs every day and saves on the day of a partition: every combination, measured (36 runs, some 6 minutes).
+    """What each setting costs every day and saves on the day of a partition: every combination, measured (36 runs, some 12 minutes).
 
     Each option can be given several times; fewer values make fewer runs.
     """

@@ -3,9 +3,9 @@
     min-replicas-to-write {0, 1} × WAIT {0, 1, 2} × appendfsync {everysec, always} × timeout {500, 1000, 5000} ms
 
 The fault is the one in which the settings differ most: the primary is cut off, with a client on its side that stays, until after the
-others have failed over. Losses are counted when the partition heals (what a stale primary goes on to ack after that is the drill
-sentinel-partition-primary's subject, and costs each run ten seconds more). Latencies are those before the fault: what a setting costs
-on every ordinary day.
+others have failed over. Nobody writes any more once the partition has healed (what a stale primary goes on to ack after that is the drill
+sentinel-partition-primary's subject); what survived is read when it has been demoted, some ten seconds later. Latencies are those before the fault:
+what a setting costs on every ordinary day.
 """
 
 from __future__ import annotations
