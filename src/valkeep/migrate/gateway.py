@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.channel import GETACK, Channel, Joined
 from valkeep.migrate.copier import Copier
+from valkeep.migrate.portrait import Portrait
 from valkeep.migrate.sink import Link, TargetLink
 from valkeep.migrate.transform.outcomes import Hold
 from valkeep.migrate.transform.stream import Place
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "GatewayOptions"]
 
 BACKLOG_BYTES = 64 << 20
+PRESENT_AS = "7.2.4"  # the newest that every managed service takes for a source
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class GatewayOptions:
     (empty: nobody). ``spool``: a folder of this migration's own. ``spool_limit``: bytes of each spool (0: what the disk holds).
     ``keep``: bytes of stream for which the snapshot is kept, so that further targets can attach (0: its owner releases it).
     ``join``: asked when the source goes on without a snapshot: where the target stands that has everything up to there.
-    ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway ends with it (None: for ever)."""
+    ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway ends with it (None: for ever).
+    ``present_as``: the version that it shows to who looks. ``late``: targets are not answered before the snapshot is whole."""
 
     formats: tuple[TargetFormat, ...]
     field_ttl: FieldTtl
@@ -68,6 +71,8 @@ class GatewayOptions:
     password: Secret | None = None
     username: str = "default"
     tls: ssl.SSLContext | None = field(default=None, compare=False)
+    present_as: str = PRESENT_AS
+    late: bool = False
 
 
 class Gateway:
@@ -101,6 +106,15 @@ class Gateway:
             backlog=options.backlog,
             keep=options.keep,
             spool_limit=options.spool_limit,
+        )
+        self._portrait = Portrait(
+            self.channels,
+            self.links,
+            lambda: self.origin,
+            version=options.present_as,
+            databases=min(one.databases for one in options.formats),
+            password=options.password is not None,
+            tls=options.tls is not None,
         )
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,7 +154,7 @@ class Gateway:
                 code="VK-LISTEN",
             ) from error
         bound: socket.socket = self._server.sockets[0]
-        self.address = bound.getsockname()[:2]
+        self.address = self._portrait.address = bound.getsockname()[:2]
         self._emit(Phase(self._clock(), "snapshot"))
         await self._feed.start(self, self.address[1])
         self._spawn(self._feed.run(), "feed")
@@ -312,9 +326,13 @@ class Gateway:
     def _accept(self) -> TargetLink:
         password = self.options.password
         conversation = psync.PrimarySide(password=password.reveal() if password is not None else None, username=self.options.username)
-        link = TargetLink(conversation, self._attach, self.left, self.heard, self.options.allow)
+        guest = self._portrait.guest()
+        link = TargetLink(conversation, self._attach, self.left, self.heard, self.options.allow, guest=guest, ready=self._may_attach)
         self.links.append(link)
         return link
+
+    def _may_attach(self) -> bool:
+        return not self.options.late or self._snapshot_taken.is_set()
 
     def _attach(self, link: TargetLink, version: tuple[int, ...]) -> Channel:
         if not self.channels:

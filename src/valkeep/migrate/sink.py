@@ -12,7 +12,12 @@ replication id goes on from the stream spool:
 Reading (ACKs) goes on while we write. What is read from the spool is at most one piece beyond what the socket takes, so memory stays
 bounded however slow the target is.
 
-Who comes from an address that is not allowed is hung up on before a word of it was read.
+Who comes from an address that is not allowed is hung up on before a word of it was read. What else a visitor asks is answered by its `face.Guest`; one that
+does not read the answers is hung up on, too. Who asks by SYNC gets snapshot and stream, and is nobody's target: it acknowledges nothing, is waited for by
+nobody, and is cut off when it falls out of the backlog.
+
+Where targets attach by themselves, none of them is answered before the snapshot is whole (``ready``): bare newlines until then, as from a primary whose child
+has not started yet. The target waits, and has given up nothing of its own.
 
 What it does not do: it decides nothing about who may attach (the gateway does), and it never resends or skips.
 """
@@ -30,14 +35,18 @@ from valkeep.wire import psync
 
 if TYPE_CHECKING:
     from valkeep.migrate.channel import Channel
+    from valkeep.migrate.face import Guest
 
 __all__ = ["Link", "LinkState", "TargetLink"]
 
 PIECE = 1 << 20
 HIGH_WATER = 1 << 20
 NEWLINE_SECONDS = 1.0
+READY_SECONDS = 0.2
+UNREAD = 16 << 20  # bytes of answers that a visitor may leave unread
 LATER = "NOMASTERLINK"  # a replica that gets this tries again, and keeps what it would go on with
 BROKE_OFF = "the source's snapshot broke off"
+GIVEN_UP = "the snapshot is not kept any more: the target needs a new migration"
 
 
 class Link(Protocol):
@@ -93,8 +102,12 @@ class TargetLink(asyncio.Protocol):
         closed: Callable[[TargetLink, str], None],
         acknowledged: Callable[[TargetLink], None],
         allow: frozenset[str],
+        *,
+        guest: Guest,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
         self.state = LinkState.HANDSHAKE
+        self.guest = guest
         self.peer = "?"
         self.address = ""
         self.refused = ""
@@ -105,6 +118,8 @@ class TargetLink(asyncio.Protocol):
         self.snapshot_sent = 0
         self._conversation = conversation
         self._attach = attach
+        self._ready = ready
+        self._heard_at = 0.0
         self._closed = closed
         self._on_acknowledged = acknowledged
         self._allow = allow
@@ -124,6 +139,11 @@ class TargetLink(asyncio.Protocol):
     @property
     def online(self) -> bool:
         return self.state is LinkState.ONLINE
+
+    @property
+    def silence(self) -> int:
+        """Seconds since it acknowledged something; 0 where it never did."""
+        return int(asyncio.get_running_loop().time() - self._heard_at) if self._heard_at else 0
 
     async def acknowledged_up_to(self, offset: int) -> None:
         """Return when the target has applied our stream up to ``offset``. Raises ``ConnectionLost`` when the link is closed first."""
@@ -145,10 +165,12 @@ class TargetLink(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        peer = transport.get_extra_info("peername")
+        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         if peer:
             self.address = peer[0]
-            self.peer = f"{peer[0]}:{peer[1]}"
+            self.peer = self.guest.peer = f"{peer[0]}:{peer[1]}"
+        if local:
+            self.guest.local = f"{local[0]}:{local[1]}"
         if self.address not in self._allow:
             self.refused = f"{self.address} tried to attach and is not one of the targets ({', '.join(sorted(self._allow))}); allow it: --allow ADDRESS"
             transport.write(b"-DENIED this gateway serves its own targets only\r\n")
@@ -182,9 +204,13 @@ class TargetLink(asyncio.Protocol):
             case psync.Ack(offset):
                 self._take_ack(offset)
             case psync.Command(args):
-                self._conversation.reply(
-                    psync.error_reply(f"ERR unknown command {args[0][:40].decode('ascii', 'backslashreplace')}: this is a gateway")
-                )
+                self._conversation.reply(self.guest.answer(args))
+                self._flush()
+                if self._transport is not None and self._transport.get_write_buffer_size() > UNREAD:
+                    self._end(f"{self.peer} does not read what it asks for")
+            case psync.Quit():
+                self._flush()
+                self._end("it said QUIT")
             case psync.LoginFailed(username):
                 self.refused = f"{self.peer} gave a wrong password for {username}"
             case psync.Failed(error):
@@ -202,6 +228,7 @@ class TargetLink(asyncio.Protocol):
                 remedy="let it connect again; is it a Valkey server, and does it replicate from this gateway only?",
             )
         self.acknowledged = max(self.acknowledged, offset)
+        self._heard_at = asyncio.get_running_loop().time()
         self._heard.set()
         self._on_acknowledged(self)
 
@@ -210,8 +237,12 @@ class TargetLink(asyncio.Protocol):
         if replica.listening_port:
             self.peer = f"{replica.ip_address or self.peer.rpartition(':')[0]}:{replica.listening_port}"
         self.version = replica.version
+        if not self._ready():
+            self._sender = asyncio.get_running_loop().create_task(self._serve_when_ready(request), name=f"target {self.peer}")
+            return
         try:
-            channel = self.channel = self._attach(self, self.version)
+            channel = self._attach(self, self.version)
+            self.channel = None if request.plain else channel
         except ValkeepError as error:
             self._refuse(f"{LATER if error.code == 'VK-NOT-READY' else 'ERR'} {error.message}")
             return
@@ -219,8 +250,16 @@ class TargetLink(asyncio.Protocol):
         if not known and channel.joined is not None:  # "later": whoever is told no would give up what it knows of its own history
             self._refuse(f"{LATER} {request.replid} at {request.offset - 1} is not where {channel.joined} goes on")
             return
-        send = self._send(channel, request.offset - 1 if known else None, eof="eof" in replica.capabilities)
+        send = self._send(channel, request.offset - 1 if known else None, eof="eof" in replica.capabilities and not request.plain)
         self._sender = asyncio.get_running_loop().create_task(send, name=f"target {self.peer}")
+
+    async def _serve_when_ready(self, request: psync.PsyncRequest) -> None:
+        self.state = LinkState.WAITING
+        while not self._ready():
+            self._conversation.keep_alive()
+            self._flush()
+            await asyncio.sleep(READY_SECONDS)
+        self._serve(request)
 
     def _refuse(self, text: str) -> None:
         self._conversation.refuse(text)
@@ -243,7 +282,7 @@ class TargetLink(asyncio.Protocol):
         self._flush()
         snapshot = channel.snapshot
         if snapshot is None:
-            raise ConnectionError("the snapshot is not kept any more: the target needs a new migration")
+            raise ConnectionError(GIVEN_UP)
         # A target that did not say `capa eof` only takes a snapshot whose length is known.
         while not channel.complete and not (eof and snapshot.end):
             if snapshot.sealed:  # nothing more will come; ``grown`` would return at once, for ever
@@ -270,6 +309,8 @@ class TargetLink(asyncio.Protocol):
                 await snapshot.grown(self.snapshot_sent)
         if not channel.complete:
             raise ConnectionError(BROKE_OFF)
+        if self.snapshot_sent < snapshot.end:
+            raise ConnectionError(GIVEN_UP)
         self._conversation.end_payload()
         self._flush()
         self.state = LinkState.LOADING
@@ -291,6 +332,8 @@ class TargetLink(asyncio.Protocol):
         self._on_acknowledged(self)
         spool = channel.stream
         while True:
+            if self.channel is None and self.sent < spool.start:
+                raise ConnectionError("it asked by SYNC, and fell out of the backlog")
             piece = spool.read(self.sent, PIECE)
             if piece:
                 self.sent += len(piece)

@@ -15,11 +15,13 @@ import pytest
 
 from tests.support.scripted_primary import until
 from valkeep.errors import ConnectionLost
+from valkeep.migrate.face import Guest
 from valkeep.migrate.sink import LinkState, TargetLink
 from valkeep.migrate.spool import Spool
 from valkeep.wire import psync
 from valkeep.wire.resp import encode
 
+NOBODY = Guest(1, lambda _guest, _args: b"", 0.0)  # nobody asks anything here
 REPLID = "a" * 40
 
 
@@ -54,7 +56,7 @@ def test_a_snapshot_that_broke_off_before_its_first_byte_ends_a_link_that_waits_
             reasons.append(reason)
             ended.set()
 
-        link = TargetLink(psync.PrimarySide(), lambda _l, _v: channel, closed, lambda _l: None, frozenset({"127.0.0.1"}))
+        link = TargetLink(psync.PrimarySide(), lambda _l, _v: channel, closed, lambda _l: None, frozenset({"127.0.0.1"}), guest=NOBODY)
         link.connection_made(Transport())
         link.data_received(encode("REPLCONF", "capa", "eof", "capa", "psync2") + encode("PSYNC", "?", "-1"))
         await asyncio.sleep(0)
@@ -74,7 +76,12 @@ def test_a_target_that_hangs_up_right_behind_its_psync_leaves_no_work_behind(tmp
         channel: Any = SimpleNamespace(replid=REPLID, begins=0, ends=0, said=0, complete=False, snapshot=spool, stream=spool)
         reasons: list[str] = []
         link = TargetLink(
-            psync.PrimarySide(), lambda _l, _v: channel, lambda _l, why: reasons.append(why), lambda _l: None, frozenset({"127.0.0.1"})
+            psync.PrimarySide(),
+            lambda _l, _v: channel,
+            lambda _l, why: reasons.append(why),
+            lambda _l: None,
+            frozenset({"127.0.0.1"}),
+            guest=NOBODY,
         )
         link.connection_made(Transport())
         link.data_received(encode("REPLCONF", "capa", "eof", "capa", "psync2") + encode("PSYNC", "?", "-1"))
@@ -125,6 +132,7 @@ class Target:
             lambda _l, why: self.reasons.append(why),
             lambda _l: None,
             frozenset({"127.0.0.1"}),
+            guest=NOBODY,
         )
         return self.link
 

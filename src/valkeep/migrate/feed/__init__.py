@@ -8,8 +8,8 @@ and it reads single keys again, each at a known offset of that stream, where the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from valkeep.errors import ConnectionLost
@@ -39,13 +39,14 @@ class ReplicationGap(ConnectionLost):
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What the source is. ``name``: product and version, for people; ``version``: the product's own; ``speaks``: the release whose commands its stream may
-    hold, of Valkey where ``valkey``, else of Redis. ``keys``: about how many it holds (0: unknown)."""
+    hold, of Valkey where ``valkey``, else of Redis. ``keys``: about how many it holds (0: unknown). ``info``: what its INFO said, where it has one."""
 
     name: str
     version: tuple[int, ...]
     speaks: tuple[int, ...]
     valkey: bool
     keys: int = 0
+    info: Mapping[str, str] = field(default_factory=dict)
 
 
 class Feed(Protocol):

@@ -20,6 +20,8 @@ Traps that are built in here. After a snapshot of the ``$EOF`` form the stream m
 ``dual-channel`` are never offered and never taken: they open a second connection. ``+CONTINUE`` names its id only to a replica that knows
 psync2. A reply to anything would land in the middle of the stream once it runs, so a replica that asks then is cut off.
 
+``SYNC`` is the old form of ``PSYNC ? -1``: the snapshot follows without ``+FULLRESYNC``, and nothing is acknowledged.
+
 Offsets: bytes since the replication id began. ``PSYNC replid n`` asks for the stream *from byte n on*, which is one more than the last byte
 processed; ``ACK n`` and FULLRESYNC's number are the last byte processed.
 
@@ -40,6 +42,7 @@ from .events import (
     PayloadStart,
     PrimaryEvent,
     PsyncRequest,
+    Quit,
     Replica,
     ReplicaEvent,
     Retry,
@@ -67,6 +70,7 @@ __all__ = [
     "PrimaryEvent",
     "PrimarySide",
     "PsyncRequest",
+    "Quit",
     "Replica",
     "ReplicaEvent",
     "ReplicaSide",

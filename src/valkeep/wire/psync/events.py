@@ -65,11 +65,13 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class PsyncRequest:
-    """The target asks for the stream from byte ``offset`` of ``replid`` on; ``replid`` None: for a full sync (``? -1``)."""
+    """The target asks for the stream from byte ``offset`` of ``replid`` on; ``replid`` None: for a full sync (``? -1``). ``plain``: by SYNC; it need not
+    acknowledge anything, and knows no ids."""
 
     replid: str | None
     offset: int
     replica: Replica
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +96,10 @@ class LoginFailed:
     username: str
 
 
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Somebody said good-bye, and got an answer: close the connection."""
+
+
 ReplicaEvent = FullResync | Continue | PayloadStart | Retry | Failed
-PrimaryEvent = PsyncRequest | Ack | Command | LoginFailed | Failed
+PrimaryEvent = PsyncRequest | Ack | Command | LoginFailed | Quit | Failed

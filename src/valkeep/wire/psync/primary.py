@@ -10,11 +10,18 @@ from typing import Final
 
 from valkeep.errors import LocalProtocolError, RemoteProtocolError, ValkeepError
 
-from .events import KEEP_ALIVE, MARK_SIZE, REPLID, Ack, Command, Failed, LoginFailed, PrimaryEvent, PsyncRequest, Replica
+from .events import KEEP_ALIVE, MARK_SIZE, REPLID, Ack, Command, Failed, LoginFailed, PrimaryEvent, PsyncRequest, Quit, Replica
 from .replies import bulk_reply, error_reply, simple_reply
 
-MAX_ARGUMENTS: Final = 128  # of a request; a replica's longest has some 10
+MAX_ARGUMENTS: Final = 1024  # of a request; a replica's longest has some 10, but whoever looks may ask COMMAND INFO for many names
 MAX_REQUEST: Final = 64 * 1024  # bytes
+NO_AUTH: Final = "NOAUTH Authentication required."
+NO_AUTH_HELLO: Final = (
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to "
+    "authenticate the client and select the RESP protocol version at the same time"
+)
+BAD_LOGIN: Final = "WRONGPASS invalid username-password pair or user is disabled."
+HTTP: Final = frozenset({b"POST", b"HOST:"})  # the first words by which servers recognise a browser that was made to talk to them
 
 
 class Serving(Enum):
@@ -38,7 +45,9 @@ class Heard(Enum):
     BAD_LOGIN = "AUTH, wrong"
     CONF = "REPLCONF …"
     ACK = "REPLCONF ACK"
-    PSYNC = "PSYNC"
+    PSYNC = "PSYNC, SYNC"
+    QUIT = "QUIT"
+    RESET = "RESET, where a password is set"
     OTHER = "another command"
     WE_FULL = "+FULLRESYNC"
     WE_CONTINUE = "+CONTINUE"
@@ -59,6 +68,10 @@ PRIMARY_TABLE: Final[dict[tuple[Serving, Heard], Serving]] = {
     (V.LOCKED, H.OTHER): V.LOCKED,
     (V.LOCKED, H.BAD_LOGIN): V.LOCKED,
     (V.LOCKED, H.LOGIN): V.OPEN,
+    (V.LOCKED, H.RESET): V.LOCKED,
+    (V.LOCKED, H.QUIT): V.OVER,
+    (V.OPEN, H.RESET): V.LOCKED,
+    (V.OPEN, H.QUIT): V.OVER,
     (V.OPEN, H.PING): V.OPEN,
     (V.OPEN, H.LOGIN): V.OPEN,
     (V.OPEN, H.BAD_LOGIN): V.LOCKED,
@@ -107,6 +120,7 @@ class PrimarySide:
         self._buffer = b""
         self._out: list[bytes] = []
         self._mark: bytes | None = None
+        self._plain = False  # it asked by SYNC: no ids, no offsets
 
     def __repr__(self) -> str:
         return f"<PrimarySide: {self.state.value}>"
@@ -150,12 +164,14 @@ class PrimarySide:
     # --- our steps
 
     def full_resync(self, replid: str, offset: int) -> None:
-        """Answer ``PsyncRequest``: a snapshot follows, then the stream from byte ``offset + 1`` of ``replid`` on."""
+        """Answer ``PsyncRequest``: a snapshot follows, then the stream from byte ``offset + 1`` of ``replid`` on. To SYNC nothing is said here."""
         if not REPLID.fullmatch(replid) or offset < 0:
             raise LocalProtocolError(
                 f"{replid!r} {offset} is no replication id and offset", remedy="give 40 hex digits and a number from 0"
             )
         self._step(H.WE_FULL)
+        if self._plain:
+            return
         self._out.append(b"+FULLRESYNC %s %d\r\n" % (replid.encode(), offset))
 
     def continue_with(self, replid: str) -> None:
@@ -221,12 +237,20 @@ class PrimarySide:
         name = args[0].upper()
         was = self.state
         heard = H.OTHER
+        if name in HTTP and was in (V.LOCKED, V.OPEN):
+            return self._over(RemoteProtocolError("an HTTP client", remedy="this port speaks the protocol of Redis and Valkey only"))
+        if name == b"HELLO" and was in (V.LOCKED, V.OPEN):
+            return self._hello(args)
         if name == b"AUTH":
             heard = H.LOGIN if self._right(args) else H.BAD_LOGIN
         elif name == b"PING" and len(args) <= 2:
             heard = H.PING
-        elif name == b"PSYNC":
+        elif name in (b"PSYNC", b"SYNC"):
             heard = H.PSYNC
+        elif name == b"QUIT":
+            heard = H.QUIT
+        elif name == b"RESET" and self._password is not None:
+            heard = H.RESET
         elif name == b"REPLCONF":
             heard = H.ACK if len(args) > 2 and args[1].lower() in (b"ack", b"fack") else H.CONF
         following = PRIMARY_TABLE.get((was, heard))
@@ -237,20 +261,22 @@ class PrimarySide:
                     f"the target sent {shown} where we are: {was.value}", remedy="let it connect again; is it a Valkey server?"
                 )
             )
-        if was is V.LOCKED and heard not in (H.LOGIN, H.BAD_LOGIN):
+        if was is V.LOCKED and heard not in (H.LOGIN, H.BAD_LOGIN, H.QUIT, H.RESET):
             if heard is not H.ACK:
-                self._out.append(error_reply("NOAUTH Authentication required."))
+                self._out.append(error_reply(NO_AUTH))
             return None
         if heard is H.PSYNC:
-            return self._psync(args)
+            return self._psync(args) if name == b"PSYNC" else self._sync(args)
         if heard is H.ACK:
             return self._ack(args, following)
         self.state = following
         if heard is H.LOGIN:
             self._out.append(simple_reply("OK"))
         elif heard is H.BAD_LOGIN:
-            self._out.append(error_reply("WRONGPASS invalid username-password pair or user is disabled."))
-            return LoginFailed(args[1][:64].decode("utf-8", "backslashreplace") if len(args) == 3 else "default")
+            return self._wrong(args[1] if len(args) == 3 else b"default")
+        elif heard is H.QUIT:
+            self._out.append(simple_reply("OK"))
+            return Quit()
         elif heard is H.PING:
             self._out.append(bulk_reply(args[1]) if len(args) == 2 else simple_reply("PONG"))
         elif heard is H.CONF:
@@ -260,6 +286,23 @@ class PrimarySide:
         else:
             return Command(tuple(args))
         return None
+
+    def _wrong(self, username: bytes) -> LoginFailed:
+        self._out.append(error_reply(BAD_LOGIN))
+        return LoginFailed(username[:64].decode("utf-8", "backslashreplace"))
+
+    def _hello(self, args: list[bytes]) -> PrimaryEvent | None:
+        """Its login, if it has one; the rest is answered by the caller, who gets it without the password."""
+        at = next((at for at, word in enumerate(args) if at >= 2 and word.upper() == b"AUTH" and len(args) > at + 2), 0)
+        if at:
+            right = self._right([b"AUTH", *args[at + 1 : at + 3]])
+            self.state = PRIMARY_TABLE[self.state, H.LOGIN if right else H.BAD_LOGIN]
+            if not right:
+                return self._wrong(args[at + 1])
+        elif self.state is V.LOCKED:
+            self._out.append(error_reply(NO_AUTH_HELLO))
+            return None
+        return Command(tuple(args[:at] + args[at + 3 :]) if at else tuple(args))
 
     def _right(self, args: list[bytes]) -> bool:
         if len(args) not in (2, 3):
@@ -287,6 +330,15 @@ class PrimarySide:
             request = PsyncRequest(replid, offset, self.replica)
         self.state = PRIMARY_TABLE[self.state, H.PSYNC]
         return request
+
+    def _sync(self, args: list[bytes]) -> PrimaryEvent | None:
+        """The old form: the snapshot comes without a word before it, and nothing can be continued."""
+        if len(args) != 1:
+            self._out.append(error_reply("ERR wrong number of arguments for 'sync' command"))
+            return None
+        self._plain = True
+        self.state = PRIMARY_TABLE[self.state, H.PSYNC]
+        return PsyncRequest(None, -1, self.replica, plain=True)
 
     def _ack(self, args: list[bytes], following: Serving) -> PrimaryEvent | None:
         numbers: dict[bytes, int] = {}
