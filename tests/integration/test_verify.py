@@ -411,17 +411,18 @@ def test_a_killed_worker_leaves_no_process_and_no_files(server: Server, client: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_user_without_psync_is_refused_with_a_remedy(server: Server, client: Client) -> None:
+def test_a_user_without_psync_and_scan_is_refused_with_a_remedy(server: Server, client: Client) -> None:
     a, b = server("valkey-9.1"), server("valkey-9.1")
-    client(a).execute_command("ACL", "SETUSER", "eve", "on", ">pw", "+@all", "~*", "-psync", "-sync")
+    client(a).set("k", 1)
+    client(a).execute_command("ACL", "SETUSER", "eve", "on", ">pw", "+@all", "~*", "-psync", "-sync", "-scan")
 
     async def job() -> Comparison:
         async with Verifier(Endpoint("127.0.0.1", a.port, username="eve", password=Secret("pw")), endpoint(b)) as verifier:
             return await verifier.full()
 
-    with pytest.raises(Refused, match="psync") as refused:
+    with pytest.raises(Refused, match="scan") as refused:
         bounded(job())
-    assert "+psync" in refused.value.remedy
+    assert "permit" in refused.value.remedy
     assert refused.value.exit_code is ExitCode.NOT_RUN
 
 

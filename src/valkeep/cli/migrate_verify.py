@@ -35,6 +35,11 @@ def verify(
     pause: Annotated[
         int, typer.Option(metavar="MS", min=0, max=10_000, help="Hold the source's writers for at most MS ms, so that hot keys settle.")
     ] = 0,
+    source_read: Annotated[
+        str,
+        typer.Option(metavar="auto|scan", help="How the source is read: a snapshot by PSYNC where that is permitted, or SCAN and DUMP."),
+    ] = "auto",
+    target_read: Annotated[str, typer.Option(metavar="auto|scan", help="The same for the target.")] = "auto",
     workdir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where temporary files go: some 100 bytes for each key and side.")
     ] = None,
@@ -46,22 +51,27 @@ def verify(
 ) -> ExitCode:
     """Compare every key, value, TTL and field of two servers, also under writes: two snapshots, then what was written meanwhile.
 
-    Both servers fork once. Exit code 0: valid. 1: there are differences. 3: it could not be judged. 4: could not look.
+    A server that is read by PSYNC forks once. Exit code 0: valid. 1: there are differences. 3: it could not be judged. 4: could not look.
     """
     here = endpoint(source, source_password_file, source_password_env)
     there = endpoint(target, target_password_file, target_password_env)
     if (here.host, here.port) == (there.host, there.port):
         raise UsageError("source and target are the same server", remedy="give the migration's source and its target")
-    result = asyncio.run(_verify(here, there, field_ttl, repair, pause, workdir))
+    for option, read in (("--source-read", source_read), ("--target-read", target_read)):
+        if read not in ("auto", "scan"):
+            raise UsageError(f"{option} {read!r} is not known", remedy=f"say {option} auto or {option} scan")
+    result = asyncio.run(_verify(here, there, field_ttl, repair, pause, workdir, (source_read, target_read)))
     _show(result, json)
     write_json(result.to_json(), json)
     return result.exit_code
 
 
-async def _verify(source: Endpoint, target: Endpoint, field_ttl: FieldTtl, repair: bool, pause: int, workdir: Path | None) -> Comparison:
+async def _verify(
+    source: Endpoint, target: Endpoint, field_ttl: FieldTtl, repair: bool, pause: int, workdir: Path | None, read: tuple[str, str]
+) -> Comparison:
     from valkeep.migrate.verify import Verifier
 
-    async with Verifier(source, target, field_ttl, emit=_progress, workdir=workdir) as verifier:
+    async with Verifier(source, target, field_ttl, emit=_progress, workdir=workdir, source_read=read[0], target_read=read[1]) as verifier:
         progress_console().print(f"barrier: {verifier.how}", markup=False, soft_wrap=True)
         result = await verifier.full()
         if result.hot_only and pause:
@@ -115,6 +125,8 @@ def _show(result: Comparison, json: str | None) -> None:
         f"keys       {result.keys_source:,} on the source, {result.keys_target:,} on the target ({result.seconds:.1f} s{rate})",
         markup=False,
     )
+    if "scan" in (result.source_read, result.target_read):
+        out.print(f"read       source by {result.source_read.upper()}, target by {result.target_read.upper()}", markup=False)
     out.print(f"differ     {result.missing} missing, {result.extra} extra, {result.different} different", markup=False)
     out.print(f"written    {result.looked_again:,} looked at again, {result.unsettled} unsettled; {result.expired} expired", markup=False)
     if result.repaired:

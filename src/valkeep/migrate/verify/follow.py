@@ -24,10 +24,13 @@ class Spoiled(Exception):
 
 
 class Follower:
-    """One link to the source. ``snapshot``: resolves when it was read; ``written``: from then on, what the stream wrote."""
+    """One link to the source. ``snapshot``: resolves when it was read; ``written``: from then on, what the stream wrote. ``offset``: of the snapshot."""
+
+    followed = True
 
     def __init__(self, link: ReplicationReader, read: _Read, directory: Path) -> None:
         self.link = link
+        self.replid, self.offset = link.replid, link.offset
         self.snapshot: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
         self._written: Written | None = None
         self._broken: BaseException | None = None
@@ -52,6 +55,9 @@ class Follower:
                 self.snapshot.exception()  # whoever waits sees it; nobody may
             if isinstance(error, asyncio.CancelledError):
                 raise
+
+    def begin(self) -> None:
+        """It has begun: the source's moment is the one at which it forked."""
 
     @property
     def written(self) -> Written:

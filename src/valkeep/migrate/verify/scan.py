@@ -26,7 +26,7 @@ from valkeep.migrate.keyread import KeyRead, Seen
 from valkeep.migrate.verify.functions import libraries_of
 from valkeep.migrate.verify.side import Progress, Snapshot, Spill
 
-__all__ = ["KeyScan", "Page", "read_by_scan"]
+__all__ = ["KeyScan", "Page", "caveats", "read_by_scan"]
 
 LANES = 3  # connections that read keys
 COUNT = 500  # keys that one SCAN walks over
@@ -190,6 +190,20 @@ class KeyScan:
                 code="VK-SCAN-DENIED",
             )
         return ConnectionLost(f"{where} does not show its keys now: {error.message}", remedy=error.remedy)
+
+
+def caveats(source: str, target: str) -> list[str]:
+    """What a comparison cannot claim, by how its sides were read ("psync" or "scan")."""
+    texts = []
+    if source == "scan":
+        texts.append(
+            "the source was read by SCAN and DUMP and is not followed: each key was compared at some moment, and what was written after it is not known"
+        )
+    if target == "scan":
+        texts.append(
+            "the target was read by SCAN and DUMP: what somebody else writes there after a key was read is seen only where that key is looked at again"
+        )
+    return texts
 
 
 async def read_by_scan(endpoint: Endpoint, spill: Spill, progress: Progress) -> Snapshot:

@@ -14,7 +14,6 @@ from typing import Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.replication_reader import ReplicationReader
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.keyread import TOLERANCE
@@ -30,8 +29,10 @@ from valkeep.migrate.verify.memory import peak_memory
 from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.repair import Recopy, Repair
 from valkeep.migrate.verify.result import Comparison, Difference
+from valkeep.migrate.verify.scan import caveats
 from valkeep.migrate.verify.settle import Settler
-from valkeep.migrate.verify.side import PRESENT_AS, Spill, digest_written, partitions_for, read_snapshot
+from valkeep.migrate.verify.side import Spill, digest_written, partitions_for
+from valkeep.migrate.verify.source_side import Unfollowed, follow
 from valkeep.migrate.verify.target_side import TargetSide
 from valkeep.migrate.verify.written import Key
 
@@ -50,7 +51,7 @@ Say = Callable[..., None]
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
     """What a session is told. ``policy``: what the migration did with fields that expire. ``patience``: seconds that looking at written keys may take, on top
-    of what their number takes (`settle.SLOW`)."""
+    of what their number takes (`settle.SLOW`). ``source_read``, ``target_read``: "auto" or "scan"."""
 
     source: Endpoint
     target: Endpoint
@@ -58,6 +59,8 @@ class VerifySettings:
     relation: Relation
     directory: Path
     patience: float
+    source_read: str = "auto"
+    target_read: str = "auto"
 
 
 class Session:
@@ -68,13 +71,14 @@ class Session:
         self._barrier = barrier
         self._say = say
         self._directory = settings.directory
-        self._follower: Follower | None = None
+        self._follower: Follower | Unfollowed | None = None
         self._settler: Settler | None = None  # once there is something to go on from: both snapshots were compared
         self._side: TargetSide | None = None
         self._found = Found(self._directory)
         self._counts: dict[str, Any] = {}
         self._functions: tuple[dict[str, str], dict[str, str]] = {}, {}  # library → digest of its code, on both sides
         self._notes: list[str] = []
+        self._read = "psync", "psync"
         self._connections: list[Connection] = []
 
     # ------------------------------------------------------------------------------------------------------------ set-up
@@ -91,7 +95,7 @@ class Session:
             self._notes.append(
                 f"the source has no PEXPIRETIME: expiries of keys that were looked at again are compared to within {TOLERANCE} ms"
             )
-        self._side = await TargetSide.start(self._settings.target, self._directory)
+        self._side = await TargetSide.start(self._settings.target, self._directory, self._settings.target_read)
 
     async def _connect(self, endpoint: Endpoint) -> tuple[Connection, ServerInfo]:
         connection = await Connection.open(endpoint.without_database(), client_name="valkeep-verify")
@@ -118,7 +122,7 @@ class Session:
             await self._follower.close()
         self._follower = self._settler = None
 
-    def _following(self) -> tuple[Follower, Settler]:
+    def _following(self) -> tuple[Follower | Unfollowed, Settler]:
         if self._follower is None or self._settler is None:
             raise ConnectionLost("the source's stream is not followed", remedy="begin with a full verification")
         return self._follower, self._settler
@@ -149,9 +153,10 @@ class Session:
         for path in self._directory.iterdir():
             path.unlink() if path.is_file() else shutil.rmtree(path)
         self._found = Found(self._directory)
-        self._counts = {"repaired": 0}
+        self._counts = {"repaired": 0, "before": 0}
         begun = time.monotonic()
-        self._say("note", level="info", text="both servers fork once for a snapshot")
+        if {self._settings.source_read, self._settings.target_read} != {"scan"}:
+            self._say("note", level="info", text="a server that is read by PSYNC forks once for its snapshot")
         self._say("phase", name="verify-snapshots", done=False)
         try:
             self._settler = await self._read_and_compare()
@@ -174,33 +179,37 @@ class Session:
         key = secrets.token_bytes(16)
         info, other = await server_info(self._source), await server_info(self._target)
         partitions = partitions_for(max(sum(info.keys.values()), sum(other.keys.values())))
-        link = await ReplicationReader.open(self._settings.source, present_as=PRESENT_AS)
-        follower = self._follower = Follower(
-            link,
-            lambda chunks: read_snapshot(chunks, Spill(self._directory, "source", key, partitions, self.mode), self._progress("source")),
+        follower = self._follower = await follow(
+            self._settings.source,
+            self._settings.source_read,
+            info.offset,
+            lambda: Spill(self._directory, "source", key, partitions, self.mode),
+            self._progress("source"),
             self._directory,
         )
-        if (await server_info(self._source)).replid not in (link.replid, "?"):
+        if (await server_info(self._source)).replid not in (follower.replid or info.replid, "?"):
             raise ConnectionLost(
                 f"{self._settings.source.address} leads to one server now and to another then",
                 remedy="give the address of one server, not of a load balancer; after a failover verify again",
             )
-        await self._barrier(link.offset)
+        await self._barrier(follower.offset)
+        follower.begin()
         begun = await side.begin(self._target, self._see_target, key, partitions)
-        if begun.scanned:
-            self._notes.append("the target denies PSYNC: it was read by SCAN and DUMP, key by key, which is slower")
-            self._say("note", level="warning", text=self._notes[-1])
+        self._read = "psync" if follower.followed else "scan", "scan" if begun.scanned else "psync"
+        for text in caveats(*self._read):
+            self._notes.append(text)
+            self._say("note", level="warning", text=text)
         mark = await self._see_source.offset()
         theirs = await side.read(begun, self._progress("target"))
         mine = await follower.snapshot
-        if begun.scanned:
+        if "scan" in self._read:
             mark = await self._see_source.offset()
         deadline = await self._deadline()
         await follower.tracked(mark)
         written = follower.written
         await digest_written(written.names(), self._directory, key, partitions)
         exact = self._settings.relation.exact
-        final = exact and not written.scripts and not self._hides_fields and not begun.scanned
+        final = exact and not written.scripts and not self._hides_fields and "scan" not in self._read
         # each process compares half of the partitions
         about = side.compare(list(range(1, partitions, 2)), deadline, final=final, out="differences-theirs")
         halves = range(0, partitions, 2)
@@ -246,7 +255,6 @@ class Session:
 
     async def final(self, offset: int) -> Comparison:
         """The source holds its writers at ``offset``: everything must be equal now."""
-
         return await self._go_on(lambda settler: settler.settle_in_pause(self._settings.patience, FINAL_BATCH), held_at=offset)
 
     async def _go_on(self, look: Callable[[Settler], Awaitable[None]], *, held_at: int | None = None) -> Comparison:
@@ -254,6 +262,11 @@ class Session:
         begun = time.monotonic()
         try:
             follower, settler = self._following()
+            if held_at is not None and not follower.followed:  # nobody knows what was written: everything is looked at again
+                looked = self._counts["before"] + settler.looked
+                await self._compare_snapshots()
+                follower, settler = self._following()
+                self._counts["before"] = looked + self._counts["keys_source"]
             await follower.tracked(await self._see_source.offset() if held_at is None else held_at)
             await look(settler)
             await self._judge_functions()
@@ -381,10 +394,12 @@ class Session:
             verdict=verdict,
             expired=counts["expired"] + settler.expired,
             functions=len(self._functions[0]),
-            looked_again=settler.looked,
+            looked_again=settler.looked + counts["before"],
             rounds=settler.rounds,
             repaired=counts["repaired"],
             reasons=tuple(reasons),
             notes=tuple(dict.fromkeys(notes)),
             memory_bytes=peak_memory() + counts["memory"],
+            source_read=self._read[0],
+            target_read=self._read[1],
         )

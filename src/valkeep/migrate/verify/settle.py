@@ -14,6 +14,7 @@ from valkeep.migrate.verify.found import Found
 from valkeep.migrate.verify.judge import is_hash, judge
 from valkeep.migrate.verify.look import Eye, Looked
 from valkeep.migrate.verify.mode import Mode
+from valkeep.migrate.verify.source_side import Unfollowed
 from valkeep.migrate.verify.written import Key
 
 __all__ = ["Settler"]
@@ -38,7 +39,7 @@ class Settler:
 
     def __init__(
         self,
-        follower: Follower,
+        follower: Follower | Unfollowed,
         eyes: tuple[Eye, Eye],
         barrier: Callable[[int], Awaitable[None]],
         found: Found,
@@ -58,7 +59,8 @@ class Settler:
         self.late = 0.0
         self.overwhelmed = False
         self.written = 0
-        self.doubts: dict[Key, tuple[int, float]] = {}
+        self.doubts: dict[Key, tuple[int, float, int]] = {}
+        self._held = False
         self.looked = 0
         self.rounds = 0
         self.expired = 0
@@ -84,7 +86,11 @@ class Settler:
 
     async def settle_in_pause(self, patience: float, batch: int) -> None:
         """As ``settle``, while the source's writers are held: one look settles everything."""
-        await self.bounded(patience, self._settle_held(batch))
+        self._held = True
+        try:
+            await self.bounded(patience, self._settle_held(batch))
+        finally:
+            self._held = False
 
     async def _settle_all(self) -> None:
         await self.take_all()
@@ -161,7 +167,11 @@ class Settler:
     async def _settle(self, keys: list[Key]) -> None:
         written = self._follower.written
         before, spills = written.position, written.spills
-        here, there = await _both(self._source.look(keys), self._look_at_target(before, keys))
+        if self._follower.followed:
+            here, there = await _both(self._source.look(keys), self._look_at_target(before, keys))
+        else:  # the target has to have come as far as the source was when its keys had been read
+            here = await self._source.look(keys)
+            there = await self._look_at_target(await self._source.offset(), keys)
         await self._follower.tracked(await self._source.offset())
         deadline = max(here.now, there.now)
         self.looked += len(keys)
@@ -173,7 +183,7 @@ class Settler:
             if what in ("equal", "expired"):
                 self.expired += what == "expired"
                 self.doubts.pop(key, None)
-            elif self._certain(key, other):
+            elif self._certain(key, one, other):
                 self._found.add(what, *key, explain(one, other, self._mode))
                 self.doubts.pop(key, None)
             else:
@@ -186,12 +196,16 @@ class Settler:
         await self._barrier(offset)
         return await self._target.look(keys)
 
-    def _certain(self, key: Key, there: Seen | None) -> bool:
-        """Does this difference count at once, or has it been seen often and long enough?"""
-        if self._exact and not (self._hides_fields and there is not None and is_hash(there.payload)):
+    def _certain(self, key: Key, here: Seen | None, there: Seen | None) -> bool:
+        """Does this difference count at once, or has it been seen often and long enough – of a source that is not followed, with one value there?"""
+        known = self._follower.followed or self._held
+        if self._exact and known and not (self._hides_fields and there is not None and is_hash(there.payload)):
             return True
-        times, since = self.doubts.get(key, (0, time.monotonic()))
-        self.doubts[key] = (times + 1, since)
+        value = 0 if known or here is None else hash((here.payload, here.expire_ms // (8 * here.tolerance + 1)))
+        times, since, before = self.doubts.get(key, (0, time.monotonic(), value))
+        if value != before:  # it is being written
+            times, since = 0, time.monotonic()
+        self.doubts[key] = (times + 1, since, value)
         return times + 1 >= DOUBTS and time.monotonic() - since >= DOUBT_SECONDS
 
 

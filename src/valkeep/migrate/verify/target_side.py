@@ -46,14 +46,16 @@ class Read:
 class TargetSide:
     """``begin`` a snapshot, then ``read`` it; ``compare``."""
 
-    def __init__(self, worker: Worker, target: Endpoint, directory: Path) -> None:
+    def __init__(self, worker: Worker, target: Endpoint, directory: Path, read: str) -> None:
         self._worker = worker
         self._target = target
+        self._read = read
         self._directory = directory
 
     @classmethod
-    async def start(cls, target: Endpoint, directory: Path) -> Self:
-        return cls(await Worker.start("side"), target, directory)
+    async def start(cls, target: Endpoint, directory: Path, read: str = "auto") -> Self:
+        """``read``: "auto", or "scan" where no snapshot is to be asked for."""
+        return cls(await Worker.start("side"), target, directory, read)
 
     async def renew(self) -> None:
         """A new process in place of this one."""
@@ -78,6 +80,7 @@ class TargetSide:
                     key=pack(key),
                     partitions=partitions,
                     directory=str(self._directory),
+                    read=self._read,
                 )
             )
             if heard["say"] == "denied":

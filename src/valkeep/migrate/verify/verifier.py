@@ -33,6 +33,7 @@ class Verifier:
     ``policy``: what the migration did with fields that expire, where the target has none. ``barrier``: see `barrier.Barrier`; None: find out
     alone (`barrier.StandaloneBarrier`). ``workdir``: where temporary files go (None: the system's place). ``recopy``: who repairs when the
     target takes no writes from us. ``patience``: seconds that looking at written keys may take, on top of what their number takes.
+    ``source_read``, ``target_read``: "auto" (a snapshot by PSYNC, or by SCAN where that is denied) or "scan".
 
     Entering raises (wrong password, nobody there: definite), and so does ``full`` when a server does not let us look (``Refused``: no PSYNC, no
     DUMP). After that a link that breaks, or a worker that dies, is no exception but a
@@ -49,12 +50,15 @@ class Verifier:
         workdir: Path | None = None,
         recopy: Recopy | None = None,
         patience: float = PATIENCE,
+        source_read: str = "auto",
+        target_read: str = "auto",
     ) -> None:
         self._source, self._target, self._policy = source, target, policy
         self._barrier, self._recopy = barrier, recopy
         self._emit: Emit = emit or (lambda _event: None)
         self._workdir = workdir
         self._patience = patience
+        self._read = source_read, target_read
         self._worker: Worker | None = None
         self._folder = ""
         self._listener: asyncio.Task[None] | None = None
@@ -81,6 +85,7 @@ class Verifier:
                 policy=str(self._policy),
                 barrier=self._barrier is not None,
                 patience=self._patience,
+                read=self._read,
             )
         except BaseException:
             await self._close()

@@ -50,10 +50,13 @@ async def _side(mouth: Mouth) -> None:
         try:
             if line["do"] == "snapshot":
                 asked = line
+                if line["read"] == "scan":
+                    mouth.say("denied", about)
+                    continue
                 try:
                     link = await ReplicationReader.open(endpoint_from(line["endpoint"]), present_as=PRESENT_AS)
-                except ReplicationDenied as error:
-                    mouth.say("denied", about, reason=error.message)
+                except ReplicationDenied:
+                    mouth.say("denied", about)
                 else:
                     mouth.say("fork", about, replid=link.replid, offset=link.offset)
             elif line["do"] == "drop" and link is not None:
@@ -154,7 +157,7 @@ class _Main:
             own = await StandaloneBarrier.between(source, target)
             self._barrier_closes = own.close
             barrier, relation = own, own.relation
-        settings = VerifySettings(source, target, FieldTtl(line["policy"]), relation, self.directory, line["patience"])
+        settings = VerifySettings(source, target, FieldTtl(line["policy"]), relation, self.directory, line["patience"], *line["read"])
         self.session = Session(settings, barrier, self.mouth.say)
         await self.session.open()
         return {"barrier": str(relation)}
