@@ -55,7 +55,7 @@ class ProbeFailed(Exception):
 
 def probe(host: str, port: int, *, databases: int, newest: tuple[int, ...]) -> None:
     """What AWS' documents ask of a source, asked as a client without a password. Raises ``ProbeFailed``."""
-    client = valkey.Valkey(host=host, port=port, socket_timeout=2, socket_connect_timeout=2, single_connection_client=False)
+    client: Any = valkey.Valkey(host=host, port=port, socket_timeout=2, socket_connect_timeout=2)
     try:
         with client:
             client.ping()
@@ -117,7 +117,7 @@ class PlaneOfTests:
         self._work: list[threading.Thread] = []
         self._ending = threading.Event()
         self._lock = threading.Lock()
-        self.admin = valkey.Valkey(host="127.0.0.1", port=target.port, username=ADMIN, password=PASSWORD, socket_timeout=10)
+        self.admin: Any = valkey.Valkey(host="127.0.0.1", port=target.port, username=ADMIN, password=PASSWORD, socket_timeout=10)
 
     # -- life ------------------------------------------------------------------------------------------------------------------------
 
@@ -379,7 +379,8 @@ class PlaneOfTests:
         if here.get("master_link_status") != "up":
             return False
         try:
-            with valkey.Valkey(host=self.source[0], port=self.source[1], socket_timeout=2) as client:
+            client: Any = valkey.Valkey(host=self.source[0], port=self.source[1], socket_timeout=2)
+            with client:
                 there = client.info("replication")
             for _ in range(20):
                 if int(self.admin.info("replication")["slave_repl_offset"]) >= int(there["master_repl_offset"]):

@@ -11,14 +11,34 @@ from valkeep.errors import UsageError
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
 
-__all__ = ["Source", "SourcePasswordEnv", "SourcePasswordFile", "Target", "TargetPasswordEnv", "TargetPasswordFile", "endpoint"]
+__all__ = [
+    "AwsRegion",
+    "AwsUrl",
+    "Source",
+    "SourcePasswordEnv",
+    "SourcePasswordFile",
+    "Target",
+    "TargetPasswordEnv",
+    "TargetPasswordFile",
+    "address",
+    "endpoint",
+]
 
 Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
-Target = Annotated[str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS.")]
+Target = Annotated[
+    str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS, or elasticache:ID.")
+]
 SourcePasswordFile = Annotated[str | None, typer.Option(metavar="PATH", help="The source's password is in this file.", show_default=False)]
 SourcePasswordEnv = Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.", show_default=False)]
 TargetPasswordFile = Annotated[str | None, typer.Option(metavar="PATH", help="The target's password is in this file.", show_default=False)]
 TargetPasswordEnv = Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.", show_default=False)]
+
+AwsRegion = Annotated[
+    str, typer.Option("--aws-region", metavar="REGION", help="Of --target elasticache:ID; default: what AWS' tools would take.")
+]
+AwsUrl = Annotated[
+    str, typer.Option("--aws-endpoint-url", metavar="URL", help="Where its API is: a private endpoint, or a stand-in for tests.")
+]
 
 
 def endpoint(url: str, password_file: str | None = None, password_env: str | None = None) -> Endpoint:
@@ -34,3 +54,11 @@ def endpoint(url: str, password_file: str | None = None, password_env: str | Non
     if password_file is None and password_env is None:
         return parsed
     return parsed.with_password_from(file=password_file, env=password_env)
+
+
+def address(text: str, option: str) -> tuple[str, int]:
+    """``HOST:PORT`` of an option. Raises ``UsageError``."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise UsageError(f"{option} {text!r} is no HOST:PORT", remedy=f"write it like {option} 10.0.0.7:6400")
+    return host.strip("[]"), int(port)

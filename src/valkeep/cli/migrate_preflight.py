@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from valkeep.cli.endpoint import Source, SourcePasswordEnv, SourcePasswordFile, TargetPasswordEnv, TargetPasswordFile, endpoint
+from valkeep.cli.endpoint import (
+    AwsRegion,
+    AwsUrl,
+    Source,
+    SourcePasswordEnv,
+    SourcePasswordFile,
+    TargetPasswordEnv,
+    TargetPasswordFile,
+    address,
+    endpoint,
+)
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, UsageError
 from valkeep.migrate.transform.target import FieldTtl
@@ -22,7 +34,9 @@ __all__ = ["acknowledged", "preflight"]
 
 def preflight(
     source: Source,
-    target: Annotated[str | None, typer.Option(metavar="URL", help="Where to. Without it only the source is judged.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where to, or elasticache:ID. Without it only the source is judged.")
+    ] = None,
     census: Annotated[
         str, typer.Option(metavar="sample|full", help="Look at some keys by SCAN, or read a whole snapshot (the source forks).")
     ] = "sample",
@@ -37,6 +51,11 @@ def preflight(
     source_password_env: SourcePasswordEnv = None,
     target_password_file: TargetPasswordFile = None,
     target_password_env: TargetPasswordEnv = None,
+    gateway: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="With elasticache:ID: where the gateway is, or will be; it is asked when it runs.")
+    ] = "",
+    aws_region: AwsRegion = "",
+    aws_endpoint_url: AwsUrl = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every check, and the evidence of what is fine, too.")] = False,
     json: JsonPath = None,
 ) -> ExitCode:
@@ -44,16 +63,28 @@ def preflight(
 
     Reads only. Exit code 0: GO, or every condition is acknowledged. 1: NO-GO, or conditions are open. 4: could not look.
     """
+    from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.preflight import PreflightOptions
     from valkeep.migrate.preflight import preflight as judge_pair
+    from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
 
     if census not in ("sample", "full"):
         raise UsageError(f"there is no census {census!r}", remedy="say --census sample or --census full")
     accepted = acknowledged(acknowledge or ())
     here = endpoint(source, source_password_file, source_password_env)
-    there = endpoint(target, target_password_file, target_password_env) if target is not None else None
     options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full")
-    report = asyncio.run(judge_pair(here, there, options, _notes))
+    if target is not None and GroupAddress.names(target):
+        group = GroupAddress.parse(target, aws_region, aws_endpoint_url)
+        place = GatewayPlace(address(gateway, "--gateway") if gateway else ("", 0), Path(tempfile.gettempdir()))
+        report = asyncio.run(preflight_group(here, group, place, options, _notes))
+    else:
+        if gateway or aws_region or aws_endpoint_url:
+            raise UsageError(
+                "--gateway, --aws-region and --aws-endpoint-url belong to --target elasticache:ID",
+                remedy="leave them out, or name a replication group as the target",
+            )
+        there = endpoint(target, target_password_file, target_password_env) if target is not None else None
+        report = asyncio.run(judge_pair(here, there, options, _notes))
     _show(report, accepted, json, verbose)
     if report.may_start(accepted):
         pass
@@ -66,9 +97,11 @@ def preflight(
 def acknowledged(words: list[str] | tuple[str, ...]) -> frozenset[str]:
     """The codes that were named, each one of those that can be a condition."""
     from valkeep.migrate.preflight.codes import CODES
+    from valkeep.migrate.preflight.numbered import NUMBERED
 
-    named = {part.strip().upper() for word in words for part in word.split(",") if part.strip()}
-    known = {row.code: row.severities for row in CODES}
+    parts = (part.strip().upper() for word in words for part in word.split(",") if part.strip())
+    named = {f"VK-{part}" if part.startswith("A-") else part for part in parts}
+    known = {row.code: row.severities for row in (*CODES, *NUMBERED)}
     for code in sorted(named):
         if code not in known:
             import difflib
@@ -78,7 +111,7 @@ def acknowledged(words: list[str] | tuple[str, ...]) -> frozenset[str]:
                 f"preflight has no code {code!r}",
                 remedy=f"did you mean {near[0]}?" if near else "docs/reference/preflight-codes.md lists them",
             )
-        if "warning" not in known[code]:
+        if not {"warning", "unknown"} & set(known[code]):
             raise UsageError(f"{code} is no condition: there is nothing to acknowledge", remedy="leave it out; a blocker has to be removed")
     return frozenset(named)
 
@@ -102,7 +135,7 @@ def _ask(report: PreflightReport, accepted: frozenset[str]) -> frozenset[str]:
     """Each open condition by itself: a person who says yes has read its code."""
     said = set()
     for code in report.open(accepted):
-        title = next(finding.title for finding in report.findings if finding.code == code and finding.severity == "warning")
+        title = next(finding.title for finding in report.findings if finding.code == code and finding.severity.is_condition)
         if not typer.confirm(f"{code}: {title}. Acknowledge?", default=False):
             break
         said.add(code)

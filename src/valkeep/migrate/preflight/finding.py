@@ -11,12 +11,19 @@ __all__ = ["Finding", "Severity", "Verdict", "verdict_of"]
 
 
 class Severity(StrEnum):
-    """``blocker``: it must not start. ``warning``: it may start when somebody has said that this is known. ``info``: good to know."""
+    """``blocker``: it must not start. ``warning``: it may start when somebody has said that this is known. ``unknown``: the same, because nobody could look.
+    ``info``: good to know."""
 
     BLOCKER = "blocker"
     WARNING = "warning"
+    UNKNOWN = "unknown"
     INFO = "info"
     OK = "ok"
+
+    @property
+    def is_condition(self) -> bool:
+        """Somebody has to say that they know."""
+        return self in (Severity.WARNING, Severity.UNKNOWN)
 
 
 class Verdict(StrEnum):
@@ -50,4 +57,4 @@ def verdict_of(findings: Iterable[Finding]) -> Verdict:
     severities = {finding.severity for finding in findings}
     if Severity.BLOCKER in severities:
         return Verdict.NO_GO
-    return Verdict.CONDITIONAL_GO if Severity.WARNING in severities else Verdict.GO
+    return Verdict.CONDITIONAL_GO if any(severity.is_condition for severity in severities) else Verdict.GO

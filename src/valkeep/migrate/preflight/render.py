@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from valkeep.migrate.preflight.checks import AREAS
 from valkeep.migrate.preflight.codes import CODES
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict
+from valkeep.migrate.preflight.numbered import NUMBERED, NUMBERED_AREAS
 from valkeep.migrate.preflight.report import PreflightReport
 
 if TYPE_CHECKING:
@@ -17,10 +18,23 @@ if TYPE_CHECKING:
 
 __all__ = ["lines", "summary"]
 
-_WORDS: Final = {Severity.BLOCKER: "NO-GO", Severity.WARNING: "warning", Severity.INFO: "info", Severity.OK: "ok"}
-_STYLES: Final = {Severity.BLOCKER: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan", Severity.OK: "green"}
+_WORDS: Final = {
+    Severity.BLOCKER: "NO-GO",
+    Severity.WARNING: "warning",
+    Severity.UNKNOWN: "unknown",
+    Severity.INFO: "info",
+    Severity.OK: "ok",
+}
+_STYLES: Final = {
+    Severity.BLOCKER: "bold red",
+    Severity.WARNING: "yellow",
+    Severity.UNKNOWN: "yellow",
+    Severity.INFO: "cyan",
+    Severity.OK: "green",
+}
 _VERDICTS: Final = {Verdict.GO: "bold green", Verdict.CONDITIONAL_GO: "bold yellow", Verdict.NO_GO: "bold red"}
-_AREA_OF: Final = {row.code: row.area for row in CODES}
+_AREA_OF: Final = {row.code: row.area for row in (*NUMBERED, *CODES)}
+_NUMBERED: Final = frozenset(row.code for row in NUMBERED)
 
 
 def lines(report: PreflightReport, accepted: AbstractSet[str] = frozenset(), *, verbose: bool = False) -> Iterator[Text]:
@@ -30,15 +44,19 @@ def lines(report: PreflightReport, accepted: AbstractSet[str] = frozenset(), *, 
     target = "no target" if report.target is None else f"{report.target.product} {report.target.display}"
     yield Text(f"{report.source.product} {report.source.display}  →  {target}")
     width = max(len(row.code) for row in CODES) + 2
-    for area, heading in AREAS.items():
-        of_area = [one for one in report.findings if _AREA_OF.get(one.code) == area and (verbose or one.severity is not Severity.OK)]
+    for area, heading in (NUMBERED_AREAS | AREAS).items():
+        of_area = [
+            one
+            for one in report.findings
+            if _AREA_OF.get(one.code) == area and (verbose or one.severity is not Severity.OK or one.code in _NUMBERED)
+        ]
         if of_area:
             yield Text("")
             yield Text(heading, style="bold")
         for finding in of_area:
             yield from _finding(finding, width, finding.code in accepted, verbose)
     yield Text("")
-    fine = sum(finding.severity is Severity.OK for finding in report.findings)
+    fine = sum(finding.severity is Severity.OK and finding.code not in _NUMBERED for finding in report.findings)
     if fine and not verbose:
         yield Text(f"{fine} checks are fine; --verbose shows them, and the evidence of what is good to know")
         yield Text("")
@@ -49,7 +67,7 @@ def _finding(finding: Finding, width: int, accepted: bool, verbose: bool) -> Ite
     from rich.text import Text
 
     word = _WORDS[finding.severity]
-    if accepted and finding.severity is Severity.WARNING:
+    if accepted and finding.severity.is_condition:
         word = "known"
     yield Text.assemble(
         "  ", (f"{word:8}", _STYLES[finding.severity]), (f"{finding.code:{width}}", "bold" if finding.remedy else ""), finding.title

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from valkeep.errors import ExitCode, Refused
+from valkeep.migrate.elasticache.group import GroupFacts
 from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.preflight.facts import ServerFacts
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict, verdict_of
@@ -18,7 +19,7 @@ __all__ = ["PreflightReport"]
 @dataclass(frozen=True, slots=True)
 class PreflightReport:
     """``findings``: in the order of the checks. ``cutover``: how the source permits to be fenced, None where nobody writes. ``elapsed_seconds``: of the
-    whole preflight."""
+    whole preflight. ``group``: a target of ElastiCache as AWS describes it."""
 
     findings: tuple[Finding, ...]
     source: ServerFacts
@@ -26,6 +27,7 @@ class PreflightReport:
     options: PreflightOptions
     cutover: FenceMode | None
     elapsed_seconds: float = 0.0
+    group: GroupFacts | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -34,7 +36,7 @@ class PreflightReport:
     @property
     def conditions(self) -> tuple[str, ...]:
         """The codes that CONDITIONAL-GO asks to acknowledge."""
-        return tuple(dict.fromkeys(finding.code for finding in self.findings if finding.severity is Severity.WARNING))
+        return tuple(dict.fromkeys(finding.code for finding in self.findings if finding.severity.is_condition))
 
     @property
     def blockers(self) -> tuple[str, ...]:
@@ -83,4 +85,5 @@ class PreflightReport:
             "findings": [finding.to_json() for finding in self.findings],
             "source": self.source.to_json(),
             "target": None if self.target is None else self.target.to_json(),
+            "elasticache": None if self.group is None else self.group.to_json(),
         }

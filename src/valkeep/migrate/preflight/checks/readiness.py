@@ -220,6 +220,8 @@ def comparing(case: Case) -> Findings:
         names = (
             ("DUMP", "PTTL", "SELECT", "MULTI", "EXEC")
             if side == "source"
+            else ("DUMP", "PTTL", "SELECT", "SCAN", "TYPE")  # it is read as a client may
+            if case.options.attached_by
             else ("DUMP", "PTTL", "SELECT", "RESTORE", "DEL", "PSYNC", "REPLCONF", "CONFIG SET")
         )
         lacking, remedy = needed(facts, names)

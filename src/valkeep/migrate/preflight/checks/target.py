@@ -84,7 +84,9 @@ def commands(case: Case) -> Findings:
     _, target = case.pair
     user = f"user {target.user or 'default'}"
     lacking, remedy = needed(target, ("REPLICAOF",))
-    if lacking:
+    if case.options.attached_by:
+        yield ok("VK-TARGET-COMMANDS", f"{case.options.attached_by} makes the target a replica, and a primary again", target=user)
+    elif lacking:
         yield blocker(
             "VK-TARGET-COMMANDS",
             "the target does not let this user make it a replica, or a primary again",
