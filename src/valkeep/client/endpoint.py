@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from valkeep.errors import UsageError
 
-__all__ = ["DEFAULT_PORT", "TLS", "Endpoint", "Secret"]
+__all__ = ["DEFAULT_PORT", "SCHEMES", "TLS", "Endpoint", "Secret", "decoded", "wrong_url"]
 
 DEFAULT_PORT: Final = 6379
 SCHEMES: Final = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
@@ -93,33 +93,35 @@ class Endpoint:
         """Read a URL. ``password`` and ``tls`` given separately win over what the URL says. Raises ``UsageError``, without the secret."""
         scheme, separator, rest = url.strip().partition("://")
         if not separator:
-            raise _wrong(url, "it has no scheme")
+            raise wrong_url(url, "it has no scheme")
         if scheme.lower() not in SCHEMES:
-            raise _wrong(url, f"the scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
+            raise wrong_url(url, f"the scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
         rest, _, fragment = rest.partition("#")
         if fragment:
-            raise _wrong(url, "'#' begins a fragment, and there are none here (in a password, write %23)")
+            raise wrong_url(url, "'#' begins a fragment, and there are none here (in a password, write %23)")
         # the last '@' ends the password; what follows it has none
         login, at, place = rest.rpartition("@")
         place, _, query = place.partition("?")
         address, _, path = place.partition("/")
         if "?" in login or "/" in login:
-            raise _wrong(url, "'/', '?' and '#' in a password have to be written %2F, %3F and %23, and '@' after the host %40")
+            raise wrong_url(url, "'/', '?' and '#' in a password have to be written %2F, %3F and %23, and '@' after the host %40")
         host, port = _address(url, address)
         username: str | None = None
         if at:
             name, colon, word = login.partition(":")
             if colon:
-                username = _decoded(url, name) or None
-                password = password or (Secret(_decoded(url, word)) if word else None)
+                username = decoded(url, name) or None
+                password = password or (Secret(decoded(url, word)) if word else None)
             else:
-                username = _decoded(url, name) or None
+                username = decoded(url, name) or None
         database, options = _database(url, path), _options(url, query)
         if SCHEMES[scheme.lower()]:
             tls = tls or _tls(url, options)
         elif options or tls is not None:
             what = ", ".join(options) or "TLS"
-            raise _wrong(url, f"{what} given, but {scheme}:// is without TLS", "use rediss:// or valkeys://, or leave the TLS options out")
+            raise wrong_url(
+                url, f"{what} given, but {scheme}:// is without TLS", "use rediss:// or valkeys://, or leave the TLS options out"
+            )
         return cls(host=host, port=port, db=database, username=username, password=password, tls=tls)
 
     def with_password_from(self, *, file: str | os.PathLike[str] | None = None, env: str | None = None) -> Endpoint:
@@ -158,6 +160,10 @@ class Endpoint:
     def __str__(self) -> str:
         return self.display
 
+    async def resolve(self) -> Endpoint:
+        """Itself: who has an address need not be looked for (as `named_primary.NamedPrimary` has to be)."""
+        return self
+
     def without_database(self) -> Endpoint:
         """The same server, database 0."""
         return replace(self, db=0)
@@ -167,21 +173,21 @@ def _address(url: str, address: str) -> tuple[str, int]:
     if address.startswith("["):
         host, bracket, rest = address[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise _wrong(url, "an IPv6 address has to stand in [brackets]")
+            raise wrong_url(url, "an IPv6 address has to stand in [brackets]")
         port = rest[1:]
     elif address.count(":") > 1:
-        raise _wrong(url, "an IPv6 address has to stand in [brackets]")
+        raise wrong_url(url, "an IPv6 address has to stand in [brackets]")
     else:
         host, _, port = address.partition(":")
-        host = _decoded(url, host)
+        host = decoded(url, host)
     if not host:
-        raise _wrong(url, "it has no host")
+        raise wrong_url(url, "it has no host")
     if re.search(r"[\s\x00-\x1f]", host):
-        raise _wrong(url, "its host contains a space")
+        raise wrong_url(url, "its host contains a space")
     if not port:
         return host, DEFAULT_PORT
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise _wrong(url, f"the port {port!r} is not a number from 1 to 65535")
+        raise wrong_url(url, f"the port {port!r} is not a number from 1 to 65535")
     return host, int(port)
 
 
@@ -189,7 +195,7 @@ def _database(url: str, path: str) -> int:
     if not path:
         return 0
     if not re.fullmatch(r"[0-9]{1,9}", path):
-        raise _wrong(url, f"the database {path!r} is not a number")
+        raise wrong_url(url, f"the database {path!r} is not a number")
     return int(path)
 
 
@@ -198,13 +204,13 @@ def _options(url: str, query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
     except ValueError:
-        raise _wrong(url, "what follows '?' is not name=value pairs") from None
+        raise wrong_url(url, "what follows '?' is not name=value pairs") from None
     options: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:
-            raise _wrong(url, f"the option {name!r} is unknown", f"known options: {', '.join(sorted(known))}")
+            raise wrong_url(url, f"the option {name!r} is unknown", f"known options: {', '.join(sorted(known))}")
         if not value:
-            raise _wrong(url, f"the option {name!r} is empty", f"give {name}=…, or leave it out")
+            raise wrong_url(url, f"the option {name!r} is empty", f"give {name}=…, or leave it out")
         options[name] = value
     return options
 
@@ -212,25 +218,27 @@ def _options(url: str, query: str) -> dict[str, str]:
 def _tls(url: str, options: dict[str, str]) -> TLS:
     verify = options.get("verify", "full")
     if verify not in get_args(Verify):
-        raise _wrong(url, f"verify={verify!r} is not one of {', '.join(get_args(Verify))}")
+        raise wrong_url(url, f"verify={verify!r} is not one of {', '.join(get_args(Verify))}")
     if "key" in options and "cert" not in options:
-        raise _wrong(url, "key without cert", "give the client's certificate as cert=…, too")
+        raise wrong_url(url, "key without cert", "give the client's certificate as cert=…, too")
     checked: Verify = "full" if verify == "full" else "ca" if verify == "ca" else "none"
     return TLS(
         ca=options.get("ca"), cert=options.get("cert"), key=options.get("key"), verify=checked, server_name=options.get("server_name")
     )
 
 
-def _decoded(url: str, text: str) -> str:
+def decoded(url: str, text: str) -> str:
+    """A part of ``url`` without its percent-encoding."""
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise _wrong(url, "its percent-encoding is not UTF-8") from None
+        raise wrong_url(url, "its percent-encoding is not UTF-8") from None
 
 
-def _wrong(url: str, why: str, remedy: str = f"the form is {FORM}") -> UsageError:
-    # Whatever stands before the last '@' may hold a password, also in a URL that can't be read.
+def wrong_url(url: str, why: str, remedy: str = f"the form is {FORM}") -> UsageError:
+    """What is wrong with ``url``, without its secrets: whatever stands before the last '@' may hold a password, also in a URL that can't be read, and so
+    may an option whose name says so."""
     scheme, separator, rest = url.strip().partition("://")
-    place = rest if separator else scheme
+    place = re.sub(r"(password=)[^&#]*", r"\1***", rest if separator else scheme)
     shown = (f"{scheme}://" if separator else "") + (f"***@{place.rpartition('@')[2]}" if "@" in place else place)
     return UsageError(f"{shown!r} is not a server's URL: {why}", remedy=remedy)

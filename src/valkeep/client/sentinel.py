@@ -4,6 +4,8 @@ A sentinel's answer is an opinion, and it may be old: sentinels learn of a failo
 sentinel names is asked for its ROLE before it is given to the caller (the procedure of "Guidelines for Redis clients with support for Sentinel").
 What that can not find out: a primary on the lost side of a partition still says that it is one.
 
+Sentinels that do not agree are told apart by the epoch of their configuration: ``newest`` asks all and takes the newest one.
+
 ``watch`` listens to all sentinels at once, because it pays: the sentinel that leads a failover publishes ``+switch-master`` last, when all replicas
 follow the new primary; the others do as soon as they hear of the new configuration.
 """
@@ -11,6 +13,7 @@ follow the new primary; the others do as soon as they hear of the new configurat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +23,17 @@ from valkeep.client.connection import Connection, Value
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import text_of
 from valkeep.client.subscription import Subscription
-from valkeep.errors import ConnectionLost, RemoteProtocolError, UsageError, ValkeepError
+from valkeep.errors import ConnectionLost, RemoteProtocolError, ServerError, UsageError, ValkeepError
 
-__all__ = ["NoPrimary", "SentinelDirectory", "Switch", "parse_address", "parse_replicas", "parse_switch"]
+__all__ = ["Attempt", "NoPrimary", "SentinelDirectory", "Switch", "parse_address", "parse_attempt", "parse_replicas", "parse_switch"]
 
 T = TypeVar("T")
 
 _AGAIN_SECONDS: Final = 0.1  # between two attempts to listen to a sentinel that does not answer
 _DOWN: Final = frozenset({"s_down", "o_down", "disconnected"})
+_SWITCH: Final = "+switch-master"
+_BEGUN: Final = "+try-failover"
+_GIVEN_UP: Final = ("-failover-abort-not-elected", "-failover-abort-no-good-slave", "-failover-abort-slave-timeout")
 
 
 class NoPrimary(ConnectionLost):
@@ -41,6 +47,14 @@ class Switch:
     sentinel: Endpoint
     new: Endpoint
     old: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """``sentinel`` begins to fail over, or gives it up (``begun`` False). What comes of it is told by a `Switch`."""
+
+    sentinel: Endpoint
+    begun: bool
 
 
 class SentinelDirectory:
@@ -72,19 +86,52 @@ class SentinelDirectory:
         except ValkeepError:
             return False
 
+    async def newest(self, timeout: float = 5.0) -> Endpoint:
+        """The primary now, by the newest configuration that any of the sentinels has, confirmed by its own ROLE. ``timeout``: seconds for all of it.
+        Raises ``NoPrimary``, definite."""
+        replies = await asyncio.gather(*[self._opinion(sentinel, timeout / 2) for sentinel in self.sentinels], return_exceptions=True)
+        opinions = [reply for reply in replies if isinstance(reply, tuple)]
+        if not opinions:
+            reasons = "; ".join(reply.message for reply in replies if isinstance(reply, ValkeepError)) or "none answered in time"
+            raise NoPrimary(
+                f"no sentinel says who {self.name!r} is: {reasons}",
+                remedy="check that sentinels run at these addresses and that they watch this name (SENTINEL MASTERS)",
+            )
+        epoch, primary = max(opinions, key=lambda opinion: opinion[0])
+        try:
+            async with asyncio.timeout(timeout / 2):
+                role = await self._role(primary, timeout / 2)
+        except (TimeoutError, ConnectionLost) as error:
+            why = error.message if isinstance(error, ValkeepError) else f"which did not answer within {timeout / 2:g} s"
+            raise NoPrimary(
+                f"the sentinels' newest configuration ({epoch}) names {primary.address} for {self.name!r}: {why}",
+                remedy="a failover may be under way: ask again",
+            ) from None
+        if role[0] != b"master":
+            raise NoPrimary(
+                f"the sentinels' newest configuration ({epoch}) names {primary.address} for {self.name!r}, which says that it is a {text_of(role[0])}",
+                remedy="a failover is under way: ask again",
+            )
+        return primary
+
     async def watch(self) -> AsyncGenerator[Switch, None]:
         """Every change of the primary, as the first sentinel tells it; first of all, whom they hold for the primary now. Never ends by itself: a sentinel
         that can not be heard is tried again for ever. What is told is an opinion: ask `primary`, or the node's ROLE. Close it
         (``contextlib.aclosing``), or its connections stay until the event loop ends."""
-        told: asyncio.Queue[Switch] = asyncio.Queue()
+        last: Endpoint | None = None
+        async with contextlib.aclosing(self.news()) as news:
+            async for one in news:
+                if isinstance(one, Switch) and one.new != last:
+                    last = one.new
+                    yield one
+
+    async def news(self) -> AsyncGenerator[Switch | Attempt, None]:
+        """The same, of each sentinel by itself, and that they try to fail over. Close it, too."""
+        told: asyncio.Queue[Switch | Attempt] = asyncio.Queue()
         listeners = [asyncio.create_task(self._listen(sentinel, told)) for sentinel in self.sentinels]
         try:
-            last: Endpoint | None = None
             while True:
-                switch = await told.get()
-                if switch.new != last:
-                    last = switch.new
-                    yield switch
+                yield await told.get()
         finally:
             for listener in listeners:
                 listener.cancel()
@@ -142,18 +189,36 @@ class SentinelDirectory:
             role: list[Value] = await connection.call("ROLE")
             return role
 
-    async def _listen(self, sentinel: Endpoint, told: asyncio.Queue[Switch]) -> None:
+    async def _opinion(self, sentinel: Endpoint, timeout: float) -> tuple[int, Endpoint]:
+        """(epoch of its configuration, who the primary is)."""
+        async with asyncio.timeout(timeout), await Connection.open(sentinel, timeout, source_address=self.source) as connection:
+            address, about = await connection.pipeline(
+                [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name), ("SENTINEL", "MASTER", self.name)]
+            )
+        if isinstance(address, ServerError):
+            raise address
+        if address is None or isinstance(about, ServerError):
+            raise NoPrimary(f"{sentinel.address} does not know the name {self.name!r}", remedy="give the name that sentinel.conf monitors")
+        epoch = _fields(about).get("config-epoch", "")
+        return int(epoch) if epoch.isdigit() else 0, parse_address(address, self.login)
+
+    async def _listen(self, sentinel: Endpoint, told: asyncio.Queue[Switch | Attempt]) -> None:
+        channels = [_SWITCH, _BEGUN, *_GIVEN_UP]
         while True:
             try:
-                async with await Subscription.open(sentinel, ["+switch-master"], source_address=self.source) as messages:
+                async with await Subscription.open(sentinel, channels, source_address=self.source) as messages:
                     async with await Connection.open(sentinel, source_address=self.source) as connection:
                         reply = await connection.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
                     if reply is not None:
                         told.put_nowait(Switch(sentinel, parse_address(reply, self.login)))
                     async for message in messages:
-                        name, old, new = parse_switch(message.payload, self.login)
-                        if name == self.name:
-                            told.put_nowait(Switch(sentinel, new, old))
+                        channel = text_of(message.channel)
+                        if channel == _SWITCH:
+                            name, old, new = parse_switch(message.payload, self.login)
+                            if name == self.name:
+                                told.put_nowait(Switch(sentinel, new, old))
+                        elif parse_attempt(message.payload) == self.name:
+                            told.put_nowait(Attempt(sentinel, channel == _BEGUN))
             except ValkeepError:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -186,9 +251,21 @@ def parse_switch(payload: bytes, login: Endpoint) -> tuple[str, Endpoint, Endpoi
     return words[0], replace(login, host=words[1], port=int(words[2])), replace(login, host=words[3], port=int(words[4]))
 
 
-def _pairs(entry: Value) -> dict[str, str]:
+def parse_attempt(payload: bytes) -> str:
+    """The primary's name in what sentinels say of a failover: ``master name host port``, or ``slave … @ name host port``; "" where there is none."""
+    words = text_of(payload).split(" ")
+    if words[0] == "master" and len(words) > 1:
+        return words[1]
+    return words[words.index("@") + 1] if "@" in words[:-1] else ""
+
+
+def _fields(entry: Value) -> dict[str, str]:
     items = [text_of(item) for item in entry] if isinstance(entry, list) else []
-    fields = dict(zip(items[::2], items[1::2], strict=False))
+    return dict(zip(items[::2], items[1::2], strict=False))
+
+
+def _pairs(entry: Value) -> dict[str, str]:
+    fields = _fields(entry)
     if not fields.get("ip") or not fields.get("port", "").isdigit():
         raise RemoteProtocolError(f"{text_of(entry)[:80]!r} is no replica of a sentinel's list", remedy="is the peer a sentinel?")
     return fields

@@ -5,9 +5,8 @@ a command may have been cut in the middle, so nothing is parsed here and the rec
 INFO whether it can (``history``); who cannot would answer with a full sync, which is never wanted here: the target has the data. A link that breaks in the
 snapshot is the end: what came of it is of no use, and another snapshot is the user's decision.
 
-**A primary that sentinels know** may be another server by then. Whoever follows it goes on in the same stream, under another id (PSYNC2). While sentinels say
-that they fail over, nothing is read from the old primary: what it still writes then may be unknown to the new one, and what we have passed on cannot be taken
-back. When they have switched, the old link is left, also if it still stands: its server was deposed.
+**A primary that sentinels know** may be another server by then, which goes on in the same stream under another id (PSYNC2). ``failover`` watches the
+sentinels, because the old link may outlive the old primary's reign.
 
 **A key is read again** on a connection of its own. What makes the offset exact: ``MULTI; DUMP k; PEXPIRETIME k; INFO replication; EXEC`` runs as one on the
 source, so the value is that of offset O, whatever is written before and after. It is handed over when the stream has come to O, from the same server and
@@ -25,17 +24,19 @@ from typing import TYPE_CHECKING, Final
 
 from valkeep.client import retry
 from valkeep.client.connection import Connection
-from valkeep.client.replication import NotContinued, NotNow, ReplicationLink, Silent
+from valkeep.client.endpoint import Endpoint
+from valkeep.client.named_primary import NamedPrimary, Source
+from valkeep.client.replication import HungUp, NotContinued, NotNow, ReplicationLink, Silent
 from valkeep.client.server_info import ServerInfo, parse_info, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.feed import Origin, Position, ReplicationGap
+from valkeep.migrate.feed.failover import FailoverWatch
 from valkeep.migrate.feed.history import OtherSource, Outage, bytes_needed
 from valkeep.migrate.keyread import KeyRead
 from valkeep.migrate.transform.stream import Copy, Place
 from valkeep.report.events import Emit, Event, Note
 
 if TYPE_CHECKING:
-    from valkeep.client.endpoint import Endpoint
     from valkeep.client.replication import Receiver
 
 __all__ = ["PsyncFeed"]
@@ -43,7 +44,6 @@ __all__ = ["PsyncFeed"]
 COPY_TIMEOUT = 60.0
 ASK_SECONDS = 5.0  # until a source that we come back to has connected and said what it is
 PAUSES: Final = retry.Patience(first=0.05, most=5.0)
-CODES: Final[tuple[tuple[type[ConnectionLost], str], ...]] = ((NotNow, "VK-SOURCE-NOT-READY"), (Silent, "VK-SOURCE-SILENT"))
 
 
 def _nobody(event: Event) -> None:
@@ -55,7 +55,7 @@ class PsyncFeed:
 
     def __init__(
         self,
-        source: Endpoint,
+        source: Source,
         *,
         patience: float = 0.0,
         emit: Emit = _nobody,
@@ -70,11 +70,12 @@ class PsyncFeed:
         self._info: ServerInfo | None = None
         self._receiver: Receiver | None = None
         self._port = 0
-        self._at: Endpoint = source
+        self._at = source if isinstance(source, Endpoint) else source.login
         self._link: ReplicationLink | None = None
         self._connection: Connection | None = None
         self._reading = asyncio.Lock()
         self._closed = False
+        self._news = asyncio.Event()  # of whom to ask
 
     @property
     def received(self) -> int:
@@ -85,10 +86,11 @@ class PsyncFeed:
         return self._link.length if self._link is not None else 0
 
     async def look(self) -> Origin:
+        self._at = await self._source.resolve()
         async with await Connection.open(self._at, client_name="valkeep-gateway") as connection:
             info = self._info = await server_info(connection)
         valkey = info.kind == "valkey"
-        return Origin(info.name, info.version, info.version if valkey else info.redis_version, valkey, sum(info.keys.values()))
+        return Origin(info.name, info.version, info.version if valkey else info.redis_version, valkey, sum(info.keys.values()), info.fields)
 
     async def start(self, receiver: Receiver, listening_port: int, since: Position | None = None) -> None:
         self._receiver, self._port = receiver, listening_port
@@ -98,6 +100,17 @@ class PsyncFeed:
             await self._until_it_goes_on(since, None, "")
 
     async def run(self) -> None:
+        if not isinstance(self._source, NamedPrimary) or not self._patience:
+            await self._keep_going()
+            return
+        watching = asyncio.create_task(FailoverWatch(self._source.directory(), self).run(), name="sentinels of the source")
+        try:
+            await self._keep_going()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _keep_going(self) -> None:
         while True:
             link = self._link
             assert link is not None  # it was started
@@ -170,10 +183,13 @@ class PsyncFeed:
                 if error.message != told:
                     told = error.message
                     self._say("warning", f"not yet (try {failures}): {told}")
-            await asyncio.sleep(min(PAUSES.pause(failures, self._rng), max(until - self._clock(), 0)))
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(PAUSES.pause(failures, self._rng), max(until - self._clock(), 0))):
+                    await self._news.wait()
 
     async def _go_on(self, since: Position, began: float | None, run_id: str) -> int:
-        at = self._source
+        at = await self._source.resolve()
         needed = await self._look_again(at, since, began, run_id)
         link = self._link = await self._open(at, since)
         self._at = at
@@ -207,6 +223,24 @@ class PsyncFeed:
             )
         self._info = info
         return needed
+
+    # -- failover.Follower ---------------------------------------------------------------------------------------------------------
+
+    def hold_back(self) -> None:
+        if self._link is not None and not self._link.lost.done():
+            self._say("info", f"sentinels fail over: nothing more is read from {self._name} at offset {self.received}")
+            self._link.pause()
+
+    def read_on(self) -> None:
+        if self._link is not None and not self._link.lost.done():
+            self._link.resume()
+
+    def follow(self, primary: Endpoint) -> None:
+        self._news.set()
+        if self._link is None or self._link.lost.done() or primary.address == self._at.address:
+            return
+        remedy = "it is followed by itself" if self._link.streaming else "start again: half of a snapshot is of no use"
+        self._link.leave(HungUp(f"{self._name} is not the primary any more: {primary.address} is", remedy=remedy))
 
     def _say(self, level: str, text: str) -> None:
         self._emit(Note(self._clock(), level, text))
@@ -272,5 +306,8 @@ class PsyncFeed:
 
 
 def _coded(error: ValkeepError, message: str | None = None) -> ValkeepError:
-    code = next((code for kind, code in CODES if isinstance(error, kind)), "VK-SOURCE-LOST")
-    return error.saying(message, code=code)
+    if isinstance(error, NotNow):
+        return error.saying(message, code="VK-SOURCE-NOT-READY")
+    if isinstance(error, Silent):
+        return error.saying(message, code="VK-SOURCE-SILENT")
+    return error.saying(message, code="VK-SOURCE-LOST")
