@@ -26,6 +26,7 @@ from valkeep.cli.endpoint import (
     TargetPasswordFile,
     endpoint,
 )
+from valkeep.cli.migrate_files import expect_no_writers, restore_files
 from valkeep.cli.migrate_preflight import acknowledged
 from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.errors import ConnectionLost, ExitCode, UsageError, ValkeepError
@@ -42,6 +43,7 @@ __all__ = ["abort", "cutover", "gateway", "run"]
 
 E = TypeVar("E", bound=StrEnum)
 KEY_SECONDS = 0.05
+WAYS = ("psync",)  # to read a running source
 WILDCARDS = ("0.0.0.0", "::", "*")
 
 Policy = Annotated[FieldTtl, typer.Option(help="TTLs on hash fields, for a Valkey before 9: keep the field, drop it, or refuse to start.")]
@@ -55,13 +57,18 @@ Certificate = Annotated[
 Key = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key.")]
 SpoolFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)]
 SpoolLimit = Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")]
-Read = Annotated[str, typer.Option(metavar="psync|PATH", help="How the data is read: as the source's replica, or from a snapshot or AOF.")]
+Read = Annotated[
+    str,
+    typer.Option(
+        metavar="psync|PATH", help="How the data is read: as the source's replica; or, without --source, from a snapshot or append-only file."
+    ),
+]
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
 
 
 def run(
-    source: Source,
     target: Target,
+    source: Source = "",
     read: Read = "psync",
     field_ttl: Policy = FieldTtl.REFUSE,
     cutover: Annotated[
@@ -105,11 +112,11 @@ def run(
     target_password_env: TargetPasswordEnv = None,
     json: JsonPath = None,
 ) -> ExitCode:
-    """Move a live source to a Valkey target: preflight, copy, follow, verify, cut over.
+    """Move a live source to a Valkey target: preflight, copy, follow, verify, cut over. With --read PATH the source is files.
 
     Exit code 0: moved and proven. 1: differences. 3: could not be judged. 4: nothing changed. 5: see the remedy.
     """
-    from valkeep.migrate import pipeline
+    from valkeep.migrate import pipeline, restoration
     from valkeep.migrate.fence import FenceMode
     from valkeep.report.terminal import watch
 
@@ -122,6 +129,36 @@ def run(
             f"--listen {listen} is no address that the target could connect to",
             remedy="name one, or say what the target is told: --announce HOST:PORT",
         )
+    if read not in WAYS:
+        expect_no_writers(
+            source=source,
+            cutover=cutover == "manual",
+            fence=fence,
+            keep_fence=keep_fence,
+            source_primary=source_primary,
+            source_password_file=source_password_file,
+            source_password_env=source_password_env,
+        )
+        files = restoration.RestoreOptions(
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            host=socket.gethostname(),
+            source=restoration.FileSource(Path(read)),
+            target=endpoint(target, target_password_file, target_password_env),
+            field_ttl=field_ttl,
+            wipe_target=wipe_target,
+            accept=_accepted(acknowledge or []),
+            report=report,
+            spool=spool,
+            spool_limit=spool_limit << 20,
+            state=state,
+            listen=_address(listen, "--listen") if listen else ("", 0),
+            announce=_address(announce, "--announce") if announce else None,
+            allow=frozenset(allow or ()),
+            gateway_tls=_gateway_tls(gateway_cert, gateway_key),
+        )
+        return restore_files(files, json)
+    if not source:
+        raise UsageError("there is no source", remedy="say --source URL, or --read PATH to read a snapshot or an append-only file")
     options = pipeline.RunOptions(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),
@@ -238,8 +275,8 @@ def cutover(source: Source, target: Target, state: State = None, json: JsonPath 
 
 
 def abort(
-    source: Source,
     target: Target,
+    source: Source = "",
     state: State = None,
     force: Annotated[bool, typer.Option("--force", help="Make the source writable although the target was promoted.")] = False,
     source_password_file: SourcePasswordFile = None,
@@ -248,8 +285,11 @@ def abort(
     target_password_env: TargetPasswordEnv = None,
     json: JsonPath = None,
 ) -> ExitCode:
-    """Undo what a migration changed: the source accepts writes again, the target is detached. Also after a kill -9."""
-    here = endpoint(source, source_password_file, source_password_env)
+    """Undo what a migration changed: the source accepts writes again, the target is detached. Also after a kill -9.
+
+    Without --source: a move from files (`valkeep migrate run --read PATH`).
+    """
+    here = endpoint(source, source_password_file, source_password_env) if source else None
     there = endpoint(target, target_password_file, target_password_env)
     done = asyncio.run(_abort(here, there, state, force))
     for line in done:
@@ -315,7 +355,7 @@ def _in_foreground(terminal: int) -> bool:
         return True
 
 
-async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: bool) -> list[str]:
+async def _abort(source: Endpoint | None, target: Endpoint, state: Path | None, force: bool) -> list[str]:
     from dataclasses import replace
 
     from valkeep.client.connection import Connection
@@ -325,7 +365,7 @@ async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: 
     from valkeep.migrate.spool import sweep
     from valkeep.migrate.state import StateFile, default_directory
 
-    directory = state or default_directory(source.display, target.display)
+    directory = state or default_directory(source.display if source is not None else "file:", target.display)
     running = await ask(directory, "abort")
     if running is not None:
         return list(running["done"])
@@ -334,12 +374,14 @@ async def _abort(source: Endpoint, target: Endpoint, state: Path | None, force: 
         sweep(directory)
         file = StateFile(directory)
         found = file.read()
-        if found is not None and found.fence_at:  # a source that is a replica is fenced at its primary
+        if found is not None and found.fence_at and source is not None:  # a source that is a replica is fenced at its primary
             where = Endpoint.parse(found.fence_at)
             source = replace(source, host=where.host, port=where.port)
         async with contextlib.AsyncExitStack() as stack:
 
-            async def reach(where: Endpoint) -> Connection | None:
+            async def reach(where: Endpoint | None) -> Connection | None:
+                if where is None:
+                    return None
                 try:
                     return await stack.enter_async_context(await Connection.open(where))
                 except ConnectionLost:

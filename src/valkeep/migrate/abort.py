@@ -145,7 +145,7 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
             done.append("the source accepts writes again (" + ", ".join(f"{name} {old}" for name, old in found.fence_before.items()) + ")")
         if lifted and found.fence_kept:
             done.append("its configuration file says so, too")
-    else:
+    elif not found.source.startswith("file:"):
         done.append("the source was never fenced and accepts writes")
     if target is None:
         done.append("the target does not answer: when it does, abort again, or detach it with REPLICAOF NO ONE")

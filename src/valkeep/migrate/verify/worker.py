@@ -26,6 +26,7 @@ __all__: list[str] = []
 async def _side(mouth: Mouth) -> None:
     from valkeep.client.replication_reader import ReplicationReader
     from valkeep.migrate.verify.compare import compare_partitions
+    from valkeep.migrate.verify.file_side import read_file
     from valkeep.migrate.verify.memory import peak_memory
     from valkeep.migrate.verify.mode import Mode
     from valkeep.migrate.verify.scan import read_by_scan
@@ -67,6 +68,8 @@ async def _side(mouth: Mouth) -> None:
                 done(read)
             elif line["do"] == "scan":
                 done(await read_by_scan(endpoint_from(asked["endpoint"]), spill(), progress))
+            elif line["do"] == "file":
+                done(await read_file(line, progress))
             elif line["do"] == "compare":
                 directory = Path(line["directory"])
                 counts = await compare_partitions(
