@@ -11,7 +11,12 @@ The map is a list of marks, one for each piece that was translated; older marks 
 never too early.
 
 **Waiting.** When the translation needs a key copied again, or must not go on at all (hold), the channel stops translating and puts what the
-source goes on sending on a spool of its own (``-held``); the source's output buffer stays drained. ``resume`` works that off.
+source goes on sending on a spool of its own (``-held``); the source's output buffer stays drained. ``resume`` works that off. What was sent and does not
+stand before a boundary yet is put there first, so that this spool, addressed by the source's offsets, begins where the checkpoint is.
+
+**Boundaries.** Of our stream links see what stands before the newest boundary (``StreamTransform.boundary``): where a translation could be begun again. A
+channel that is ``kept`` records it there, with all that belongs to it, before it commits it (`checkpoint`); after a kill -9 `Kept` says what is on
+the disk, and the channel made from it goes on as if nothing had been.
 
 **Without a snapshot.** A target that has all of the source's data already (the old server, after a cut-over) is told the rest only: the channel begins where
 that target stands, in its own history (`Joined`), and knows it by that.
@@ -28,21 +33,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valkeep.errors import RemoteProtocolError
+from valkeep.migrate.checkpoint import Checkpoint, CheckpointFile
+from valkeep.migrate.lost_fields import LostFields
 from valkeep.migrate.spool import AsideFile, Spool
 from valkeep.migrate.transform.snapshot import SnapshotTransform
-from valkeep.migrate.transform.stream import Copy, StreamTransform, Wanted
+from valkeep.migrate.transform.stream import Boundary, Copy, Place, StreamTransform, Wanted
 from valkeep.wire.resp import encode
 
 if TYPE_CHECKING:
-    from valkeep.migrate.ledger import Ledger
+    from valkeep.migrate.ledger import Ledger, LedgerMark
     from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
-__all__ = ["Channel", "Joined"]
+__all__ = ["Channel", "Joined", "Kept", "Taken"]
 
 PING = encode(b"PING")
 GETACK = encode(b"REPLCONF", b"GETACK", b"*")
 MARKS = 1 << 15
 HELD_PIECE = 1 << 18
+REMEMBERED = 16 << 20
+"""Bytes behind the newest boundary that are remembered: a longer command or transaction has to come from the source again after a kill."""
+MOVED = 16 << 20
+"""Bytes behind the newest boundary that are moved to say something of our own before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What else belongs to a boundary, see `Checkpoint`."""
+
+    ledger: LedgerMark
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot that is whole on the spool. ``length``: bytes of our rendering of it (0: it is not kept any more); ``keys``, ``source_bytes``,
+    ``rdb_version``: of the source's."""
+
+    length: int
+    keys: int
+    source_bytes: int
+    rdb_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is on the disk of a channel that was killed: ``begins``, ``taken`` never change, ``checkpoint`` was the newest."""
+
+    begins: int
+    taken: Taken
+    checkpoint: Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +95,8 @@ class Joined:
 class Channel:
     """See the module's head. ``replid``: 40 hex digits of our own; ``begins``: our offset at the snapshot; ``ends``: our offset now.
 
-    ``source_offset``: how far the source's stream was translated. ``wanted``: what it waits for, or None.
+    ``source_replid``: the source's replication id, as it is now. ``source_offset``: how far its stream was translated; ``received``: how far it is here
+    for good, also after a kill. ``wanted``: what it waits for, or None. ``keep``: for another process, after a kill. ``kept``: go on with that.
     """
 
     def __init__(
@@ -73,58 +113,119 @@ class Channel:
         joined: Joined | None = None,
         spool_limit: int = 0,
         on_wanted: Callable[[Channel, Wanted], None],
+        source_replid: str = "",
+        keep: bool = False,
+        kept: Kept | None = None,
     ) -> None:
-        begins = source_offset if joined is None else joined.offset
         self.joined = joined
         self.target = target
         self.policy = policy
         self.ledger = ledger
         self.replid = replid
-        self.begins = begins
+        self.begins = kept.begins if kept is not None else joined.offset if joined is not None else source_offset
+        self.source_replid = source_replid
         self.source_offset = source_offset
         self.complete = joined is not None
         self.wanted: Wanted | None = None
-        snapshot = Spool(directory, f"snapshot-{replid[:8]}", limit=spool_limit)
-        self.snapshot: Spool | None = snapshot if joined is None else None
-        self.stream = Spool(directory, f"stream-{replid[:8]}", start=begins, limit=spool_limit)
+        self.snapshot: Spool | None = None
         self._directory = directory
         self._spool_limit = spool_limit
         self._on_wanted = on_wanted
-        self._aside = AsideFile(directory / f"aside-{replid[:8]}")
-        self._reader = SnapshotTransform(target, policy, ledger.record, snapshot.append, self._aside, source_offset=source_offset)
-        self._translator = StreamTransform(
-            source_version, target, policy, ledger.record, lost_fields=self._reader.lost_fields, valkey=valkey
-        )
+        self._taken = kept.taken if kept is not None else None
         self._buffer = bytearray()
+        self._behind: bytearray | None = bytearray()  # what was translated behind the newest boundary; None: too much
         self._held: Spool | None = None
-        self._held_read = 0
+        self._held_read = 0  # source offset
         self._own_tail = 0
+        self._aside = AsideFile(directory / f"aside-{replid[:8]}")
+        self._checkpoints = CheckpointFile(directory / f"checkpoint-{replid[:8]}") if keep else None
+        self._lost = LostFields(directory / f"lost-{replid[:8]}") if keep else None
+        self.checkpoint = Checkpoint(source_replid, source_offset, self.begins, 0, ledger=ledger.mark())
+        if kept is None:
+            self.snapshot = Spool(directory, f"snapshot-{replid[:8]}", limit=spool_limit) if joined is None else None
+            self.stream = Spool(directory, f"stream-{replid[:8]}", start=self.begins, limit=spool_limit, staged=True)
+        else:
+            self._reopen(kept)
+        append = self.snapshot.append if self.snapshot is not None else _nothing
+        self._reader = SnapshotTransform(target, policy, ledger.record, append, self._aside, source_offset=source_offset)
+        lost = self._lost.reopen(kept.checkpoint.lost) if kept is not None and self._lost is not None else self._reader.lost_fields
+        self._translator = StreamTransform(
+            source_version,
+            target,
+            policy,
+            ledger.record,
+            database=self.checkpoint.database,
+            lost_fields=lost,
+            valkey=valkey,
+            witness=self._beside,
+        )
         self._marks_source = [source_offset]
-        self._marks_own = [begins]
+        self._marks_own = [self.stream.end]
+
+    def _reopen(self, kept: Kept) -> None:
+        """What is on the disk, up to the checkpoint. Raises ``SpoolDamaged``."""
+        point = self.checkpoint = kept.checkpoint
+        if self._checkpoints is not None:
+            self._checkpoints.read()  # to go on with its number
+        if kept.taken.length:
+            self.snapshot = Spool.reopen(self._directory, f"snapshot-{self.replid[:8]}", end=kept.taken.length, limit=self._spool_limit)
+            self.snapshot.seal()
+        self.stream = Spool.reopen(self._directory, f"stream-{self.replid[:8]}", end=point.own, limit=self._spool_limit, staged=True)
+        self.complete = True
+        held = self._held_name
+        if not any(self._directory.glob(f"{held}-*")):
+            return
+        self._held = Spool.reopen(self._directory, held, limit=self._spool_limit)
+        if self._held.start <= point.source < self._held.end:
+            self._held_read = point.source
+        else:  # it begins behind what was too long to be remembered, or ends before what was translated since
+            self._held.close()
+            self._held = None
+
+    def go_on(self) -> None:
+        """The first thing to do with a channel that was killed, before anything else comes from the source."""
+        if self.checkpoint.copying:
+            self._wait(self._translator.demand(self.checkpoint.copying, self.source_offset))
+
+    @property
+    def _held_name(self) -> str:
+        return f"held-{self.replid[:8]}"
 
     @property
     def keys(self) -> int:
         """Records of the snapshot read so far."""
-        return self._reader.keys
+        return self._taken.keys if self._taken is not None else self._reader.keys
 
     @property
     def snapshot_bytes(self) -> int:
         """Bytes of the source's snapshot read so far."""
-        return self._reader.bytes_in
+        return self._taken.source_bytes if self._taken is not None else self._reader.bytes_in
 
     @property
     def source_rdb_version(self) -> int:
         """The version in the source's snapshot header; 0 before it came."""
-        return self._reader.rdb_version
+        return self._taken.rdb_version if self._taken is not None else self._reader.rdb_version
+
+    @property
+    def taken(self) -> Taken:
+        """What there is of the snapshot."""
+        length = self.snapshot.end if self.snapshot is not None else 0
+        return Taken(length, self.keys, self.snapshot_bytes, self.source_rdb_version)
+
+    @property
+    def received(self) -> int:
+        if self._held is None or self._held.start > self.checkpoint.source:
+            return self.checkpoint.source
+        return self._held.end
 
     @property
     def ends(self) -> int:
-        return self.stream.end
+        return self.stream.committed
 
     @property
     def said(self) -> int:
         """Our offset behind the last thing that the source said: what follows is our own (GETACK, PING)."""
-        return self.stream.end - self._own_tail
+        return self.stream.committed - self._own_tail
 
     @property
     def writes(self) -> int:
@@ -172,8 +273,11 @@ class Channel:
             self.snapshot.seal()
         self.complete = True
         database = self._translator.database = max(self._reader.repl_stream_db, 0)
+        if self._lost is not None:
+            self._lost.begin(self._translator.lost_fields)
         # A replica's stream carries no SELECT; the database stands in the snapshot only. Said explicitly, it holds for every target.
         self.stream.append(encode(b"SELECT", database))
+        self._record(self.source_offset, self.stream.end, database, (), self._beside())
         self._mark()
         self._aside.close()
 
@@ -217,7 +321,7 @@ class Channel:
             self._held = None
             return False
         self._held_read += len(piece)
-        self._held.trim(self._held_read)
+        self._held.trim(self.checkpoint.source)
         self._buffer += piece
         self._translate()
         return not self._waiting()
@@ -230,22 +334,37 @@ class Channel:
         return True
 
     def insert(self, command: bytes) -> bool:
-        """Put a command of our own (GETACK) into the stream; False when the stream is within a command or a transaction just now.
+        """Put a command of our own (GETACK, PING) into the stream, before what is not committed yet; False when that is too much just now.
 
         ``covering`` does not count it: what the source sent had its effect before.
         """
-        if not self.complete or not self._translator.at_boundary:
+        stream = self.stream
+        behind = stream.end - stream.committed
+        if not self.complete or behind > MOVED:
             return False
-        self.stream.append(command)
+        if behind:
+            stream.insert(command)
+            at = len(self._marks_own) - 1
+            while at >= 0 and self._marks_own[at] > stream.committed:
+                self._marks_own[at] += len(command)
+                at -= 1
+        else:
+            stream.append(command)
+        point = self.checkpoint
         self._own_tail += len(command)
+        self._record(point.source, point.own + len(command), point.database, point.copying, _Beside(point.ledger, point.lost))
         return True
 
     def keep_alive(self) -> None:
-        """Say something, so that no target believes us dead: a PING, or a bare newline within a transaction (which a Valkey counts and skips)."""
-        if self.complete and self._translator.between_commands:
-            command = PING if self._translator.at_boundary else b"\n"
-            self.stream.append(command)
-            self._own_tail += len(command)
+        """Say something, so that no target believes us dead."""
+        self.insert(PING)
+
+    def follow(self, source_replid: str) -> None:
+        """The source's history goes on under this id."""
+        self.source_replid = source_replid
+        point = self.checkpoint
+        if self.complete:
+            self._record(point.source, point.own, point.database, point.copying, _Beside(point.ledger, point.lost))
 
     def take_acknowledge(self) -> bool:
         """Whether the source asked for an ACK since the last call."""
@@ -260,29 +379,42 @@ class Channel:
         index = bisect_left(self._marks_source, source_offset)
         return self._marks_own[index] if index < len(self._marks_own) else None
 
-    def close(self) -> None:
-        """Remove what is on disk."""
-        self.release_snapshot()
-        self.stream.close()
+    def close(self, *, leave: bool = False) -> None:
+        """Remove what is on disk; or ``leave`` it for another process."""
+        spools = [spool for spool in (self.snapshot, self.stream, self._held) if spool is not None]
+        for spool in spools:
+            if leave:
+                spool.leave()
+            else:
+                spool.close()
+        self.snapshot = self._held = None
         self._aside.close()
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        for file in (self._checkpoints, self._lost):
+            if file is not None:
+                file.close()
+                if not leave:
+                    file.remove()
 
     def _translate(self) -> None:
         translator = self._translator
         # Copies that were asked for while the source said nothing are due at once, and not with its next word.
         while (self._buffer or translator.copying) and translator.wants is None:
             copying = translator.copying
+            before = self.stream.end
             consumed, out = translator.feed(self._buffer, self.source_offset)
             if len(out):
                 self.stream.append(out)
-                self._own_tail = 0
             if isinstance(out, memoryview):
                 out.release()
+            self._remember(translator.boundary, consumed)
             if consumed:
                 del self._buffer[:consumed]
                 self.source_offset += consumed
+            if (boundary := translator.boundary) is not None:
+                if before + boundary.out > self.stream.committed:
+                    self._own_tail = 0
+                self._record(boundary.source, before + boundary.out, boundary.database, boundary.copying, boundary.beside)
+            if consumed:
                 self._mark()
             elif translator.wants is None:
                 if copying and not translator.copying:
@@ -291,14 +423,45 @@ class Channel:
         if translator.wants is not None:
             self._wait(translator.wants)
 
+    def _remember(self, boundary: Boundary | None, consumed: int) -> None:
+        """Of the ``consumed`` bytes at the buffer's head, keep what stands behind the newest boundary."""
+        begin = 0
+        if boundary is not None:
+            begin = max(boundary.source - self.source_offset, 0)
+            self._behind = bytearray()
+        if self._behind is not None and consumed > begin:
+            if len(self._behind) + consumed - begin > REMEMBERED:
+                self._behind = None
+            else:
+                self._behind += memoryview(self._buffer)[begin:consumed]
+
+    def _record(self, source: int, own: int, database: int, copying: tuple[Place, ...], beside: object) -> None:
+        """The newest boundary is here: what stands before it may be read, once that is recorded."""
+        assert isinstance(beside, _Beside)  # it is our own witness that said so
+        point = Checkpoint(self.source_replid, source, own, database, copying, beside.ledger, beside.lost)
+        if self._checkpoints is not None:
+            if point == self.checkpoint:
+                return
+            self.ledger.flush()
+            if not self._checkpoints.write(point):
+                return
+        self.checkpoint = point
+        self.stream.commit(own)
+
+    def _beside(self) -> _Beside:
+        return _Beside(self.ledger.mark(), self._lost.size if self._lost is not None else 0)
+
     def _waiting(self) -> bool:
         return self.wanted is not None
 
     def _wait(self, wanted: Wanted) -> None:
         self.wanted = wanted
         if self._held is None:
-            self._held = Spool(self._directory, f"held-{self.replid[:8]}", limit=self._spool_limit)
-            self._held_read = 0
+            begun = self._behind if self._behind is not None else bytearray()
+            self._held = Spool(self._directory, self._held_name, start=self.source_offset - len(begun), limit=self._spool_limit)
+            self._held.append(begun)
+            self._held.append(self._buffer)
+            self._held_read = self._held.end
         self._on_wanted(self, wanted)
 
     def _mark(self) -> None:
@@ -313,3 +476,8 @@ class Channel:
             self._marks_own[:half] = self._marks_own[1:half:2]
         self._marks_source.append(self.source_offset)
         self._marks_own.append(self.stream.end)
+
+
+def _nothing(data: bytes | bytearray | memoryview) -> None:
+    """Nothing more comes of a snapshot that was taken."""
+    del data

@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -34,7 +36,7 @@ from valkeep.report.events import Emit, LedgerEntry
 if TYPE_CHECKING:
     from valkeep.migrate.transform.notes import LedgerNote
 
-__all__ = ["Kind", "Ledger", "LedgerCounts"]
+__all__ = ["Kind", "Ledger", "LedgerCounts", "LedgerMark"]
 
 SCHEMA = 1
 
@@ -49,6 +51,14 @@ LedgerCounts = Counter[Kind]
 """How many things of each kind (the sum of ``count``)."""
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerMark:
+    """How far a ledger was written: its ``size`` in bytes, and the counts of what stands there."""
+
+    size: int = 0
+    counts: tuple[tuple[Kind, int], ...] = ()
+
+
 def _text(key: bytes | None) -> str:
     """The two JSON members that name a key: ``"key":…,"key_hex":…``."""
     if key is None:
@@ -60,16 +70,26 @@ def _text(key: bytes | None) -> str:
 
 
 class Ledger:
-    """An append-only JSON-lines file and its running counts. ``path = None`` keeps the counts only; ``emit``, ``clock``: who is told, and when it is."""
+    """An append-only JSON-lines file and its running counts. ``path = None`` keeps the counts only; ``emit``, ``clock``: who is told, and when it is.
+    ``since``: go on with the file of a Valkeep that was killed; what it wrote behind that is cut off, because it will be found again."""
 
-    def __init__(self, path: Path | None, emit: Emit = lambda _event: None, clock: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        emit: Emit = lambda _event: None,
+        clock: Callable[[], float] = lambda: 0.0,
+        since: LedgerMark | None = None,
+    ) -> None:
         self.path = path
-        self.counts: LedgerCounts = Counter()
+        self.counts: LedgerCounts = Counter(dict(since.counts) if since is not None else {})
         self.lines = 0
+        self._marked = (-1, LedgerMark())  # the lines when the mark was made
+        self._flushed = 0  # lines
+        self._size = 0
         self._emit = emit
         self._clock = clock
         self._untold: dict[Kind, LedgerNote] = {}  # the last one of each kind that was recorded since it was told
-        self._told: LedgerCounts = Counter()
+        self._told: LedgerCounts = Counter(self.counts)
         self._told_at: dict[Kind, float] = {}
         self._heads: dict[tuple[str, str, str, str], str] = {}
         self._file: IO[str] | None = None
@@ -77,6 +97,9 @@ class Ledger:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = path.open("a", encoding="utf-8", buffering=1 << 16)
+                self._size = os.fstat(self._file.fileno()).st_size
+                if since is not None:
+                    self._cut(path, since.size)
             except OSError as error:
                 raise self._unwritable(error) from error
 
@@ -92,8 +115,10 @@ class Ledger:
             if head is None:
                 members = json.dumps({"schema": SCHEMA, "action": action, "what": what, "why": why, "policy": policy})
                 head = self._heads[action, what, why, policy] = members[:-1]
+            line = f'{head},{_text(key)},"database":{database},"source_offset":{source_offset},"count":{count}}}\n'
+            self._size += len(line)  # it is ASCII
             try:
-                self._file.write(f'{head},{_text(key)},"database":{database},"source_offset":{source_offset},"count":{count}}}\n')
+                self._file.write(line)
             except OSError as error:
                 raise self._unwritable(error) from error
         self._untold[kind] = note
@@ -114,13 +139,20 @@ class Ledger:
         note = self._untold.pop(kind)
         self._emit(LedgerEntry(now, *kind[:2], note.why, note.policy, note.key, note.database, note.source_offset, count))
 
+    def mark(self) -> LedgerMark:
+        """How far it is written now."""
+        if self._marked[0] != self.lines:
+            self._marked = self.lines, LedgerMark(self._size, tuple(self.counts.items()))
+        return self._marked[1]
+
     def flush(self) -> None:
         """Hand what was recorded to the operating system."""
-        if self._file is not None:
+        if self._file is not None and self._flushed != self.lines:
             try:
                 self._file.flush()
             except OSError as error:
                 raise self._unwritable(error) from error
+            self._flushed = self.lines
 
     def close(self) -> None:
         """Tell what is left, flush and close; further ``record`` calls only count."""
@@ -136,6 +168,16 @@ class Ledger:
         """The counts as rows ``{action, what, policy, count}``, the most frequent first: what reports and JSON show."""
         rows = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
         return [{"action": a, "what": w, "policy": p, "count": n} for (a, w, p), n in rows]
+
+    def _cut(self, path: Path, size: int) -> None:
+        if self._size < size:
+            raise ValkeepError(
+                f"the ledger {path} has {self._size} bytes, and {size} were written to it",
+                remedy="put it back where it was; or start anew with a full sync: --fresh",
+                code="VK-SPOOL-DAMAGED",
+            )
+        os.truncate(path, size)
+        self._size = size
 
     def _unwritable(self, error: OSError) -> ValkeepError:
         return ValkeepError(

@@ -11,10 +11,16 @@ target has acknowledged can be given back to the disk::
       |.. segment ..|.. segment ..|.. segment |
       812           67109676      ...
 
+Readers see what was *committed*. A stream is committed up to a place from which its writer could go on after a kill (`channel`); what stands behind
+that, the beginning of a command or of a transaction, is on the disk and is not given out yet. Of everything else what is appended is committed.
+
+After a kill -9 a spool is opened again: a write that the kernel took is there, whatever becomes of the process. ``reopen`` cuts what was appended
+behind the end that its owner has recorded, and does not believe files that end before it.
+
 Every failure of the disk is a ``ValkeepError`` that names the folder: who writes here, or reads, never sees an ``OSError``.
 
-What it does not do: it is not durable across a crash of the machine (nothing is fsynced: after a crash the migration starts again
-from a full sync), and it is not shared between processes.
+What it does not do: it is not durable across a crash of the machine (nothing is fsynced: after one, only a full sync helps), and it is not shared
+between processes.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ from pathlib import Path
 
 from valkeep.errors import LocalProtocolError, ValkeepError
 
-__all__ = ["AsideFile", "Spool", "SpoolFull", "spool_folder", "sweep"]
+__all__ = ["AsideFile", "Spool", "SpoolDamaged", "SpoolFull", "spool_folder", "sweep"]
 
 SEGMENT_BYTES = 64 << 20
 FOLDER = "valkeep-spool-"
@@ -42,6 +48,12 @@ class SpoolFull(ValkeepError):
     """The spool's disk is full, or the spool reached the limit that was given for it."""
 
     code = "VK-SPOOL-FULL"
+
+
+class SpoolDamaged(ValkeepError):
+    """What is recorded to be on the spool is not there."""
+
+    code = "VK-SPOOL-DAMAGED"
 
 
 @dataclass(slots=True)
@@ -55,26 +67,76 @@ class _Segment:
 class Spool:
     """An append-only log of bytes in ``directory``, addressed by absolute offsets; one writer, any number of readers, one event loop.
 
-    ``start``, ``end``: absolute offsets of the first byte kept and after the last byte. ``limit``: most bytes kept on disk (0: what the
-    disk holds). The files are removed by ``close``.
+    ``start``, ``end``: absolute offsets of the first byte kept and after the last byte; ``committed``: up to there it can be read. ``staged``: what is appended
+    waits for ``commit``. ``limit``: most bytes kept on disk (0: what the disk holds). The files are removed by ``close``, and kept by ``leave``.
     """
 
-    def __init__(self, directory: Path, name: str, *, start: int = 0, limit: int = 0, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self.directory = directory
-        self.name = name
-        self.start = start
-        self.end = start
-        self.limit = limit
-        self.sealed = False
-        # a limited spool gives back in pieces that are small against its limit
-        self._segment_bytes = min(segment_bytes, max(limit // 8, 1 << 16)) if limit else segment_bytes
-        self._segments: list[_Segment] = []
-        self._grown = asyncio.Event()
+    def __init__(
+        self, directory: Path, name: str, *, start: int = 0, limit: int = 0, segment_bytes: int = SEGMENT_BYTES, staged: bool = False
+    ) -> None:
+        self._set_up(directory, name, start, limit, segment_bytes, staged)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _failed(directory, error) from error
         self._open_segment()
+
+    def _set_up(self, directory: Path, name: str, start: int, limit: int, segment_bytes: int, staged: bool) -> None:
+        self.directory = directory
+        self.name = name
+        self.start = start
+        self.end = start
+        self.committed = start
+        self.limit = limit
+        self.sealed = False
+        self._staged = staged
+        # a limited spool gives back in pieces that are small against its limit
+        self._segment_bytes = min(segment_bytes, max(limit // 8, 1 << 16)) if limit else segment_bytes
+        self._segments: list[_Segment] = []
+        self._grown = asyncio.Event()
+
+    @classmethod
+    def reopen(
+        cls,
+        directory: Path,
+        name: str,
+        *,
+        end: int | None = None,
+        limit: int = 0,
+        segment_bytes: int = SEGMENT_BYTES,
+        staged: bool = False,
+    ) -> Spool:
+        """What an earlier process appended, up to ``end`` (None: all of it); what stands behind that is cut off.
+
+        Raises `SpoolDamaged` where it does not reach from its first file to ``end`` without a gap.
+        """
+        found = sorted((int(path.name.rpartition("-")[2]), path) for path in directory.glob(f"{name}-*"))
+        if not found:
+            raise _damaged(directory, f"there is no {name}")
+        spool = cls.__new__(cls)
+        spool._set_up(directory, name, found[0][0], limit, segment_bytes, staged)
+        try:
+            for start, path in found:
+                if start != spool.end:
+                    if end is not None and spool.end >= end:
+                        path.unlink()  # behind what is recorded
+                        continue
+                    raise _damaged(directory, f"{name} has nothing from {spool.end} to {start}")
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                spool.end = start + os.fstat(fd).st_size
+                spool._segments.append(_Segment(start, spool.end, path, fd))
+            if end is not None:
+                if not spool.start <= end <= spool.end:
+                    raise _damaged(directory, f"{name} holds {spool.start} to {spool.end}, and {end} is recorded")
+                spool._cut(end)
+        except OSError as error:
+            spool.leave()
+            raise _failed(directory, error) from error
+        except ValkeepError:
+            spool.leave()
+            raise
+        spool.committed = spool.end
+        return spool
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """Write ``data`` at ``end``. Raises ``SpoolFull``; what was appended before stays readable."""
@@ -100,15 +162,38 @@ class Spool:
             segment.end += written
             self.end += written
             view = view[written:]
+        if not self._staged:
+            self.commit(self.end)
+
+    def commit(self, offset: int) -> None:
+        """What stands before ``offset`` can be read from now on."""
+        self.committed = offset
         self._grown.set()
 
+    def insert(self, data: bytes) -> None:
+        """Put ``data`` before what is not committed yet: it begins at ``committed``, and is not committed either."""
+        tail = b"".join(self._pieces(self.committed, self.end))
+        self._cut(self.committed)
+        self.append(data)
+        self.append(tail)
+
     def read(self, offset: int, limit: int) -> bytes:
-        """At most ``limit`` bytes from ``offset`` on; empty at the end. ``offset`` must lie within [start, end]."""
-        if not self.start <= offset <= self.end:
+        """At most ``limit`` bytes from ``offset`` on; empty at the end. ``offset`` must lie within [start, committed]."""
+        if not self.start <= offset <= self.committed:
             raise LocalProtocolError(
-                f"read of spool {self.name} at {offset}, which keeps {self.start}..{self.end}",
+                f"read of spool {self.name} at {offset}, which keeps {self.start}..{self.committed}",
                 remedy="this is a bug of Valkeep: please report it",
             )
+        limit = min(limit, self.committed - offset)
+        return self._piece(offset, limit) if limit else b""
+
+    def _pieces(self, offset: int, end: int) -> Iterator[bytes]:
+        while offset < end:
+            piece = self._piece(offset, end - offset)
+            offset += len(piece)
+            yield piece
+
+    def _piece(self, offset: int, limit: int) -> bytes:
         for segment in reversed(self._segments):
             if segment.start <= offset < segment.end:
                 size = min(limit, segment.end - offset)
@@ -121,14 +206,14 @@ class Spool:
         self._grown.set()
 
     async def grown(self, beyond: int) -> None:
-        """Return when ``end`` is past ``beyond``, or the spool is sealed."""
-        while self.end <= beyond and not self.sealed:
+        """Return when ``committed`` is past ``beyond``, or the spool is sealed."""
+        while self.committed <= beyond and not self.sealed:
             self._grown.clear()
             await self._grown.wait()
 
     def trim(self, offset: int) -> None:
         """Give segments that lie wholly before ``offset`` back to the disk."""
-        while len(self._segments) > 1 and self._segments[0].end <= offset:
+        while len(self._segments) > 1 and self._segments[0].end <= min(offset, self.committed):
             self._remove(self._segments.pop(0))
             self.start = self._segments[0].start
 
@@ -137,6 +222,25 @@ class Spool:
         self.seal()
         while self._segments:
             self._remove(self._segments.pop())
+
+    def leave(self) -> None:
+        """Close, and leave the files where they are."""
+        self.seal()
+        while self._segments:
+            os.close(self._segments.pop().fd)
+
+    def _cut(self, end: int) -> None:
+        """Take back what was appended behind ``end``."""
+        while len(self._segments) > 1 and self._segments[-1].start >= end:
+            self._remove(self._segments.pop())
+        last = self._segments[-1]
+        if last.end > end:
+            try:
+                os.ftruncate(last.fd, end - last.start)
+            except OSError as error:
+                raise _failed(self.directory, error) from error
+            last.end = end
+        self.end = last.end
 
     def _open_segment(self) -> None:
         path = self.directory / f"{self.name}-{self.end:020d}"
@@ -203,6 +307,13 @@ def _read(directory: Path, fd: int, size: int, at: int) -> bytes:
     if not piece:
         raise _failed(directory, OSError(errno.EIO, "a file in it was cut short"))
     return piece
+
+
+def _damaged(directory: Path, what: str) -> SpoolDamaged:
+    return SpoolDamaged(
+        f"the spool in {directory} is not what was recorded: {what}",
+        remedy="was something in it removed or restored? Start anew with a full sync: --fresh",
+    )
 
 
 def _failed(directory: Path, error: OSError, kept: str = "") -> ValkeepError:

@@ -149,19 +149,42 @@ def test_while_it_waits_what_comes_is_spooled_and_worked_off_in_order(make: Make
 
 def test_our_own_commands_stand_between_the_sources_and_never_within_a_transaction(make: Make) -> None:
     one = make()
+    begun = sent(one)
     assert one.insert(PING)
     one.feed_stream(command("SET k v")[:17])
-    assert not one.insert(PING)
-    before = one.ends
-    one.keep_alive()
-    assert one.ends == before
+    assert one.insert(GETACK)
+    assert sent(one) == begun + PING + GETACK
     one.feed_stream(command("SET k v")[17:] + command("MULTI") + command("INCR n"))
-    assert not one.insert(PING)
     one.keep_alive()
-    assert sent(one).endswith(command("INCR n") + b"\n")
+    assert sent(one) == begun + PING + GETACK + command("SET k v") + PING
+    assert one.covering(one.source_offset) == one.ends + len(command("MULTI") + command("INCR n"))
     one.feed_stream(command("EXEC"))
     one.keep_alive()
-    assert sent(one).endswith(command("EXEC") + PING)
+    assert sent(one) == begun + PING + GETACK + command("SET k v") + PING + command("MULTI") + command("INCR n") + command("EXEC") + PING
+
+
+def test_what_stands_behind_a_boundary_is_not_sent_until_it_is_whole(make: Make) -> None:
+    one = make()
+    begun = sent(one)
+    large = command("SET", "k", "v" * 100_000)
+    for at in range(0, len(large) - 1, 9_999):
+        one.feed_stream(large[at : at + 9_999][: len(large) - 1 - at])
+        assert sent(one) == begun
+    one.feed_stream(large[-1:] + command("MULTI") + command("SELECT 5"))
+    assert sent(one) == begun + large
+    one.feed_stream(command("SET a 1") + command("EXEC")[:-1])
+    assert sent(one) == begun + large
+    one.feed_stream(b"\n")
+    assert sent(one) == begun + large + command("MULTI") + command("SELECT 5") + command("SET a 1") + command("EXEC")
+
+
+def test_what_is_too_much_to_be_moved_is_not_moved_for_a_word_of_ours(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOVED", 30)
+    one = make()
+    one.feed_stream(command("MULTI"))
+    assert one.insert(PING)
+    one.feed_stream(command("INCR n"))
+    assert not one.insert(PING)
 
 
 def test_before_the_snapshot_is_whole_nothing_is_said_in_the_stream(make: Make) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import LocalProtocolError, ValkeepError
-from valkeep.migrate.spool import AsideFile, Spool, SpoolFull
+from valkeep.migrate.spool import AsideFile, Spool, SpoolDamaged, SpoolFull
 
 
 def everything(spool: Spool, piece: int) -> bytes:
@@ -192,3 +192,53 @@ def test_closing_removes_every_file_and_the_files_are_private(tmp_path: Path) ->
     spool.close()
     spool.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_committed_is_not_read_and_something_can_be_put_before_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "s", start=100, segment_bytes=10, staged=True)
+    spool.append(b"a" * 25)
+    assert (spool.committed, spool.end, spool.read(100, 99)) == (100, 125, b"")
+    spool.commit(112)
+    assert everything(spool, 7) == b"a" * 12
+    spool.insert(b"PING")
+    assert (spool.committed, spool.end) == (112, 129)
+    spool.commit(116)
+    assert everything(spool, 7) == b"a" * 12 + b"PING"
+    spool.commit(129)
+    assert everything(spool, 7) == b"a" * 12 + b"PING" + b"a" * 13
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", [100, 101, 109, 110, 111, 125, None])
+def test_another_process_goes_on_with_what_was_recorded(tmp_path: Path, end: int | None) -> None:
+    data = bytes(range(25))
+    first = Spool(tmp_path, "s", start=100, segment_bytes=10)
+    first.append(data)
+    first.leave()
+    again = Spool.reopen(tmp_path, "s", end=end, segment_bytes=10)
+    assert (again.start, again.end, again.committed) == (100, end or 125, end or 125)
+    again.append(b"more than ten bytes")
+    assert everything(again, 100) == data[: (end or 125) - 100] + b"more than ten bytes"
+    again.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_do_not_hold_what_was_recorded_are_not_believed(tmp_path: Path) -> None:
+    def left() -> list[Path]:
+        spool = Spool(tmp_path, "s", start=100, segment_bytes=10)
+        spool.append(b"0123456789" * 3)
+        spool.leave()
+        return sorted(tmp_path.iterdir())
+
+    with pytest.raises(SpoolDamaged, match="there is no s"):
+        Spool.reopen(tmp_path, "s", end=130)
+    left()[1].unlink()
+    with pytest.raises(SpoolDamaged, match="nothing from 110 to 120"):
+        Spool.reopen(tmp_path, "s", end=130)
+    os.truncate(left()[2], 4)
+    with pytest.raises(SpoolDamaged, match="100 to 124, and 130 is recorded"):
+        Spool.reopen(tmp_path, "s", end=130)
+    left()[0].unlink()
+    with pytest.raises(SpoolDamaged, match="110 to 130, and 105 is recorded"):
+        Spool.reopen(tmp_path, "s", end=105)

@@ -119,8 +119,8 @@ class StreamTransform:
     """Translate one source's stream for one target format; see the module's head.
 
     ``source_version``: (major, minor), and ``valkey``: whether it is one, decide which commands can be new. ``lost_fields``: keys that lost fields
-    in the snapshot (drop-field); ``note`` takes what the ledger has to say; ``witness`` is asked at boundaries for what else belongs to them. Feed it with ``feed``; when ``wants`` is not None, satisfy it with ``supply``
-    before feeding again.
+    in the snapshot (drop-field); ``note`` takes what the ledger has to say; ``witness`` is asked at boundaries for what else belongs to them. Feed it
+    with ``feed``; when ``wants`` is not None, satisfy it with ``supply`` before feeding again.
     """
 
     def __init__(
