@@ -272,13 +272,11 @@ class PlaneOfTests:
         subnets = [{"SubnetIdentifier": one["SubnetId"]} for one in self.subnets]
         return {"CacheSubnetGroups": [{"CacheSubnetGroupName": "lab-subnets", "VpcId": "vpc-1", "Subnets": subnets}]}
 
-    def on_DescribeEvents(self, given: dict[str, Any]) -> dict[str, Any]:
-        since = given.get("StartTime", "")[:19]
+    def on_DescribeEvents(self, _: dict[str, Any]) -> dict[str, Any]:
         return {
             "Events": [
                 {"SourceIdentifier": GROUP, "SourceType": "replication-group", "Message": message, "Date": when}
-                for when, message in self.events
-                if when.strftime("%Y-%m-%dT%H:%M:%S") >= since
+                for when, message in reversed(self.events)
             ]
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from valkeep.errors import ValkeepError
@@ -20,6 +20,7 @@ __all__ = ["Plane"]
 CONNECT_SECONDS: Final = 5
 READ_SECONDS: Final = 20
 ATTEMPTS: Final = 4
+EVENT_MINUTES: Final = 60
 CHANGES: Final = frozenset({"test_migration", "start_migration", "complete_migration"})
 
 
@@ -75,14 +76,10 @@ class Plane:
     async def status(self) -> str:
         return str((await self.group()).get("Status", ""))
 
-    async def events(self, since: datetime) -> list[tuple[datetime, str]]:
-        """What AWS noted about the group since then, oldest first. A second of slack: their clock is not ours."""
+    async def events(self) -> list[tuple[datetime, str]]:
+        """What AWS noted about the group in the last hour, oldest first."""
         reply = await self.call(
-            "elasticache",
-            "describe_events",
-            SourceIdentifier=self.address.group,
-            SourceType="replication-group",
-            StartTime=since - timedelta(seconds=1),
+            "elasticache", "describe_events", SourceIdentifier=self.address.group, SourceType="replication-group", Duration=EVENT_MINUTES
         )
         return sorted((one["Date"], str(one["Message"])) for one in reply.get("Events", ()))
 

@@ -1,0 +1,253 @@
+"""ElastiCache makes the target a replica of the gateway, and a primary again: a `Promoter` whose means are four calls.
+
+    begin      the gateway is asked what ElastiCache will ask; TestMigration, whose outcome is an event; StartMigration
+    watch      events and status: what AWS says is told, and a migration that it gave up is an error
+    promote    CompleteMigration, never with Force: AWS looks itself whether the target has everything, and may say "data not in sync"
+    undo       CompleteMigration with Force: there is no other way to end a migration that was started
+
+Everything is asynchronous there. The words of most events are not published; a failure is told by "fail", "error", "unable" or "not in sync" in one that
+speaks of a migration, and whatever is said is believed only as far as the group's status and the target's role agree.
+
+**The pause.** From the fence until the target is a primary nobody can write. AWS says that completing takes "minutes"; we ask the target for its role
+meanwhile, and return as soon as it is a primary, which may be long before the group's status says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+from valkeep.errors import ConnectionLost, Refused, ValkeepError
+from valkeep.migrate.elasticache.plane import Plane
+from valkeep.migrate.elasticache.probe import ask
+from valkeep.migrate.preflight.checks.elasticache.migration import objection
+
+__all__ = ["ElastiCache"]
+
+TEST_SECONDS: Final = 180.0
+PROMOTION_SECONDS: Final = 900.0
+UNDO_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.2
+LONGEST_POLL: Final = 3.0
+ATTEMPTS: Final = 3  # to complete, where data is not in sync yet
+
+_ABOUT: Final = re.compile(r"migrat", re.IGNORECASE)
+_FAILED: Final = re.compile(r"fail|error|unable|not in sync|unsuccessful|could not|cannot", re.IGNORECASE)
+
+
+class ElastiCache:
+    """``say(level, text)``: tells people. ``role``: asks the target for its role ("master", "slave", "" where it does not answer). ``databases``: of the
+    target, by its parameter group ("": not known)."""
+
+    name = "ElastiCache"
+    binding = True  # CompleteMigration cannot be taken back
+
+    def __init__(
+        self,
+        plane: Plane,
+        say: Callable[[str, str], None],
+        role: Callable[[], Awaitable[str]],
+        databases: str = "",
+        seconds: float = PROMOTION_SECONDS,
+    ) -> None:
+        self.seconds = seconds
+        self.group = plane.address.group
+        self.detach_by = f"aws elasticache complete-migration --replication-group-id {self.group} --force"
+        self._plane = plane
+        self._say = say
+        self._role = role
+        self._databases = databases
+        self._seen: set[tuple[datetime, str]] = set()
+        self._unread: list[str] = []
+        self._started = False
+        self._completing = False
+
+    # -- Promoter --------------------------------------------------------------------------------------------------------------------
+
+    async def begin(self, gateway: tuple[str, int]) -> None:
+        await self._expect_answers(gateway)
+        self._seen = set(await self._plane.events())
+        await self._test(gateway)
+        await self._available()
+        self._started = True  # intent first: whatever becomes of the call, it may have begun
+        try:
+            await self._plane.start(gateway)
+        except ConnectionLost as lost:
+            if await self._plane.status() != "migrating":
+                raise
+            self._say("warning", f"{lost.message}; but the group is migrating")
+        except Refused as refused:
+            if refused.code != "VK-EC-UNDER-MIGRATION":
+                self._started = False
+                raise
+            self._say("warning", f"{refused.message}: a first try of ours may have been carried out")
+        self._say("info", f"StartMigration: {self.group} was told to replicate from {gateway[0]}:{gateway[1]}")
+
+    async def watch(self) -> None:
+        migrating = False
+        pause = POLL_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_POLL)
+            try:
+                messages, status = await self._news(), await self._plane.status()
+            except ValkeepError as error:
+                self._say("warning", f"nobody knows what ElastiCache does at present: {error.message}")
+                pause = LONGEST_POLL
+                continue
+            if self._completing:
+                self._unread += messages  # for `promote`
+                continue
+            for message in messages:
+                if _says_failed(message):
+                    raise ConnectionLost(
+                        f"ElastiCache gave the migration of {self.group} up: {message}",
+                        remedy="its words say why: a source that was not reachable (security groups), not accepted, or too slow. The gateway had its "
+                        "snapshot ready: check the network, then start again",
+                        code="VK-EC-GAVE-UP",
+                    )
+            if migrating and status == "available":
+                raise ConnectionLost(
+                    f"the migration of {self.group} ended, and not by us: its status is available again",
+                    remedy="see its events: somebody completed it, or AWS gave it up; then start again",
+                    code="VK-EC-NOT-UNDER-MIGRATION",
+                )
+            migrating = migrating or status == "migrating"
+
+    async def promote(self) -> None:
+        self._completing = True
+        for attempt in range(1, ATTEMPTS + 1):
+            await self._complete()
+            message = await self._outcome()
+            if not message:
+                return
+            self._say("warning", f"CompleteMigration, try {attempt} of {ATTEMPTS}: {message}")
+        self._completing = False
+        raise Refused(
+            f"ElastiCache did not complete the migration of {self.group}: {message}; it goes on replicating from the gateway",
+            remedy="the target had acknowledged everything: does something stand between the gateway and ElastiCache that shows another offset (--announce)? "
+            "See the group's events; a node that is being replaced delays it, too",
+            code="VK-EC-SYNC",
+        )
+
+    async def undo(self) -> list[str]:
+        if not self._started:
+            return [f"StartMigration was not called: {self.group} is as it was"]
+        try:
+            await self._plane.complete(force=True)
+        except ValkeepError as error:
+            if error.code == "VK-EC-NOT-UNDER-MIGRATION":
+                return [f"ElastiCache had ended the migration of {self.group} already; the target keeps what was copied"]
+            return [
+                f"the migration of {self.group} could not be ended ({error.message}): it goes on replicating from a gateway that is gone; end it by "
+                + self.detach_by
+            ]
+        if await self._role_within("master", UNDO_SECONDS):
+            return [
+                f"the migration of {self.group} was ended (CompleteMigration --force, the only way): the target is a primary with what was copied so far"
+            ]
+        return [f"the migration of {self.group} is being ended (CompleteMigration --force): see that its status becomes available"]
+
+    # -- parts -----------------------------------------------------------------------------------------------------------------------
+
+    async def _expect_answers(self, gateway: tuple[str, int]) -> None:
+        where = f"{gateway[0]}:{gateway[1]}"
+        found = objection(await ask(gateway), self._databases, where)
+        if found is not None:
+            evidence = "; ".join(f"{name}: {value}" for name, value in found.evidence.items())
+            raise Refused(
+                f"ElastiCache would refuse the gateway at {where}: {found.title} [{evidence}]", remedy=found.remedy, code="VK-EC-PROBE"
+            )
+
+    async def _test(self, gateway: tuple[str, int]) -> None:
+        await self._plane.test(gateway)
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + TEST_SECONDS, POLL_SECONDS
+        while loop.time() < until:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_POLL)
+            for message in await self._news():
+                if _says_failed(message):
+                    raise Refused(
+                        f"TestMigration: {message}",
+                        remedy=f"its words say what AWS did not find right at {gateway[0]}:{gateway[1]}; security groups and routes (A-08 to A-11) first",
+                        code="VK-EC-TEST",
+                    )
+                return
+        self._say("warning", f"TestMigration said nothing within {TEST_SECONDS:.0f} s; the migration is started all the same")
+
+    async def _available(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + TEST_SECONDS
+        while (status := await self._plane.status()) != "available":
+            if status == "migrating" or loop.time() > until:
+                raise Refused(
+                    f"the replication group {self.group} is {status}",
+                    remedy="wait until its status is available; if it is migrating: " + self.detach_by,
+                    code="VK-EC-STATE",
+                )
+            await asyncio.sleep(LONGEST_POLL)
+
+    async def _complete(self) -> None:
+        """Ask for it; again where no answer came, as long as the target is still a replica."""
+        unanswered = 0
+        while True:
+            try:
+                await self._plane.complete()
+            except ConnectionLost as lost:
+                if await self._role() == "master":
+                    return
+                unanswered += 1
+                if unanswered == ATTEMPTS:
+                    raise
+                self._say("warning", f"{lost.message}; asked again")
+            except Refused as refused:
+                if refused.code == "VK-EC-NOT-UNDER-MIGRATION" and await self._role() == "master":
+                    return  # an earlier try was carried out
+                self._completing = False
+                raise
+            else:
+                return
+
+    async def _outcome(self) -> str:
+        """ "" when the target is a primary, or nobody said anything in time; else why not."""
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + self.seconds, POLL_SECONDS
+        while loop.time() < until:
+            if await self._role() == "master":
+                return ""
+            try:
+                messages = await self._news()
+                messages, self._unread = self._unread + messages, []
+                for message in messages:
+                    if _says_failed(message) and await self._role() != "master":
+                        return message
+            except ValkeepError as error:
+                self._say("warning", f"nobody knows what ElastiCache does at present: {error.message}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_POLL)
+        return ""
+
+    async def _role_within(self, wanted: str, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while loop.time() < until:
+            if await self._role() == wanted:
+                return True
+            await asyncio.sleep(POLL_SECONDS)
+        return False
+
+    async def _news(self) -> list[str]:
+        """Messages of events that are new, about a migration; all of them are told."""
+        found = [event for event in await self._plane.events() if event not in self._seen]
+        self._seen |= set(found)
+        for _, message in found:
+            self._say("info", f"ElastiCache: {message}")
+        return [message for _, message in found if _ABOUT.search(message)]
+
+
+def _says_failed(message: str) -> bool:
+    return _FAILED.search(message) is not None
