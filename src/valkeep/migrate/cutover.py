@@ -120,6 +120,7 @@ class Cutover:
         self._first: Look | None = None
         self._silent: Look | None = None  # the source when the writers were found to have stopped
         self._until = 0.0  # on the clock: when writers must not be kept any longer
+        self._drained = 0  # the source offset up to which the target has everything
         self._run_id = ""  # of the target's process: what was drained into it is lost with it, perhaps
 
     async def run(self) -> CutoverResult:
@@ -149,6 +150,8 @@ class Cutover:
                 ) from error
             raise
         promoted, kept = await promotion.beyond_return(self._finish(), self._emit, self._clock)
+        with suppress(ValkeepError):  # it says where the way back begins; the offset that is there already is one that only makes it longer
+            self._state.step("promoted", source_offset=self._drained)
         nodes = await self._remaining(first, kept=kept)
         return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._mode, checked, nodes)
 
@@ -170,7 +173,15 @@ class Cutover:
             self._id = await self._source.call("CLIENT", "ID")
         self._run_id = await self._successor.identify()
         where = self._source.endpoint.display
-        self._state.step("cutting", fence_before=before, fence_token=self._token, fence_at=where, target_run=self._run_id)
+        self._state.step(
+            "cutting",
+            fence_before=before,
+            fence_token=self._token,
+            fence_at=where,
+            target_run=self._run_id,
+            source_replid=first.replid,
+            source_offset=first.offset,
+        )
         self._before = before
         return first
 
@@ -255,6 +266,7 @@ class Cutover:
             self._expect_silence(await self._lookout.wrote(self._silent, look))
         while True:
             await self._drain(look.offset, self._lease)
+            self._drained = look.offset
             await asyncio.sleep(settling)
             last = await self._look(fenced=True)
             wrote = await self._lookout.wrote(look, last)

@@ -40,7 +40,8 @@ _OURS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The source at one moment. ``offset``: bytes of its stream; ``calls``: how often each command was run, counted no later than ``offset``;
+    """The source at one moment. ``offset``: bytes of its stream, which has the id ``replid``; ``calls``: how often each command was run, counted no later than
+    ``offset``;
     ``replicas``: address:port of those that follow its stream; ``settings``: of the fence's parameters, where they were asked for."""
 
     run_id: str
@@ -51,6 +52,7 @@ class Look:
     replicas: frozenset[str]
     settings: Mapping[str, str]
     scripts_pass: bool  # the fence, before Redis 7.0
+    replid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class Lookout:
             ),
             settings={name: reply[1].decode() for name, reply in zip(parameters, replies[3:], strict=True) if reply},
             scripts_pass=(found := identify(server)).kind != "valkey" and found.version < (7, 0),
+            replid=replication.get("master_replid", ""),
         )
 
     def objection(self, first: Look, now: Look, *, token: str) -> Aborted | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.migrate.verify import Comparison
 
-__all__ = ["NotEqual", "RunOptions", "RunResult"]
+__all__ = ["NotEqual", "RunOptions", "RunResult", "WayBackResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ class RunOptions:
     ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT).
     ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for.
     ``fence``: None for the safest mode that the source permits; ``keep_fence``: into its configuration file, too.
-    ``read``: how the source's data is read: "psync" or "scan".
+    ``read``: how the source's data is read: "psync" or "scan". ``rollback``: keep a way back after the cut-over, until somebody decides.
+    ``deliver``: how the target gets it: "native" or "push" (see ``delivery``).
+    ``deliver``: how the target gets it: "native" or "push" (see ``delivery``).
     ``started_at``, ``host``: for the report (UTC, ISO 8601; a machine's name).
     ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
 
@@ -54,7 +57,9 @@ class RunOptions:
     started_at: str = ""
     host: str = ""
     skip_verify: bool = False
+    rollback: bool = False
     rate_seconds: float = 1.0
+    deliver: str = "native"
 
     @property
     def state_directory(self) -> Path:
@@ -66,6 +71,9 @@ class RunResult:
     """What a migration came to. ``verdict``: valid | invalid | unknown. ``timeline``: (step, seconds on the job's clock), ``started``:
     on the same clock; files count from there. ``source_name``, ``target_name``: product and version. Counts are of keys;
     ``unexpected_error_replies``: commands that the target answered with an error since the migration began (must be 0). ``fence``: "" where nobody writes.
+    ``way_back``: what came of it, where it was kept.
+    ``delivery``: how the target got it.
+    ``delivery``: how the target got it.
     ``read``: how the source was read: "psync", "scan" or "file"; ``limits``: what this way of reading can't promise, in sentences."""
 
     verdict: str
@@ -92,6 +100,9 @@ class RunResult:
     changed_keys_checked: int
     read: str = "psync"
     limits: tuple[str, ...] = ()
+    delivery: Mapping[str, object] = field(default_factory=lambda: {"how": "native"})
+    delivery: Mapping[str, object] = field(default_factory=lambda: {"how": "native"})
+    way_back: WayBackResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Schema 1, without the parts that have files of their own."""
@@ -113,8 +124,34 @@ class RunResult:
             "changed_keys_checked": self.changed_keys_checked,
             "read": self.read,
             "limits": list(self.limits),
+            "delivery": dict(self.delivery),
+            "delivery": dict(self.delivery),
             "ledger": self.ledger,
+            "way_back": self.way_back.to_json() if self.way_back else None,
             "timeline": [{"step": step, "at": round(at - self.started, 6)} for step, at in self.timeline],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WayBackResult:
+    """``outcome``: rolled-back | committed. ``done``: what was changed on the servers, in sentences. ``write_pause_ms``: of the rollback, else 0;
+    ``keys``: compared before it; ``carried``: commands of the new server that the old one was given."""
+
+    outcome: str
+    done: tuple[str, ...]
+    carried: int
+    write_pause_ms: float = 0.0
+    keys: int = 0
+    ledger: tuple[dict[str, object], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "outcome": self.outcome,
+            "done": list(self.done),
+            "carried": self.carried,
+            "write_pause_ms": round(self.write_pause_ms, 1),
+            "keys": self.keys,
+            "ledger": list(self.ledger),
         }
 
 

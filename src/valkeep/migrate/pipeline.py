@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ExitCode, Refused, ValkeepError
+from valkeep.migrate.back.wayback import Decision, WayBack
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Cutover, CutoverResult
 from valkeep.migrate.delivery.native import Native
@@ -32,7 +33,7 @@ from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.outcome import RunOptions, RunResult
+from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, gather, preflight
 from valkeep.migrate.proof import Proof
 from valkeep.migrate.spool import spool_folder
@@ -124,8 +125,18 @@ class _Migration:
         return result
 
     # -- steps ----------------------------------------------------------------------------------------------------------------------
+        if options.rollback:
+            result = replace(result, way_back=await self._keep_way_back())
+            journal.write_if_possible("run.json", result.to_json())
 
     def _refuse_unfinished(self) -> None:
+    async def _keep_way_back(self) -> WayBackResult:
+        """Until somebody says `valkeep migrate commit` or `rollback`."""
+        decision = Decision()
+        answers = {"commit": decision.commit, "rollback": decision.rollback, "abort": self.handover.stop}
+        async with Control(self.options.state_directory, answers):
+            return await WayBack(self.options, self.state, self.journal, decision).keep()
+
         left = StateFile(self.options.state_directory).read()
         if left is not None and left.step == "cutting":
             raise Refused(

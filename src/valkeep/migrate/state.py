@@ -19,7 +19,7 @@ from typing import Any
 
 from valkeep.errors import UsageError, ValkeepError
 
-__all__ = ["MigrationState", "StateFile", "default_directory"]
+__all__ = ["MigrationState", "StateFile", "default_directory", "write_durably"]
 
 SCHEMA = 1
 FILE = "migration.json"
@@ -27,11 +27,13 @@ FILE = "migration.json"
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """``step``: attaching → attached → cutting → promoted | aborted. ``source``, ``target``: URLs without secrets.
+    """``step``: attaching → attached → cutting → promoted → committed | rolled-back, or aborted. ``source``, ``target``: URLs without secrets.
     ``fence_before``: the values of the two parameters that the fence sets; ``fence_at``: where (the source, or its
     primary); ``target_run``: the run_id of the target that is promoted, since "cutting"; ``pid``: of the Valkeep that wrote it;
     ``fence_token``: what says that a fence there is this migration's;
-    ``fence_kept``: the fence was written into the source's configuration file, or was going to be."""
+    ``source_replid``, ``source_offset``: up to where the target surely has the source's history, since "cutting" (what the way back begins from);
+    ``fence_kept``: the fence was written into the source's configuration file, or was going to be.
+    ``delivery``: how the target gets the data; ``target_before``: values of its settings that were going to be changed."""
 
     step: str
     source: str
@@ -43,6 +45,12 @@ class MigrationState:
     target_run: str = ""
     fence_token: str = ""
     fence_kept: bool = False
+    delivery: str = "native"
+    target_before: dict[str, str] = field(default_factory=dict)
+    delivery: str = "native"
+    target_before: dict[str, str] = field(default_factory=dict)
+    source_replid: str = ""
+    source_offset: int = 0
     schema: int = SCHEMA
 
 
@@ -55,25 +63,7 @@ class StateFile:
         self.current: MigrationState | None = None
 
     def write(self, state: MigrationState) -> None:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = self.path.with_suffix(".new")
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(asdict(state), file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-            folder = os.open(self.directory, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            raise ValkeepError(
-                f"the migration's state cannot be written to {self.path}: {error.strerror}",
-                remedy="free space there or choose another folder with --state DIR",
-                code="VK-STATE-WRITE",
-            ) from error
+        write_durably(self.path, asdict(state))
         self.current = state
 
     def step(self, step: str, **changes: Any) -> None:
@@ -98,6 +88,29 @@ class StateFile:
                 code="VK-STATE-READ",
             ) from error
         return self.current
+
+
+def write_durably(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` as JSON; returns when it is on the disk, whole. Raises ``ValkeepError``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = path.with_suffix(".new")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ValkeepError(
+            f"the migration's state cannot be written to {path}: {error.strerror}",
+            remedy="free space there or choose another folder with --state DIR",
+            code="VK-STATE-WRITE",
+        ) from error
 
 
 def default_directory(source: str, target: str) -> Path:

@@ -16,7 +16,7 @@ from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
 
-__all__ = ["TargetFound", "addresses", "facing", "look"]
+__all__ = ["TargetFound", "addresses", "facing", "look", "setting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def look(target: Connection, policy: FieldTtl, *, wipe: bool) -> TargetFou
             remedy="give an empty target, or allow its data to be replaced: --wipe-target",
             code="VK-TARGET-NOT-EMPTY",
         )
-    settings = {name: await _setting(target, name) for name in ("repl-diskless-load", "masterauth", "masteruser", "tls-replication")}
+    settings = {name: await setting(target, name) for name in ("repl-diskless-load", "masterauth", "masteruser", "tls-replication")}
     target_format = TargetFormat(info.version, info.databases or 16)
     password = settings["masterauth"]
     cautious = policy is FieldTtl.REFUSE and not target_format.field_ttl
@@ -69,7 +69,7 @@ async def look(target: Connection, policy: FieldTtl, *, wipe: bool) -> TargetFou
     )
 
 
-async def _setting(target: Connection, name: str) -> str:
+async def setting(target: Connection, name: str) -> str:
     """One parameter; "" where CONFIG is denied or it is unknown."""
     try:
         reply = await target.call("CONFIG", "GET", name)

@@ -27,9 +27,9 @@ class LedgerNote(NamedTuple):
 TakeNote = Callable[[LedgerNote], None]
 
 _WHY_FIELD_TTL: Final[Mapping[FieldTtl, str]] = {
-    FieldTtl.KEEP_FIELD: "Valkey before 9.0 has no field TTLs: the field stays until the application deletes it or the source expires it",
-    FieldTtl.DROP_FIELD: "Valkey before 9.0 has no field TTLs: fields with a TTL do not cross",
-    FieldTtl.REFUSE: "Valkey before 9.0 has no field TTLs",
+    FieldTtl.KEEP_FIELD: "the target has no field TTLs: the field stays until the application deletes it or the source expires it",
+    FieldTtl.DROP_FIELD: "the target has no field TTLs: fields with a TTL do not cross",
+    FieldTtl.REFUSE: "the target has no field TTLs",
 }
 
 

@@ -19,7 +19,7 @@ class Mode(StrEnum):
 
     @classmethod
     def of(cls, policy: FieldTtl, target: ServerInfo) -> Mode:
-        """Whatever the policy: from Valkey 9 on a target has fields that expire."""
-        if policy is FieldTtl.REFUSE or (target.kind == "valkey" and target.version >= (9, 0)):
+        """Whatever the policy: from Valkey 9 (or Redis 7.4) on a target has fields that expire."""
+        if policy is FieldTtl.REFUSE or target.version >= ((9, 0) if target.kind == "valkey" else (7, 4)):
             return cls.EXACT
         return cls.KEEP_FIELD if policy is FieldTtl.KEEP_FIELD else cls.DROP_FIELD

@@ -1,0 +1,310 @@
+"""The way back while it stands: the old server is kept current, until somebody decides. See the package's head.
+
+    attaching     the old server becomes a replica of our gateway
+    current       it has everything; from now on the new server's writes reach it, and `commit` and `rollback` are answered
+    rollback      everything is compared, then it is cut over like the first time; called off, the way back goes on
+    commit        the old server is let go
+
+Whoever ends this process (Ctrl-C, kill) decides nothing: the old server stays read-only as it is, and `valkeep migrate rollback` or `commit` go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from valkeep.client.connection import Connection
+from valkeep.client.endpoint import Secret
+from valkeep.client.server_info import server_info
+from valkeep.errors import Refused, ValkeepError
+from valkeep.migrate import fence
+from valkeep.migrate.back import gap
+from valkeep.migrate.back.feed import BackFeed
+from valkeep.migrate.back.old import OldServer, lost, old_endpoint
+from valkeep.migrate.back.returning import Returning
+from valkeep.migrate.channel import Joined
+from valkeep.migrate.cutover import Cutover
+from valkeep.migrate.delivery.target import addresses, facing, setting
+from valkeep.migrate.feed import Position, ReplicationGap
+from valkeep.migrate.fence import FenceMode
+from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.journal import Journal
+from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.outcome import WayBackResult
+from valkeep.migrate.preflight import gather
+from valkeep.migrate.proof import Proof
+from valkeep.migrate.spool import spool_folder
+from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.migrate.transform.target import TargetFormat
+from valkeep.migrate.verify import Verifier
+from valkeep.report.events import Phase
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from valkeep.migrate.back.old import Before
+    from valkeep.migrate.outcome import RunOptions
+
+__all__ = ["BACK", "Decision", "WayBack"]
+
+BACK = "back"
+"""The folder of its state, in the migration's."""
+PATIENCE_SECONDS = 300.0
+GUARD_SECONDS = 0.5
+
+
+class Decision:
+    """What `valkeep migrate commit` and `rollback` say to a way back that stands; each is answered when it is done."""
+
+    def __init__(self) -> None:
+        self.standing = False
+        self._asked: asyncio.Queue[tuple[str, asyncio.Future[dict[str, Any]]]] = asyncio.Queue()
+
+    async def commit(self) -> dict[str, Any]:
+        return await self.ask("commit")
+
+    async def rollback(self) -> dict[str, Any]:
+        return await self.ask("rollback")
+
+    async def ask(self, what: str) -> dict[str, Any]:
+        if not self.standing:
+            raise Refused(
+                "there is no way back yet: the old server is not current",
+                remedy="wait until the migration says that the way back stands (`valkeep migrate run --rollback`)",
+                code="VK-ROLLBACK-NOT-YET",
+            )
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked.put_nowait((what, answer))
+        return await answer
+
+    async def next(self) -> tuple[str, asyncio.Future[dict[str, Any]]]:
+        return await self._asked.get()
+
+    def ended(self, error: ValkeepError) -> None:
+        """Nobody will decide any more: whoever asked is told why."""
+        self.standing = False
+        while not self._asked.empty():
+            _, answer = self._asked.get_nowait()
+            if not answer.done():
+                answer.set_exception(error)
+
+
+class WayBack:
+    """``options``: of the migration. ``main``: its state, which says "promoted"."""
+
+    def __init__(self, options: RunOptions, main: StateFile, journal: Journal, decision: Decision) -> None:
+        state = main.current
+        assert state is not None  # there was a cut-over
+        self._options = options
+        self._main = main
+        self._journal = Journal(options.report / BACK if options.report is not None else None, journal.emit, journal.clock)
+        self._host = ""
+        self._decision = decision
+        self._old = OldServer(old_endpoint(options, state.fence_at), state)
+        self._state = StateFile(main.directory / BACK)
+        self._before: Before | None = None
+        self._done: list[str] = []
+
+    async def keep(self) -> WayBackResult:
+        """Until somebody decides. Raises ``VK-ROLLBACK-LOST`` when there is nothing left to decide."""
+        journal = self._journal
+        ledger = Ledger(journal.folder / "ledger.jsonl" if journal.folder is not None else None, journal.emit, journal.clock)
+        try:
+            with spool_folder(self._options.spool or self._main.directory) as spool:
+                return await self._keep(ledger, spool)
+        except ReplicationGap as gone:
+            raise lost(gone.message) from gone
+        finally:
+            ledger.close()
+
+    async def _keep(self, ledger: Ledger, spool: Path) -> WayBackResult:
+        journal = self._journal
+        journal.begin("way-back:attach")
+        since = await self._begins()
+        feed = BackFeed(self._options.target, since, self._attach, patience=PATIENCE_SECONDS, emit=journal.emit, clock=journal.clock)
+        options = await self._gateway_options(feed, spool)
+        async with Gateway(feed, options, ledger, journal.emit, journal.clock) as gateway:
+            await gateway.resynced()
+            async with self._guarded(gateway):
+                await gateway.online(gateway.channels[0])
+                await self._fill_gap(gateway)
+                journal.begin("way-back:current")
+                journal.emit(Phase(journal.clock(), "way-back", detail="for `valkeep migrate commit` or `valkeep migrate rollback`"))
+                self._decision.standing = True
+                try:
+                    return await self._until_decided(gateway, ledger, spool)
+                finally:
+                    self._decision.standing = False
+
+    # -- attached ----------------------------------------------------------------------------------------------------------------------
+
+    async def _begins(self) -> Position:
+        """Where the new server's own writes begin."""
+        async with await Connection.open(self._options.target, client_name="valkeep-migrate") as connection:
+            info = await server_info(connection)
+        run_id = self._old_state.target_run
+        if info.role != "primary" or (run_id and info.run_id != run_id):
+            raise lost(f"the new server {self._options.target.address} is a {info.role} now, or was restarted since the cut-over")
+        return Position(info.replid, info.number("second_repl_offset") - 1)
+
+    @property
+    def _old_state(self) -> MigrationState:
+        assert self._main.current is not None
+        return self._main.current
+
+    async def _attach(self, port: int) -> Joined:
+        host, fixed = self._options.announce or (self._host, 0)
+        gateway = (host, fixed or port)
+        self._state.write(
+            MigrationState(
+                "attaching",
+                self._options.target.display,
+                self._old.endpoint.display,
+                os.getpid(),
+                gateway=f"{gateway[0]}:{gateway[1]}",
+            )
+        )
+        self._before = await self._old.attach(gateway)
+        self._state.step("attached")
+        return self._before.joined
+
+    async def _gateway_options(self, feed: BackFeed, spool: Path) -> GatewayOptions:
+        options, old = self._options, self._old.endpoint
+        async with await Connection.open(old, client_name="valkeep-migrate") as connection:
+            info = await server_info(connection)
+            password, user = [await setting(connection, name) for name in ("masterauth", "masteruser")]
+        host, port = options.listen
+        self._host = host or await facing(old)
+        return GatewayOptions(
+            formats=(TargetFormat(info.version, info.databases or 16, info.kind == "valkey"),),
+            field_ttl=options.field_ttl,
+            listen=(self._host, port),
+            allow=options.allow | await addresses(old.host),
+            spool=spool,
+            spool_limit=options.spool_limit,
+            password=Secret(password) if password else None,
+            username=user or "default",
+            hold_seconds=None,
+            join=feed.joined,
+        )
+
+    async def _fill_gap(self, gateway: Gateway) -> None:
+        """Copy the keys again that the old server wrote by itself after it was drained."""
+        before = self._before
+        assert before is not None  # it was attached
+        if not before.own:
+            return
+        databases: set[int] = set()
+        for endpoint in (self._options.target, self._old.endpoint):
+            async with await Connection.open(endpoint, client_name="valkeep-migrate") as connection:
+                databases |= set((await server_info(connection)).keys)
+        state = self._old_state
+        places = await gap.keys_written(self._old.endpoint, state.source_replid, state.source_offset, before.joined.offset, databases | {0})
+        if places:
+            self._journal.say("info", f"{len(places)} keys that the old server changed by itself are copied again")
+            await gateway.recopy(tuple(sorted(places)))
+
+    @contextlib.asynccontextmanager
+    async def _guarded(self, gateway: Gateway) -> AsyncIterator[None]:
+        guard = asyncio.create_task(self._guard(gateway), name="old server's guard")
+        try:
+            yield
+        finally:
+            guard.cancel()
+
+    async def _guard(self, gateway: Gateway) -> None:
+        while True:
+            await asyncio.sleep(GUARD_SECONDS)
+            if not gateway.departing and not any(link.channel is not None for link in gateway.links) and (why := await self._old.left()):
+                gateway.fail(lost(why))
+                return
+
+    # -- decided -----------------------------------------------------------------------------------------------------------------------
+
+    async def _until_decided(self, gateway: Gateway, ledger: Ledger, spool: Path) -> WayBackResult:
+        async with contextlib.AsyncExitStack() as stack:
+            proof = Proof(None, self._journal)
+            verified = self._options.skip_verify
+            while True:
+                what, answer = await self._decided(gateway)
+                try:
+                    if what == "commit":
+                        result = await self._commit(gateway, ledger)
+                    else:
+                        if not verified:
+                            proof = Proof(await stack.enter_async_context(self._verifier(gateway, spool)), self._journal)
+                            stack.push_async_callback(proof.close)
+                            await gateway.beside(proof.full())
+                            verified = True
+                        result = await self._roll_back(gateway, proof, ledger)
+                except ValkeepError as error:
+                    if not answer.done():
+                        answer.set_exception(error)
+                        answer.exception()  # retrieved: nobody may be asking any more
+                    if self._at("promoted") or self._at("cutting") or not error.definite:
+                        raise
+                    self._journal.say("warning", f"{what} was called off, and the way back goes on: {error.message}. {error.remedy}")
+                else:
+                    if not answer.done():
+                        answer.set_result(result.to_json())
+                    return result
+
+    async def _decided(self, gateway: Gateway) -> tuple[str, asyncio.Future[dict[str, Any]]]:
+        decided: asyncio.Task[tuple[str, asyncio.Future[dict[str, Any]]]] = asyncio.create_task(self._decision.next())
+        await gateway.beside(decided)
+        return decided.result()
+
+    async def _commit(self, gateway: Gateway, ledger: Ledger) -> WayBackResult:
+        self._main.step("committed")
+        gateway.expect_departure()
+        done = await self._old.release()
+        shutil.rmtree(self._state.directory, ignore_errors=True)
+        return WayBackResult("committed", tuple(done), gateway.channels[0].writes, ledger=tuple(ledger.summary()))
+
+    async def _roll_back(self, gateway: Gateway, proof: Proof, ledger: Ledger) -> WayBackResult:
+        journal, options = self._journal, self._options
+        if gateway.held:
+            _, hold = gateway.held[0]
+            raise fence.Aborted(f"the way back is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
+        await gateway.beside(proof.settle())
+        async with contextlib.AsyncExitStack() as stack:
+            new = await stack.enter_async_context(await Connection.open(options.target, client_name="valkeep-migrate"))
+            old = await stack.enter_async_context(await Connection.open(self._old.endpoint, client_name="valkeep-migrate"))
+            mode = fence.decide(await gather(options.target, rate_seconds=0, sample_keys=0))
+            cut = await Cutover(
+                new,
+                Returning(gateway, self._old, old, self._state, journal.emit, journal.clock, self._done),
+                mode=mode,
+                lease_ms=options.lease_ms,
+                keep_fence=options.keep_fence,
+                gateway_port=gateway.address[1],
+                verify=lambda offset: proof.last(offset, held=mode is FenceMode.PAUSE),
+                state=self._state,
+                emit=journal.emit,
+                clock=journal.clock,
+            ).run()
+        self._main.step("rolled-back")
+        journal.write_if_possible("rollback.json", cut.to_json(journal.started))
+        for node in cut.source_nodes:
+            journal.say("warning" if node.worries else "info", f"on the new server's side, {node.node}: {node.why}")
+        keys = proof.comparison.keys_source if proof.comparison is not None else 0
+        return WayBackResult(
+            "rolled-back", tuple(self._done), gateway.channels[0].writes, cut.write_pause_ms, keys, tuple(ledger.summary())
+        )
+
+    # -- parts -------------------------------------------------------------------------------------------------------------------------
+
+    def _at(self, step: str) -> bool:
+        return self._state.current is not None and self._state.current.step == step
+
+    def _verifier(self, gateway: Gateway, spool: Path) -> Verifier:
+        async def recopy(database: int, key: bytes) -> None:
+            await gateway.recopy(((database, key),))
+
+        return Verifier(
+            self._options.target, self._old.endpoint, self._options.field_ttl, gateway.drained, self._journal.emit, spool, recopy
+        )
