@@ -43,6 +43,7 @@ __all__ = ["abort", "cutover", "gateway", "run"]
 
 E = TypeVar("E", bound=StrEnum)
 KEY_SECONDS = 0.05
+DELIVERIES = ("native", "push")
 WAYS = ("psync",)  # to read a running source
 WILDCARDS = ("0.0.0.0", "::", "*")
 
@@ -63,6 +64,10 @@ Read = Annotated[
         metavar="psync|PATH", help="How the data is read: as the source's replica; or, without --source, from a snapshot or append-only file."
     ),
 ]
+Deliver = Annotated[
+    str,
+    typer.Option(metavar="native|push", help="How the target gets it: it replicates from us, or we write to it as a client."),
+]
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
 
 
@@ -70,6 +75,7 @@ def run(
     target: Target,
     source: Source = "",
     read: Read = "psync",
+    deliver: Deliver = "native",
     field_ttl: Policy = FieldTtl.REFUSE,
     cutover: Annotated[
         str, typer.Option(metavar="auto|manual", help="Cut over when verified, or wait for Enter or `valkeep migrate cutover`.")
@@ -159,6 +165,8 @@ def run(
         return restore_files(files, json)
     if not source:
         raise UsageError("there is no source", remedy="say --source URL, or --read PATH to read a snapshot or an append-only file")
+    if deliver not in DELIVERIES:
+        raise UsageError(f"there is no delivery {deliver!r}", remedy=f"say --deliver {' or --deliver '.join(DELIVERIES)}")
     options = pipeline.RunOptions(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),
@@ -166,6 +174,7 @@ def run(
         target=endpoint(target, target_password_file, target_password_env),
         read=read,
         field_ttl=field_ttl,
+        deliver=deliver,
         cutover=cutover,
         wipe_target=wipe_target,
         accept=_accepted(acknowledge or []),

@@ -27,7 +27,7 @@ from typing import Final, Self, TypeVar
 from valkeep.client.endpoint import Endpoint, Secret
 from valkeep.client.refusals import REMEDIES, harmless, hung_up, login_refused
 from valkeep.client.transport import open_transport, tls_failed, unanswered
-from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ServerError, ValkeepError
+from valkeep.errors import ConnectionLost, LocalProtocolError, Refused, RemoteProtocolError, ServerError, ValkeepError
 from valkeep.wire import resp
 
 __all__ = ["Argument", "Connection", "Value"]
@@ -337,6 +337,16 @@ class Connection:
     def say(self, *args: Argument) -> None:
         """Send a command whose answers, however many, go to who listens. Raises ``ConnectionLost`` when the connection has broken."""
         self._protocol.send(self._encode(args), 0)
+
+    def hand_over(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
+        """Give the transport to another protocol, to which every byte goes from now on; nothing may be in flight. Nothing may be called here any more."""
+        transport = self._protocol.transport
+        if self._protocol.lost is not None or transport is None:
+            raise (self._protocol.lost or LocalProtocolError("a connection that was never open", remedy="report this bug")).saying()
+        self._protocol.lost = ConnectionLost(f"the connection to {self.endpoint.address} was handed over", remedy="open a new one")
+        self._protocol.closed.set_result(None)
+        transport.set_protocol(protocol)
+        return transport
 
     async def close(self) -> None:
         """Hang up; what is in flight ends with ``ConnectionLost(definite=False)``. Closing twice is fine."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
-from valkeep.migrate import fence
+from valkeep.migrate import fence, marker
 
 if TYPE_CHECKING:
     from valkeep.migrate.state import MigrationState, StateFile
@@ -110,7 +110,7 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
     if found.step == "aborted":
         return ["nothing is left to undo: this migration was aborted before"]
     role = (await target.call("ROLE"))[0] if target is not None else b""
-    promoted = found.step == "promoted" or (found.step == "cutting" and role == b"master")
+    promoted = found.step == "promoted" or (found.step == "cutting" and target is not None and await _took_over(target, found, role))
     if target is not None and promoted and found.step == "cutting" and found.target_run and not force:
         run_id = (await server_info(target)).run_id
         if run_id != found.target_run:  # a replica that is started again is a primary, with what its last snapshot had
@@ -180,11 +180,31 @@ async def _unfence(source: Connection | None, found: MigrationState, token: str)
         ) from error
 
 
+async def _took_over(target: Connection, found: MigrationState, role: bytes) -> bool:
+    """Whether a target that is in the middle of a cut-over is the primary already."""
+    if found.delivery == "push":  # it was one all the time; the promotion is that the marker goes
+        return await marker.read(target) is None
+    return role == b"master"
+
+
 async def restore_target(target: Connection, found: MigrationState) -> list[str]:
-    """Detach the target from the gateway. There is nothing else to put back: no setting of it was changed (see ``attach``)."""
+    """Detach the target from the gateway, and put back what was set there (see ``delivery``)."""
+    if found.delivery == "push":
+        return await _restore_pushed(target, found)
     done: list[str] = []
     role = await target.call("ROLE")
     if role[0] != b"master" and (not found.gateway or found.gateway == f"{role[1].decode()}:{role[2]}"):
         await target.call("REPLICAOF", "NO", "ONE")
         done.append("the target is detached; it keeps what was copied so far")
     return done
+
+
+async def _restore_pushed(target: Connection, found: MigrationState) -> list[str]:
+    """A target that was written to: the marker away, its settings as they were."""
+    await target.execute([("SELECT", marker.DATABASE), ("DEL", marker.KEY)])
+    done = []
+    for name, value in found.target_before.items():
+        await target.call("CONFIG", "SET", name, value)
+        done.append(f"the target's {name} is {value} again")
+    keys = sum((await server_info(target)).keys.values())
+    return [*done, f"nothing more is written to the target; it keeps the {keys} keys that it has now"]

@@ -16,6 +16,7 @@ from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
+    from valkeep.client.named_primary import Source
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.migrate.verify import Comparison
 
@@ -26,15 +27,14 @@ __all__ = ["NotEqual", "RunOptions", "RunResult", "WayBackResult"]
 class RunOptions:
     """``cutover``: "auto" or "manual". ``wipe_target``: a target with keys is allowed. ``accept``: acknowledged preflight conditions ("all": every one).
     ``listen``: host and port of the gateway ("" and 0: chosen). ``announce``: what the target is told instead (NAT).
-    ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for.
+    ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for. ``source_patience``: how long a source whose link broke.
     ``fence``: None for the safest mode that the source permits; ``keep_fence``: into its configuration file, too.
     ``read``: how the source's data is read: "psync" or "scan". ``rollback``: keep a way back after the cut-over, until somebody decides.
-    ``deliver``: how the target gets it: "native" or "push" (see ``delivery``).
     ``deliver``: how the target gets it: "native" or "push" (see ``delivery``).
     ``started_at``, ``host``: for the report (UTC, ISO 8601; a machine's name).
     ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
 
-    source: Endpoint
+    source: Source
     target: Endpoint
     read: str = "psync"
     field_ttl: FieldTtl = FieldTtl.REFUSE
@@ -50,6 +50,7 @@ class RunOptions:
     allow: frozenset[str] = frozenset()
     lease_ms: int = 5000
     hold_seconds: float = 300.0
+    source_patience: float = 600.0
     fence: FenceMode | None = None
     keep_fence: bool = False
     gateway_tls: ssl.SSLContext | None = field(default=None, compare=False)
@@ -72,7 +73,6 @@ class RunResult:
     on the same clock; files count from there. ``source_name``, ``target_name``: product and version. Counts are of keys;
     ``unexpected_error_replies``: commands that the target answered with an error since the migration began (must be 0). ``fence``: "" where nobody writes.
     ``way_back``: what came of it, where it was kept.
-    ``delivery``: how the target got it.
     ``delivery``: how the target got it.
     ``read``: how the source was read: "psync", "scan" or "file"; ``limits``: what this way of reading can't promise, in sentences."""
 
@@ -101,7 +101,6 @@ class RunResult:
     read: str = "psync"
     limits: tuple[str, ...] = ()
     delivery: Mapping[str, object] = field(default_factory=lambda: {"how": "native"})
-    delivery: Mapping[str, object] = field(default_factory=lambda: {"how": "native"})
     way_back: WayBackResult | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +123,6 @@ class RunResult:
             "changed_keys_checked": self.changed_keys_checked,
             "read": self.read,
             "limits": list(self.limits),
-            "delivery": dict(self.delivery),
             "delivery": dict(self.delivery),
             "ledger": self.ledger,
             "way_back": self.way_back.to_json() if self.way_back else None,

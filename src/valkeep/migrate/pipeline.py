@@ -26,6 +26,7 @@ from valkeep.migrate.back.wayback import Decision, WayBack
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Cutover, CutoverResult
 from valkeep.migrate.delivery.native import Native
+from valkeep.migrate.delivery.push import Push
 from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
 from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.fence import Aborted, FenceMode, decide, expect_down
@@ -110,7 +111,8 @@ class _Migration:
             )
             await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
-            delivery = Native(options, gateway, target, found, self.state, journal, self.handover.undone)
+            way = Push if options.deliver == "push" else Native
+            delivery: Delivery = way(options, gateway, target, found, self.state, journal, self.handover.undone)
             async with delivery.held():
                 verifier = None if options.skip_verify else await stack.enter_async_context(self._verifier(gateway, spool))
                 proof = Proof(verifier, journal)
@@ -269,6 +271,7 @@ class _Migration:
             host=self.options.host,
             fence=cut.fence.value,
             changed_keys_checked=cut.checked_keys,
+            delivery=delivery.summary(),
         )
 
     # -- parts ----------------------------------------------------------------------------------------------------------------------
@@ -296,6 +299,16 @@ class _Migration:
     async def _gateway_options(self, found: TargetFound, spool: Path) -> GatewayOptions:
         options = self.options
         host, port = options.listen
+        if options.deliver == "push":  # nobody attaches
+            return GatewayOptions(
+                formats=(found.format,),
+                field_ttl=options.field_ttl,
+                listen=("127.0.0.1", 0),
+                allow=frozenset(),
+                spool=spool,
+                spool_limit=options.spool_limit,
+                hold_seconds=options.hold_seconds,
+            )
         if found.tls_replication and options.gateway_tls is None:
             raise Refused(
                 "the target replicates over TLS only (tls-replication yes), and the gateway has no certificate",

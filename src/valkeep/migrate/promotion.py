@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from valkeep.client.connection import Connection
     from valkeep.migrate.state import StateFile
 
-__all__ = ["beyond_return", "promote"]
+__all__ = ["beyond_return", "promote", "recorded", "uncertain"]
 
 Done = TypeVar("Done")
 
@@ -28,9 +28,14 @@ async def promote(target: Connection, run_id: str, state: StateFile, emit: Emit,
         await target.call("REPLICAOF", "NO", "ONE")
         role = (await target.call("ROLE"))[0]
     except ValkeepError as error:
-        raise _uncertain(error.message, run_id) from error
+        raise uncertain(error.message, run_id) from error
     if role != b"master":
-        raise _uncertain(f"its role is still {role.decode('ascii', 'replace')}", run_id)
+        raise uncertain(f"its role is still {role.decode('ascii', 'replace')}", run_id)
+    return recorded(state, emit, clock)
+
+
+def recorded(state: StateFile, emit: Emit, clock: Callable[[], float]) -> float:
+    """The target is promoted: into the state file; when it was."""
     promoted = clock()
     try:
         state.step("promoted")
@@ -54,7 +59,8 @@ async def beyond_return(promotion: Coroutine[Any, Any, Done], emit: Emit, clock:
         raise
 
 
-def _uncertain(why: str, run_id: str) -> ValkeepError:
+def uncertain(why: str, run_id: str) -> ValkeepError:
+    """Nobody knows whether the target was promoted."""
     return ValkeepError(
         f"the target may or may not have been promoted ({why}); the source is fenced, so no write is lost either way",
         remedy=f"ask the target for its ROLE and run_id (INFO server): if it is a primary with run_id {run_id}, move the writers there; with another "

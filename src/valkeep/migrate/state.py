@@ -47,8 +47,6 @@ class MigrationState:
     fence_kept: bool = False
     delivery: str = "native"
     target_before: dict[str, str] = field(default_factory=dict)
-    delivery: str = "native"
-    target_before: dict[str, str] = field(default_factory=dict)
     source_replid: str = ""
     source_offset: int = 0
     schema: int = SCHEMA
@@ -124,5 +122,6 @@ def default_directory(source: str, target: str) -> Path:
 
 
 def _server(url: str) -> str:
-    """The host:port of a URL."""
-    return url.rpartition("//")[2].rpartition("@")[2].partition("/")[0]
+    """The host:port of a URL; of a primary that sentinels know, theirs and its name."""
+    place = url.rpartition("//")[2].rpartition("@")[2]
+    return place if "+sentinel://" in url else place.partition("/")[0]

@@ -1,6 +1,7 @@
 """How a target gets the data: one module for each way, all of the same shape.
 
     native     the target replicates from the gateway, told so by REPLICAOF
+    push       we write to the target as an ordinary client
 
 A delivery is made for one run, after the target was looked at (`target.look`). It brings what a gateway's channel holds to the target, knows when
 something has arrived there, and makes the target the primary (`cutover.Successor`).
@@ -54,4 +55,8 @@ class Delivery(Successor, Protocol):
 
     async def errors(self) -> int:
         """Commands that the target answered with an error since it was looked at; must be 0."""
+        ...
+
+    def summary(self) -> dict[str, object]:
+        """How it was delivered, for the report: ``how``, and what else there is to say."""
         ...

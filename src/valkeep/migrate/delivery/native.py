@@ -108,6 +108,9 @@ class Native:
     async def errors(self) -> int:
         return (await server_info(self._target)).number("unexpected_error_replies") - self._found.error_replies
 
+    def summary(self) -> dict[str, object]:
+        return {"how": "native"}
+
     # -- attached --------------------------------------------------------------------------------------------------------------------
 
     def _first_state(self) -> MigrationState:

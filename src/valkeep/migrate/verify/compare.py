@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from valkeep.migrate.marker import is_marker
 from valkeep.migrate.verify.found import NameFile
 from valkeep.migrate.verify.side import names_path, rows_path, written_path
 from valkeep.wire.rows import ABSENT, AMBIGUOUS, DIFFERENT, EXPIRED, compare, pick
@@ -52,4 +53,5 @@ def _name(names: NameFile, path: Path, states: bytearray, wanted: bytes, alone: 
     while row < len(states):
         hits, row, pos = pick(data, states, wanted, row, pos, BATCH)
         for state, database, key in hits:
-            names.add(kinds[state] if final else "again", database, key)
+            if not is_marker(database, key):
+                names.add(kinds[state] if final else "again", database, key)

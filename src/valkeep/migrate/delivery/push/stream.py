@@ -1,0 +1,298 @@
+"""The stream, written to the target exactly once, and the link by which the gateway knows of it.
+
+One batch at a time is under way (`batches`): bytes go out as they come, the batch is closed when nothing more waits or it is large enough, and its EXEC is
+answered before the next one begins. So what the marker in the target says is all there is to know after a connection broke:
+
+    the marker is that of the batch    it was executed, only its answers are lost: the keys it wrote are copied again, because an error may have been among them
+    it is the one before               nothing of it was executed: the stream goes on from there
+    anything else                      somebody else wrote it: the delivery ends
+
+Before the marker is read the broken connection's client is killed on the target: what was still on its way would otherwise be executed after the look.
+
+**Every reply is looked at.** An error ends the delivery, with the command, its key and its offset; nothing is skipped. Renewals that found no key (`expiry`)
+make it be copied again; until that copy is in the target, ``acknowledged`` stays before the renewal, so that nobody takes the target for up to date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from valkeep.client.bulk import Bulk, Odd
+from valkeep.errors import ConnectionLost, Refused, ServerError
+from valkeep.migrate import marker
+from valkeep.migrate.delivery.push import expiry
+from valkeep.migrate.delivery.push.batches import Batches, Closed, Seal, commands_in
+from valkeep.migrate.delivery.push.refusals import refused
+from valkeep.migrate.marker import Marker
+from valkeep.wire.commands import Place, keys_of
+
+if TYPE_CHECKING:
+    from valkeep.client.connection import Connection
+    from valkeep.migrate.channel import Channel
+    from valkeep.migrate.delivery.push.door import Door
+    from valkeep.migrate.gateway import Gateway
+
+__all__ = ["PushLink"]
+
+PIECE: Final = 1 << 18  # bytes of the stream at a time
+MOST_COMMANDS: Final = 16_384  # in one batch, about
+MOST_BYTES: Final = 4 << 20
+COPIED_AT_ONCE: Final = 500  # keys
+STOP_SECONDS: Final = 5.0
+
+
+class PushLink:
+    """A `sink.Link`. ``loaded(bytes)`` tells the snapshot's progress, ``run`` carries the stream. ``recopied``: keys that were copied again."""
+
+    def __init__(self, gateway: Gateway, channel: Channel, door: Door, *, renewals: bool) -> None:
+        self.channel: Channel | None = channel
+        self.peer = door.target.address
+        self.refused = ""
+        self.acknowledged = -1
+        self.sent = -1
+        self.snapshot_sent = 0
+        self.online = False
+        self.recopied = 0
+        self._gateway = gateway
+        self._channel = channel
+        self._door = door
+        self._renewals = renewals
+        self._marked = Marker(channel.replid, channel.begins)
+        self._under_way: Closed | None = None
+        self._closed = ""
+        self._heard = asyncio.Event()
+        self._stopping = False
+        self._between = asyncio.Event()  # no batch is under way
+        self._between.set()
+        self._copying: dict[asyncio.Task[None], int] = {}  # -> the offset that is not acknowledged before
+
+    @property
+    def lag(self) -> int:
+        return max(0, self._channel.said - max(self.acknowledged, self._channel.begins))
+
+    @property
+    def marked(self) -> Marker:
+        """What the target's marker says, by its last answer."""
+        return self._marked
+
+    def loaded(self, position: int) -> None:
+        self.snapshot_sent = position
+
+    async def acknowledged_up_to(self, offset: int) -> None:
+        """See `sink.Link`."""
+        while self.acknowledged < offset:
+            if self._closed:
+                text = f"the delivery to the target {self.peer} ended at offset {self.acknowledged} of {offset}: {self._closed}"
+                raise ConnectionLost(text, remedy="see the target's log, then start again", code="VK-TARGET-LOST")
+            self._heard.clear()
+            await self._heard.wait()
+
+    def close(self, reason: str = "") -> None:
+        """See `sink.Link`."""
+        if self._closed:
+            return
+        self._closed = reason or "closed by us"
+        self.online = False
+        for task in self._copying:
+            task.cancel()
+        self._heard.set()
+        self._gateway.left(self, self._closed)
+
+    async def stop(self) -> None:
+        """Return when no batch is under way, and none will be any more. Raises ``TimeoutError``."""
+        self._stopping = True
+        async with asyncio.timeout(STOP_SECONDS):
+            await self._between.wait()
+
+    # -- the stream --------------------------------------------------------------------------------------------------------------------
+
+    async def run(self, begin: Marker | None) -> None:
+        """Carry the stream, until it is cancelled. ``begin``: where the target is already; None: the snapshot was loaded just now. Raises what ended it."""
+        bulk, client = await self._connect()
+        try:
+            if begin is None:
+                begin = self._marked
+                bulk.write(b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(marker.KEY), marker.KEY, len(begin.value), begin.value))
+                self._judge_plain(await bulk.expect(1))
+            self._marked = begin
+            self.online = True
+            self._acknowledge(begin.offset)
+            while True:
+                try:
+                    await self._carry(bulk)
+                except ConnectionLost as error:
+                    if error.code:
+                        raise
+                    bulk.close()
+                    bulk, client = await self._again(client)
+        finally:
+            bulk.close()
+
+    async def _connect(self) -> tuple[Bulk, int]:
+        """A connection, and the target's number for it."""
+        connection = await self._door.reopen()
+        client = await connection.call("CLIENT", "ID")
+        assert isinstance(client, int)
+        return Bulk(connection), client
+
+    async def _again(self, client: int) -> tuple[Bulk, int]:
+        """After a connection broke: what became of the batch is asked of the target."""
+        connection = await self._door.reopen()
+        async with connection:
+            with contextlib.suppress(ServerError):  # it is gone already
+                await connection.call("CLIENT", "KILL", "ID", client)
+            found = await self._read_marker(connection)
+        if found != self._marked:
+            closed = self._under_way
+            if closed is None or found.offset != closed.end:
+                raise self._foreign(found.value)
+            self._marked = found
+            self._recopy(tuple(dict.fromkeys(place for place in self._written(closed))), closed.start)
+        self._under_way = None
+        self._between.set()
+        self._acknowledge(self._marked.offset)
+        return await self._connect()
+
+    async def _read_marker(self, connection: Connection) -> Marker:
+        value = await marker.read(connection)
+        found = None if value is None else Marker.parse(value)
+        if found is None or found.replid != self._channel.replid:
+            raise self._foreign(value)
+        return found
+
+    def _foreign(self, value: bytes | None) -> Refused:
+        said = "is gone" if value is None else f"says {value[:80].decode('ascii', 'backslashreplace')}"
+        return Refused(
+            f"the marker {marker.KEY.decode()} in the target {self.peer} {said}, and should say {self._marked.value.decode()}: somebody else writes there",
+            remedy="find who (CLIENT LIST on the target), stop them, then start again with --wipe-target",
+            code="VK-PUSH-MARKER",
+        )
+
+    async def _carry(self, bulk: Bulk) -> None:
+        """Batch after batch from the marker on; never returns."""
+        spool = self._channel.stream
+        batches = Batches(self._marked.offset, self._marked.database, Seal(self._channel.replid), renewals=self._renewals)
+        buffer, out = bytearray(), bytearray()
+        read = self._marked.offset
+        while True:
+            piece = spool.read(read, PIECE)
+            if not piece:
+                if batches.may_close:
+                    await self._finish(bulk, batches, out)
+                    continue
+                if batches.idle and not buffer:
+                    self._acknowledge(batches.offset)  # what came since was talk
+                if spool.sealed:
+                    raise ConnectionLost("the gateway ends", remedy="see why", code="VK-TARGET-LOST")
+                await spool.grown(read)
+                continue
+            read += len(piece)
+            buffer += piece
+            while buffer:
+                if self._stopping and not batches.commands:
+                    await asyncio.Event().wait()  # whoever stopped us ends us
+                self._between.clear()
+                full = batches.commands >= MOST_COMMANDS or batches.size >= MOST_BYTES
+                if full and batches.may_close:
+                    await self._finish(bulk, batches, out)
+                    continue
+                with memoryview(buffer) as view:
+                    consumed = batches.feed(view, out, only_this=full)
+                del buffer[:consumed]
+                self._write(bulk, out)
+                self.sent = batches.offset
+                await bulk.room()
+                if not consumed:
+                    break
+            if not batches.commands:
+                self._between.set()
+
+    def _write(self, bulk: Bulk, out: bytearray) -> None:
+        if out:
+            bulk.write(bytes(out))
+            out.clear()
+
+    async def _finish(self, bulk: Bulk, batches: Batches, out: bytearray) -> None:
+        """Close the batch, and look at what became of it."""
+        closed = self._under_way = batches.close(out)
+        self._write(bulk, out)
+        odd = await bulk.expect(closed.replies)
+        self._judge(closed, odd)
+        self._under_way = None
+        self._marked = Marker(self._channel.replid, closed.end, batches.database)
+        self._between.set()
+        self._acknowledge(closed.end)
+
+    def _acknowledge(self, offset: int) -> None:
+        self.acknowledged = max(self.acknowledged, min([offset, *self._copying.values()]))
+        self._heard.set()
+        self._gateway.heard(self)
+
+    # -- replies -----------------------------------------------------------------------------------------------------------------------
+
+    def _judge_plain(self, odd: list[Odd]) -> None:
+        for _, reply in odd:
+            if isinstance(reply, ServerError):
+                raise refused(self.peer, [b"SET", marker.KEY], reply, "the marker")
+
+    def _judge(self, closed: Closed, odd: list[Odd]) -> None:
+        """Raises ``Refused`` for the first error."""
+        for place, reply in odd:
+            if isinstance(reply, ServerError):  # it was not even collected: nothing of the batch was executed
+                raise self._refused(closed, place - Seal.OPENING + 1, reply)
+            assert isinstance(reply, list)
+            for number, answer in enumerate(reply):
+                if isinstance(answer, ServerError):
+                    raise self._refused(closed, number, answer)
+            lost = [(one.database, one.key) for one in closed.renewals if expiry.renewal_found_nothing(reply[one.place])]
+            if lost:
+                self._recopy(tuple(dict.fromkeys(lost)), closed.start)
+
+    def _refused(self, closed: Closed, place: int, error: ServerError) -> Refused:
+        command = next((command for number, _, command in self._commands(closed) if number == place), [])
+        return refused(self.peer, command, error, f"stream offset {closed.start} to {closed.end}")
+
+    def _commands(self, closed: Closed) -> Iterator[tuple[int, int, list[bytes]]]:
+        """The batch's commands, read from the spool again."""
+        data, at = bytearray(), closed.start
+        while at < closed.end and (piece := self._channel.stream.read(at, closed.end - at)):
+            data += piece
+            at += len(piece)
+        return commands_in(bytes(data), closed.database)
+
+    def _written(self, closed: Closed) -> Iterator[Place]:
+        for _, database, command in self._commands(closed):
+            keys = keys_of(command, database)
+            if keys is not None:
+                yield from keys.written
+
+    def _recopy(self, places: tuple[Place, ...], start: int) -> None:
+        """Have these keys copied again, in the background; what follows ``start`` is not acknowledged before."""
+        if not places:
+            return
+        task = asyncio.create_task(self._copied(places), name="push copies again")
+        self._copying[task] = start
+        task.add_done_callback(self._copies_end)
+
+    async def _copied(self, places: tuple[Place, ...]) -> None:
+        for first in range(0, len(places), COPIED_AT_ONCE):
+            some = places[first : first + COPIED_AT_ONCE]
+            await self._gateway.recopy(some)
+            self.recopied += len(some)
+        end = self._channel.ends
+        while self._marked.offset < end and not self._closed:
+            self._heard.clear()
+            await self._heard.wait()
+
+    def _copies_end(self, task: asyncio.Task[None]) -> None:
+        del self._copying[task]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._gateway.fail(error)
+        elif not self._closed:
+            self._acknowledge(self._marked.offset)

@@ -1,0 +1,55 @@
+"""The offset that delivery by push keeps in the target, in one transaction with the data that leads up to it.
+
+    valkeep:push:offset    "<40 hex digits of the channel's replication id>:<offset>:<database>"    a string in database 0
+
+So the target itself knows how far it is, whatever broke: data and marker were written together, or neither was. While it is there, the target is not
+promoted; the promotion (and an abort) removes it. Verification does not count it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from valkeep.client.connection import Connection
+
+__all__ = ["DATABASE", "KEY", "Marker", "is_marker", "read"]
+
+KEY: Final = b"valkeep:push:offset"
+DATABASE: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """``replid``: of the channel; ``offset``: the target has the channel's stream up to here; ``database``: selected there."""
+
+    replid: str
+    offset: int
+    database: int = 0
+
+    @classmethod
+    def parse(cls, value: bytes) -> Self | None:
+        """None where it is not one of ours."""
+        parts = value.split(b":")
+        if len(parts) != 3 or len(parts[0]) != 40 or not parts[1].isdigit() or not parts[2].isdigit():
+            return None
+        return cls(parts[0].decode("ascii", "replace"), int(parts[1]), int(parts[2]))
+
+    @property
+    def value(self) -> bytes:
+        return f"{self.replid}:{self.offset}:{self.database}".encode()
+
+
+def is_marker(database: int, key: bytes) -> bool:
+    """Whether this is no key of anybody's data."""
+    return database == DATABASE and key == KEY
+
+
+async def read(target: Connection) -> bytes | None:
+    """Its value as it stands there; None where there is none. Raises ``ServerError`` for a key of that name that is no string."""
+    _, value = await target.execute([("SELECT", DATABASE), ("GET", KEY)])
+    if isinstance(value, Exception):
+        raise value
+    assert value is None or isinstance(value, bytes)
+    return value
