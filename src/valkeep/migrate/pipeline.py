@@ -124,14 +124,11 @@ class _Migration:
         result = self._result(report, gateway, delivery, found.info, proof, ledger, cut, errors)
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
         journal.write_if_possible("run.json", result.to_json())
-        return result
-
-    # -- steps ----------------------------------------------------------------------------------------------------------------------
         if options.rollback:
             result = replace(result, way_back=await self._keep_way_back())
             journal.write_if_possible("run.json", result.to_json())
+        return result
 
-    def _refuse_unfinished(self) -> None:
     async def _keep_way_back(self) -> WayBackResult:
         """Until somebody says `valkeep migrate commit` or `rollback`."""
         decision = Decision()
@@ -139,6 +136,9 @@ class _Migration:
         async with Control(self.options.state_directory, answers):
             return await WayBack(self.options, self.state, self.journal, decision).keep()
 
+    # -- steps ----------------------------------------------------------------------------------------------------------------------
+
+    def _refuse_unfinished(self) -> None:
         left = StateFile(self.options.state_directory).read()
         if left is not None and left.step == "cutting":
             raise Refused(
