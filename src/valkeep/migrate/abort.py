@@ -126,6 +126,12 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
             remedy="move the writers to the target; `--force` makes the source writable too, and the two then diverge",
             code="VK-ABORT-PROMOTED",
         )
+    if found.promotion and found.step == "cutting" and not promoted and not force:
+        raise Refused(
+            f"{found.promotion} was asked to promote the target {found.target}, which cannot be taken back: it may still become a primary",
+            remedy="wait for it, then move the writers to the target; only when it surely will not be promoted, `--force` makes the source writable",
+            code="VK-ABORT-UNKNOWN",
+        )
     if target is None and found.step == "cutting" and not force:
         raise Refused(
             f"the target {found.target} does not answer, so nobody knows whether it was promoted",
@@ -191,6 +197,8 @@ async def restore_target(target: Connection, found: MigrationState) -> list[str]
     """Detach the target from the gateway, and put back what was set there (see ``delivery``)."""
     if found.delivery == "push":
         return await _restore_pushed(target, found)
+    if found.detach_by:
+        return [f"the target attached by itself, and was not detached by us: detach it by {found.detach_by}; it keeps what was copied so far"]
     done: list[str] = []
     role = await target.call("ROLE")
     if role[0] != b"master" and (not found.gateway or found.gateway == f"{role[1].decode()}:{role[2]}"):

@@ -81,13 +81,15 @@ class Successor(Protocol):
         """Return when it has everything up to that source offset."""
 
     async def promote(self, run_id: str) -> float:
-        """Make it the primary; when it was, on the job's clock. Raises ``ValkeepError`` with ``definite=False`` when nobody knows whether it is."""
+        """Make it the primary; when it was, on the job's clock. Raises ``Aborted`` when it surely is none and will not become one, ``ValkeepError`` with
+        ``definite=False`` when nobody knows whether it is."""
 
 
 class Cutover:
     """One cut-over. ``lease_ms``: how long writers are held or refused at most: once until the fence, and once from there to the promotion.
     ``keep_fence``: write it into the source's configuration file, too. ``verify(offset)`` compares what was written since the full verification and
-    returns (keys compared, differences). ``gateway_port``: of our own replica, as the source knows it."""
+    returns (keys compared, differences). ``gateway_port``: of our own replica, as the source knows it. ``on_stop``: told when somebody wants to stop during
+    the promotion."""
 
     def __init__(
         self,
@@ -102,9 +104,11 @@ class Cutover:
         state: StateFile,
         emit: Emit,
         clock: Callable[[], float],
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._successor = successor
+        self._on_stop = on_stop
         self._mode = mode
         self._lease = lease_ms / 1000
         self._keep_fence = keep_fence
@@ -139,9 +143,7 @@ class Cutover:
             self._mark("drain-after-fence")
             await self._drain_all()
         except BaseException as error:
-            self._mark("call-off")
-            paused = None if self._mode is FenceMode.EXTERNAL else Paused(self._source, self._id, first.run_id, self._before, self._token)
-            await to_the_end(call_off(paused, self._state, error))
+            await self._call_off(first, error)
             if isinstance(error, ValkeepError) and not error.definite:  # it is certain now: the source writes, the target was not promoted
                 raise ValkeepError(
                     f"the cut-over was called off, and the source goes on writing: {error.message}",
@@ -149,11 +151,23 @@ class Cutover:
                     code="VK-CUTOVER-BROKEN",
                 ) from error
             raise
-        promoted, kept = await promotion.beyond_return(self._finish(), self._emit, self._clock)
+        try:
+            promoted, kept = await promotion.beyond_return(self._finish(), self._emit, self._clock, self._on_stop)
+        except Aborted as error:  # the successor surely is no primary, and will not become one
+            await self._call_off(first, error)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # that is why
+                raise asyncio.CancelledError from error
+            raise
         with suppress(ValkeepError):  # it says where the way back begins; the offset that is there already is one that only makes it longer
             self._state.step("promoted", source_offset=self._drained)
         nodes = await self._remaining(first, kept=kept)
         return CutoverResult(tuple(self._timeline), (promoted - started) * 1000, self._mode, checked, nodes)
+
+    async def _call_off(self, first: Look, error: BaseException) -> None:
+        self._mark("call-off")
+        paused = None if self._mode is FenceMode.EXTERNAL else Paused(self._source, self._id, first.run_id, self._before, self._token)
+        await to_the_end(call_off(paused, self._state, error))
 
     async def _begin(self) -> Look:
         """Before anything is changed: are we the only ones, is this where the writers are, what will the fence replace?"""

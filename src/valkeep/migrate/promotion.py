@@ -44,12 +44,16 @@ def recorded(state: StateFile, emit: Emit, clock: Callable[[], float]) -> float:
     return promoted
 
 
-async def beyond_return(promotion: Coroutine[Any, Any, Done], emit: Emit, clock: Callable[[], float]) -> Done:
-    """Run it to its end: the target has everything, the source refuses, and half a promotion helps nobody. Ctrl-C counts after it."""
+async def beyond_return(
+    promotion: Coroutine[Any, Any, Done], emit: Emit, clock: Callable[[], float], on_stop: Callable[[], None] = lambda: None
+) -> Done:
+    """Run it to its end: the target has everything, the source refuses, and half a promotion helps nobody. Ctrl-C counts after it. ``on_stop``: told of it, for a
+    promotion that waits for somebody else."""
     work = asyncio.ensure_future(promotion)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
+        on_stop()
         while not work.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({work})

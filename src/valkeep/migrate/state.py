@@ -33,7 +33,8 @@ class MigrationState:
     ``fence_token``: what says that a fence there is this migration's;
     ``source_replid``, ``source_offset``: up to where the target surely has the source's history, since "cutting" (what the way back begins from);
     ``fence_kept``: the fence was written into the source's configuration file, or was going to be.
-    ``delivery``: how the target gets the data; ``target_before``: values of its settings that were going to be changed."""
+    ``delivery``: how the target gets the data; ``target_before``: values of its settings that were going to be changed;
+    ``detach_by``: how a person detaches a target that attached by itself; ``promotion``: who was asked to promote it, where that cannot be taken back."""
 
     step: str
     source: str
@@ -49,6 +50,8 @@ class MigrationState:
     target_before: dict[str, str] = field(default_factory=dict)
     source_replid: str = ""
     source_offset: int = 0
+    detach_by: str = ""
+    promotion: str = ""
     schema: int = SCHEMA
 
 
