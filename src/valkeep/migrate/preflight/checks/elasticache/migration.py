@@ -54,14 +54,10 @@ def cluster(case: GroupCase) -> Finding:
 def network(case: GroupCase) -> Finding:
     gateway = case.gateway
     evidence = {"gateway": gateway.display, "this machine": "has that address" if gateway.here else "does not have that address"}
-    try:
-        address = ipaddress.ip_address(gateway.host)
-        nowhere = address.is_unspecified or (address.is_loopback and not (case.target is not None and case.target.loopback))
-    except ValueError:
-        nowhere = gateway.host == "localhost" and not (case.target is not None and case.target.loopback)
-    if nowhere:
+    near = case.group.endpoint is not None and _is_loopback(case.group.endpoint[0])
+    if gateway.host in ("", "0.0.0.0", "::") or (_is_loopback(gateway.host) and not near):
         return blocker(
-            f"{gateway.host} is no address at which the target could reach the gateway",
+            f"{gateway.host or 'nothing'} is no address at which the target could reach the gateway",
             "name this machine's address in the target's VPC: --gateway HOST:PORT here, --listen HOST:PORT when you run",
             **evidence,
         )
@@ -78,6 +74,13 @@ def network(case: GroupCase) -> Finding:
             **evidence,
         )
     return ok("the gateway has an address that the target can be told", **evidence)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def running(case: GroupCase) -> Finding:
