@@ -91,7 +91,7 @@ def test_invalid_rdb_received_is_explained_first() -> None:
 
 
 def metric_names() -> Iterator[str]:
-    source = (ROOT / "src" / "valkeep" / "migrate" / "service.py").read_text()
+    source = (ROOT / "src" / "valkeep" / "migrate" / "numbers.py").read_text()
     for kind, name in re.findall(r"(Gauge|Counter)MetricFamily\(\s*\"(\w+)\"", source):
         yield name + ("_total" if kind == "Counter" else "")
 

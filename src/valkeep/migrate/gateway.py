@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.feed import Feed, Origin
     from valkeep.migrate.ledger import Ledger
 
-__all__ = ["Gateway", "GatewayOptions"]
+__all__ = ["PRESENT_AS", "Gateway", "GatewayOptions"]
 
 BACKLOG_BYTES = 64 << 20
 PRESENT_AS = "7.2.4"  # the newest that every managed service takes for a source

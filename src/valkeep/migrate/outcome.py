@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from valkeep import __version__
 from valkeep.errors import ExitCode, ValkeepError
 from valkeep.migrate.fence import FenceMode
+from valkeep.migrate.gateway import PRESENT_AS
 from valkeep.migrate.state import default_directory
 from valkeep.migrate.transform.target import FieldTtl
 
@@ -30,7 +31,9 @@ class RunOptions:
     ``lease_ms``: time-out of the pause. ``hold_seconds``: how long a held stream is waited for. ``source_patience``: how long a source whose link broke.
     ``fence``: None for the safest mode that the source permits; ``keep_fence``: into its configuration file, too.
     ``read``: how the source's data is read: "psync" or "scan". ``rollback``: keep a way back after the cut-over, until somebody decides.
-    ``deliver``: how the target gets it: "native" or "push" (see ``delivery``).
+    ``deliver``: how the target gets it: "native", "push" or "external" (see ``delivery``).
+    ``present_as``: the version that the gateway shows. ``promote_seconds``: how long a person may take to promote a target that attached by itself.
+    ``metrics``: where the gateway's numbers are served.
     ``started_at``, ``host``: for the report (UTC, ISO 8601; a machine's name).
     ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
 
@@ -61,6 +64,9 @@ class RunOptions:
     rollback: bool = False
     rate_seconds: float = 1.0
     deliver: str = "native"
+    present_as: str = PRESENT_AS
+    promote_seconds: float = 60.0
+    metrics: tuple[str, int] | None = None
 
     @property
     def state_directory(self) -> Path:

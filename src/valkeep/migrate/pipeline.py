@@ -25,7 +25,9 @@ from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.back.wayback import Decision, WayBack
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Cutover, CutoverResult
+from valkeep.migrate.delivery.external import External
 from valkeep.migrate.delivery.native import Native
+from valkeep.migrate.delivery.promoter import Person, Promoter
 from valkeep.migrate.delivery.push import Push
 from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
 from valkeep.migrate.feed.psync import PsyncFeed
@@ -34,6 +36,7 @@ from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.numbers import watched
 from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, gather, preflight
 from valkeep.migrate.proof import Proof
@@ -62,14 +65,17 @@ PASSING = frozenset(  # reasons to call a cut-over off that may pass
         "VK-HELD",
     }
 )
-FOR_A_PERSON = frozenset({"VK-CUTOVER-REPLICA", "VK-CUTOVER-FENCE-LOST"})  # may pass, but somebody has to look; whoever says go again has
+FOR_A_PERSON = frozenset({"VK-CUTOVER-REPLICA", "VK-CUTOVER-FENCE-LOST", "VK-PROMOTE-LATE"})  # may pass, but somebody has to look; whoever says go again has
+KEEP = 4 << 30  # bytes of stream for which a target that attaches by itself can begin again
 ROUND_SECONDS = 5.0  # while a person has not decided yet
 
 
-async def run(options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready | None = None) -> RunResult:
+async def run(
+    options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready | None = None, promoter: Promoter | None = None
+) -> RunResult:
     """Migrate. Raises ``ValkeepError``: with ``definite`` True nothing is changed on the source and the target holds at most a copy; with
     ``definite`` False see the remedy. Cancelling it (Ctrl-C) detaches the target and leaves the source writable."""
-    migration = _Migration(options, emit, clock, ready or Ready())
+    migration = _Migration(options, emit, clock, ready or Ready(), promoter)
     with Lock(options.state_directory):
         return await migration.run()
 
@@ -77,11 +83,15 @@ async def run(options: RunOptions, emit: Emit, clock: Callable[[], float], ready
 class _Migration:
     """The state of one run: what ``run`` would otherwise hand from step to step."""
 
-    def __init__(self, options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready) -> None:
+    def __init__(
+        self, options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready, promoter: Promoter | None = None
+    ) -> None:
         self.options = options
         self.journal = Journal(options.report, emit, clock)
         self.state = StateFile(options.state_directory)
         self.handover = Handover(ready, self.state)
+        self.promoter = promoter
+        self.external: External | None = None  # the delivery, where the target attaches by itself
 
     async def run(self) -> RunResult:
         try:
@@ -111,8 +121,9 @@ class _Migration:
             )
             await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
-            way = Push if options.deliver == "push" else Native
-            delivery: Delivery = way(options, gateway, target, found, self.state, journal, self.handover.undone)
+            if options.metrics is not None:
+                stack.enter_context(watched(gateway, options.metrics, lambda: ""))
+            delivery = self._delivery(gateway, target, found)
             async with delivery.held():
                 verifier = None if options.skip_verify else await stack.enter_async_context(self._verifier(gateway, spool))
                 proof = Proof(verifier, journal)
@@ -222,6 +233,7 @@ class _Migration:
             state=self.state,
             emit=journal.emit,
             clock=journal.clock,
+            on_stop=self.external.hurry if self.external is not None else lambda: None,
         )
         try:
             cut = await cutover.run()
@@ -276,6 +288,15 @@ class _Migration:
 
     # -- parts ----------------------------------------------------------------------------------------------------------------------
 
+    def _delivery(self, gateway: Gateway, target: Connection, found: TargetFound) -> Delivery:
+        options, journal = self.options, self.journal
+        if options.deliver == "external":
+            promoter = self.promoter or Person(options.target.address, lambda text: journal.say("info", text), options.promote_seconds)
+            self.external = External(options, gateway, target, found, self.state, journal, self.handover.undone, promoter)
+            return self.external
+        way = Push if options.deliver == "push" else Native
+        return way(options, gateway, target, found, self.state, journal, self.handover.undone)
+
     async def _open(self, endpoint: Endpoint) -> Connection:
         return await Connection.open(endpoint, client_name="valkeep-migrate")
 
@@ -326,6 +347,9 @@ class _Migration:
             username=found.username,
             tls=options.gateway_tls if found.tls_replication else None,
             hold_seconds=options.hold_seconds,
+            present_as=options.present_as,
+            late=options.deliver == "external",
+            keep=KEEP if options.deliver == "external" else 0,
         )
 
     def _verifier(self, gateway: Gateway, spool: Path) -> Verifier:
@@ -336,7 +360,7 @@ class _Migration:
             self.options.source,
             self.options.target,
             self.options.field_ttl,
-            gateway.drained,
+            self.external.drained if self.external is not None else gateway.drained,
             self.journal.emit,
             spool,
             recopy,
