@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.report.events import Event
 
-__all__ = ["acknowledged", "preflight"]
+__all__ = ["Deliver", "acknowledged", "expect_delivery", "preflight"]
+
+DELIVERIES = ("native", "push")
+Deliver = Annotated[
+    str, typer.Option(metavar="native|push", help="How the target gets it: it replicates from us, or we write to it as a client.")
+]
+
+
+def expect_delivery(deliver: str) -> None:
+    """Raises ``UsageError`` for one that is not there."""
+    if deliver not in DELIVERIES:
+        raise UsageError(f"there is no delivery {deliver!r}", remedy=f"say --deliver {' or --deliver '.join(DELIVERIES)}")
 
 
 def preflight(
@@ -44,6 +55,7 @@ def preflight(
         FieldTtl, typer.Option(help="What the move would do with TTLs on hash fields, for a Valkey before 9.")
     ] = FieldTtl.REFUSE,
     wipe_target: Annotated[bool, typer.Option("--wipe-target", help="The target may have keys: they would be deleted.")] = False,
+    deliver: Deliver = "native",
     acknowledge: Annotated[
         list[str] | None, typer.Option(metavar="VK-…", help="A condition that is known; repeat it, or separate codes by commas.")
     ] = None,
@@ -72,7 +84,8 @@ def preflight(
         raise UsageError(f"there is no census {census!r}", remedy="say --census sample or --census full")
     accepted = acknowledged(acknowledge or ())
     here = endpoint(source, source_password_file, source_password_env)
-    options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full")
+    expect_delivery(deliver)
+    options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full", deliver=deliver)
     if target is not None and GroupAddress.names(target):
         group = GroupAddress.parse(target, aws_region, aws_endpoint_url)
         place = GatewayPlace(address(gateway, "--gateway") if gateway else ("", 0), Path(tempfile.gettempdir()))

@@ -27,7 +27,7 @@ from valkeep.cli.endpoint import (
     endpoint,
 )
 from valkeep.cli.migrate_files import expect_no_writers, restore_files
-from valkeep.cli.migrate_preflight import acknowledged
+from valkeep.cli.migrate_preflight import Deliver, acknowledged, expect_delivery
 from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.errors import ConnectionLost, ExitCode, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
@@ -43,7 +43,6 @@ __all__ = ["abort", "cutover", "gateway", "run"]
 
 E = TypeVar("E", bound=StrEnum)
 KEY_SECONDS = 0.05
-DELIVERIES = ("native", "push")
 WAYS = ("psync",)  # to read a running source
 WILDCARDS = ("0.0.0.0", "::", "*")
 
@@ -63,10 +62,6 @@ Read = Annotated[
     typer.Option(
         metavar="psync|PATH", help="How the data is read: as the source's replica; or, without --source, from a snapshot or append-only file."
     ),
-]
-Deliver = Annotated[
-    str,
-    typer.Option(metavar="native|push", help="How the target gets it: it replicates from us, or we write to it as a client."),
 ]
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
 
@@ -165,8 +160,7 @@ def run(
         return restore_files(files, json)
     if not source:
         raise UsageError("there is no source", remedy="say --source URL, or --read PATH to read a snapshot or an append-only file")
-    if deliver not in DELIVERIES:
-        raise UsageError(f"there is no delivery {deliver!r}", remedy=f"say --deliver {' or --deliver '.join(DELIVERIES)}")
+    expect_delivery(deliver)
     options = pipeline.RunOptions(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),

@@ -165,6 +165,7 @@ class _Migration:
             field_ttl=options.field_ttl,
             wipe_target=options.wipe_target,
             gateway_tls=options.gateway_tls is not None,
+            deliver=options.deliver,
             rate_seconds=options.rate_seconds,
         )
         report = await preflight(options.source, options.target, wanted, self.journal.emit)

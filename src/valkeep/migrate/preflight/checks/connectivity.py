@@ -97,7 +97,7 @@ def plaintext(case: Case) -> Findings:
 def replication_tls(case: Case) -> Findings:
     _, target = case.pair
     wanted = target.setting("tls-replication")
-    if wanted is None:
+    if wanted is None or case.options.deliver == "push":
         return
     if wanted == "yes" and not case.options.gateway_tls:
         yield warning(

@@ -60,7 +60,14 @@ def eviction(case: Case) -> Findings:
         return
     both = {"source": f"{here}, maxmemory {source.info.get('maxmemory', '?')}", "target": f"{there}, maxmemory {limit}"}
     bounded = bool(source.number("maxmemory"))
-    if there != "noeviction" and limit and (here == "noeviction" or not bounded):
+    if there != "noeviction" and limit and case.options.deliver == "push":
+        yield warning(
+            "VK-EVICTION",
+            "the target evicts when it is full, also during the copy: it is a primary all the time",
+            "CONFIG SET maxmemory-policy noeviction on the target for the move, or acknowledge that it is a cache",
+            **both,
+        )
+    elif there != "noeviction" and limit and (here == "noeviction" or not bounded):
         yield warning(
             "VK-EVICTION",
             "the target may evict keys that the source would never have evicted",

@@ -6,6 +6,7 @@ from typing import Final
 
 from valkeep.migrate.preflight.checks.case import Case, Check, Findings, blocker, info, ok, warning
 from valkeep.migrate.preflight.checks.source import needed, persistence_of
+from valkeep.migrate.preflight.facts import ServerFacts
 from valkeep.migrate.preflight.formats import NEWEST_TESTED_VALKEY
 
 __all__ = ["CHECKS"]
@@ -52,7 +53,14 @@ def role(case: Case) -> Findings:
 def sentinel(case: Case) -> Findings:
     """Seen: a Sentinel promoted the target's replica 33 s after REPLICAOF, and pulled the target away from the source at 54 s (valkey #845)."""
     _, target = case.pair
-    if target.sentinels or target.hello:
+    if (target.sentinels or target.hello) and case.options.deliver == "push":
+        yield warning(
+            "VK-TARGET-SENTINEL",
+            "a Sentinel watches the target: a failover of it during the move ends the move",
+            "SENTINEL REMOVE name on every Sentinel before the move and SENTINEL MONITOR after it, or acknowledge it",
+            target=f"{target.hello or 0} subscribers of __sentinel__:hello; {', '.join(target.sentinels or ()) or 'no named connections'}",
+        )
+    elif target.sentinels or target.hello:
         yield blocker(
             "VK-TARGET-SENTINEL",
             "a Sentinel watches the target: it would take the target's new role for a failure, and end the replication by a failover",
@@ -83,6 +91,9 @@ def empty(case: Case) -> Findings:
 def commands(case: Case) -> Findings:
     _, target = case.pair
     user = f"user {target.user or 'default'}"
+    if case.options.deliver == "push":
+        yield from _written_to(target, user)
+        return
     lacking, remedy = needed(target, ("REPLICAOF",))
     if case.options.attached_by:
         yield ok("VK-TARGET-COMMANDS", f"{case.options.attached_by} makes the target a replica, and a primary again", target=user)
@@ -95,6 +106,38 @@ def commands(case: Case) -> Findings:
         )
     else:
         yield ok("VK-TARGET-COMMANDS", "this user may make the target a replica", target=f"{user}: REPLICAOF {target.may('REPLICAOF')}")
+
+
+def _written_to(target: ServerFacts, user: str) -> Findings:
+    lacking, remedy = needed(target, ("RESTORE", "DEL", "SELECT"))
+    state = ", ".join(f"{name} {permission}" for name, permission in lacking.items())
+    if lacking:
+        yield blocker(
+            "VK-TARGET-COMMANDS",
+            "the target does not let this user write to it what a copy needs",
+            remedy + "; the stream needs every command that writes, on all keys",
+            target=f"{user}: {state}",
+        )
+    else:
+        yield ok("VK-TARGET-COMMANDS", "this user may write to the target", target=f"{user}: RESTORE, DEL, SELECT")
+
+
+def early_expiry(case: Case) -> Findings:
+    """Only where the target is written to: a replica expires nothing by itself."""
+    _, target = case.pair
+    if case.options.deliver != "push":
+        return
+    may = target.setting("import-mode") is not None and target.allows("CONFIG SET")
+    state = f"{target.product}, CONFIG SET {target.may('CONFIG SET')}"
+    if may:
+        yield ok("VK-PUSH-EXPIRY", "nothing expires on the target before the promotion (import-mode)", target=state)
+    else:
+        yield info(
+            "VK-PUSH-EXPIRY",
+            "the target expires keys by its own clock during the move: keys whose renewal comes too late are copied again",
+            "Valkey 8.1 or later, and CONFIG SET permitted to this user, avoid it (import-mode)",
+            target=state,
+        )
 
 
 def persistence(case: Case) -> Findings:
@@ -170,6 +213,7 @@ CHECKS: Final = (
     Check("Sentinels of the target", "target", sentinel, needs_target=True),
     Check("target is empty", "target", empty, needs_target=True),
     Check("commands on the target", "target", commands, needs_target=True),
+    Check("early expiry on the target", "target", early_expiry, needs_target=True),
     Check("target's persistence", "target", persistence, needs_target=True),
     Check("target's authentication", "target", authentication, needs_target=True),
     Check("replicas of the target", "target", replicas_wanted, needs_target=True),
