@@ -1,6 +1,7 @@
 """Where the source's data comes from: one module for each way, all of the same shape.
 
     psync      we are a replica of the source
+    scan       SCAN and DUMP, again and again, where PSYNC is denied
 
 A feed gives the gateway (a `client.replication.Receiver`) one snapshot and then the stream of what is written after it, at offsets that only grow;
 and it reads single keys again, each at a known offset of that stream, where the stream alone does not do.

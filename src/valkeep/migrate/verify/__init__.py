@@ -69,12 +69,12 @@ passwords come that way only. Requests have ids: the answer to one that was give
 for another's. ``PSYNC`` makes each server fork once, which is said before it happens.
 
 **Where PSYNC is denied** (managed services) a side is read by SCAN and DUMP (`scan.py`), key by key, each at some moment between the beginning and the end.
-For the *target* O2 is the source's offset at the end of the scan: a key not written in (S1, O2] had one value whenever it was read, and a key that was is looked at
-again; so is every difference, before it counts. What somebody else writes to the target behind the scan is not seen. For the *source* there is no stream
-(`source_side.Unfollowed`), hence no written keys: two scans are compared, and what differs is looked at again, the source first, then ``barrier`` of its offset after
-that, then the target. Equal settles it. A difference counts when it was seen in several looks over some seconds with one value on the source; a value that changes starts
-that over, so that a hot key stays unsettled. ``valid`` then says: each key was equal at the moment it was looked at. ``final`` knows of nothing that it could look at
-alone, and compares everything again, while nobody writes: there every difference is final.
+For the *target* O2 is the source's offset at the end of the scan: a key not written in (S1, O2] had one value whenever it was read, and a key that was is
+looked at again; so is every difference, before it counts. What somebody else writes to the target behind the scan is not seen. For the *source* there is no
+stream (`source_side.Unfollowed`), hence no written keys: two scans are compared, and what differs is looked at again, the source first, then ``barrier`` of its
+offset after that, then the target. Equal settles it. A difference counts when it was seen in several looks over some seconds with one value on the source; a
+value that changes starts that over, so that a hot key stays unsettled. ``valid`` then says: each key was equal at the moment it was looked at. ``final`` knows
+of nothing that it could look at alone, and compares everything again, while nobody writes: there every difference is final.
 
 **Tolerances.** A source before 7.0 has no PEXPIRETIME: when a key is *looked at again* its expiry is TIME + PTTL, read in one MULTI, and 2 ms of
 difference are accepted (rows of snapshots are exact). Not compared: LRU and LFU data, a consumer's seen and active time, the delivery time of

@@ -21,6 +21,7 @@ from valkeep.wire.rdb.opcodes import OP_EOF, OP_EXPIRETIME_MS, OP_KEY_META, OP_S
 __all__ = ["Assembled"]
 
 _EXPIRES = bytes([OP_EXPIRETIME_MS])
+_EMPTY = b"\x06\x00"
 _LENGTHS = [length(size) for size in range(256)]
 
 
@@ -35,8 +36,8 @@ class Assembled:
         self._database = -1
 
     def begin(self, payload: bytes) -> bytes:
-        """The header, of the version of this payload (any key's, or that of functions)."""
-        self._mark = payload[-SEAL : 2 - SEAL]
+        """The header, of the version of this payload (any key's, or that of functions); b"": of one that every reader knows, for an empty snapshot."""
+        self._mark = payload[-SEAL : 2 - SEAL] or _EMPTY
         self.version = int.from_bytes(self._mark, "little")
         return self._out(b"VALKEY%03d" % self.version if self.version >= 80 else b"REDIS%04d" % self.version)
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import ServerInfo, server_info
+from valkeep.client.server_info import ServerInfo, parse_info, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.keyread import KeyRead, Seen
 from valkeep.migrate.verify.functions import libraries_of
@@ -83,6 +83,22 @@ class KeyScan:
         """Those that hold keys now, and how many."""
         return (await server_info(self._walker)).keys
 
+    async def said(self) -> dict[str, str]:
+        """INFO now."""
+        try:
+            return parse_info(await self._walker.call("INFO"))
+        except ServerError as error:
+            raise self._denied(error) from None
+
+    async def function_dump(self) -> bytes:
+        """What FUNCTION DUMP gives; b"" on servers without functions (before 7.0)."""
+        try:
+            return bytes(await self._walker.call("FUNCTION", "DUMP"))
+        except ServerError as error:
+            if "unknown command" in error.text.lower():
+                return b""
+            raise self._denied(error) from None
+
     async def functions(self) -> dict[str, str]:
         """Library → digest of its code."""
         try:
@@ -97,6 +113,17 @@ class KeyScan:
             async with contextlib.aclosing(self._pages_of(database)) as pages:
                 async for page in pages:
                     yield page
+
+    async def read(self, database: int, names: list[bytes]) -> AsyncGenerator[list[tuple[bytes, Seen | None]]]:
+        """These keys as they are now, in parts that fit into memory; None: there is no such key. Not while ``pages`` are read."""
+        connection = self._lanes[0]
+        try:
+            await connection.call("SELECT", database)
+            for at in range(0, len(names), COUNT):
+                for part in await self._parts(connection, names[at : at + COUNT]):
+                    yield await self._look(connection, part)
+        except ServerError as error:
+            raise self._denied(error) from None
 
     async def _pages_of(self, database: int) -> AsyncGenerator[Page]:
         tasks = [asyncio.create_task(self._guard(self._walk(database)))]
@@ -148,7 +175,8 @@ class KeyScan:
         while (work := await self._names.get()) is not None:
             _, names = work
             for part in await self._parts(connection, names):
-                await self._pages.put(Page(database, await self._look(connection, part)))
+                looked = await self._look(connection, part)
+                await self._pages.put(Page(database, [(name, seen) for name, seen in looked if seen is not None]))
 
     async def _parts(self, connection: Connection, names: list[bytes]) -> Sequence[list[bytes]]:
         """The names in parts that can be read at once."""
@@ -171,15 +199,14 @@ class KeyScan:
             weight += size or 0
         return parts
 
-    async def _look(self, connection: Connection, names: list[bytes]) -> list[tuple[bytes, Seen]]:
+    async def _look(self, connection: Connection, names: list[bytes]) -> list[tuple[bytes, Seen | None]]:
         read, width = self._read, self._read.width
         if read.exact:
             block = b"".join([_ASK % (len(name), name, len(name), name) for name in names])
             replies = await connection.exchange(block, 2 * len(names), "DUMP", TIMEOUT)
         else:  # TIME and PTTL stand beside each other
             replies = await connection.execute([command for name in names for command in read.commands(name)], TIMEOUT)
-        found = ((name, read.seen(replies[at : at + width])) for name, at in zip(names, range(0, len(replies), width), strict=True))
-        return [(name, seen) for name, seen in found if seen is not None]
+        return [(name, read.seen(replies[at : at + width])) for name, at in zip(names, range(0, len(replies), width), strict=True)]
 
     def _denied(self, error: ServerError) -> ValkeepError:
         where = self._walker.endpoint.address
