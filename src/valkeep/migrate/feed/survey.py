@@ -155,7 +155,7 @@ class _Look:
             try:
                 reader.feed(data)
             except RemoteProtocolError as error:
-                raise _damaged(part, begins + reader.whole, error, "VK-FILE-DAMAGED") from None
+                raise _damaged(part, begins + _whole_before(part, begins, at - len(data)), error, "VK-FILE-DAMAGED") from None
         return reader.whole, reader.commands
 
     async def _piece(self, part: Part, at: int) -> bytes:
@@ -166,6 +166,22 @@ class _Look:
             self._emit(Progress(self._told, "census", keys=self._keys, bytes=self._read, total_bytes=self._total))
         await asyncio.sleep(0)
         return data
+
+
+def _whole_before(part: Part, begins: int, good: int) -> int:
+    """How much of the log counts before the damage that is in the piece at ``good``: read again, that piece byte by byte."""
+    reader = LogReader()
+    at = begins
+    while at < good:
+        data = part.read(at, min(PIECE, good - at))
+        reader.feed(data)
+        at += len(data)
+    try:
+        for byte in part.read(good, PIECE):
+            reader.feed(bytes((byte,)))
+    except RemoteProtocolError:
+        pass
+    return reader.whole
 
 
 def _damaged(part: Part, at: int, error: ValkeepError, code: str) -> RemoteProtocolError:
