@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from valkeep.client.connection import Connection
     from valkeep.migrate.state import StateFile
 
-__all__ = ["Aborted", "Cutover", "CutoverResult", "Successor"]
+__all__ = ["PATIENCE_SECONDS", "Aborted", "Cutover", "CutoverResult", "Successor"]
 
 SILENCE_SECONDS = 2.0  # without a write, where we cannot fence
 SETTLING_SECONDS = 0.5  # the same behind the fence of a server before Redis 7.0, and at most a quarter of the lease
@@ -88,7 +88,8 @@ class Successor(Protocol):
 class Cutover:
     """One cut-over. ``lease_ms``: how long writers are held or refused at most: once until the fence, and once from there to the promotion.
     ``keep_fence``: write it into the source's configuration file, too. ``verify(offset)`` compares what was written since the full verification and
-    returns (keys compared, differences). ``gateway_port``: of our own replica, as the source knows it. ``on_stop``: told when somebody wants to stop during
+    returns (keys compared, differences). ``gateway_port``: of our own replica, as the source knows it. ``patience``: seconds for draining and comparing
+    where the writers were stopped by their owner. ``on_stop``: told when somebody wants to stop during
     the promotion."""
 
     def __init__(
@@ -105,10 +106,12 @@ class Cutover:
         emit: Emit,
         clock: Callable[[], float],
         on_stop: Callable[[], None] = lambda: None,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._source = source
         self._successor = successor
         self._on_stop = on_stop
+        self._patience = patience
         self._mode = mode
         self._lease = lease_ms / 1000
         self._keep_fence = keep_fence
@@ -209,7 +212,7 @@ class Cutover:
             await asyncio.sleep(SILENCE_SECONDS)
             self._silent = await self._look()
             self._expect_silence(await self._lookout.wrote(earlier, self._silent))
-            return await self._drain_and_verify(PATIENCE_SECONDS)
+            return await self._drain_and_verify(self._patience)
         if self._mode is FenceMode.DIRECT:
             await self._raise_fence()
             await self._transactions_over()
@@ -226,7 +229,7 @@ class Cutover:
         until = self._clock() + seconds
         self._mark("drain")
         offset = (await self._look()).offset
-        await self._drain(offset, self._lease * 0.5)
+        await self._drain(offset, self._patience if self._mode is FenceMode.EXTERNAL else self._lease * 0.5)
         self._mark("verify-changed")
         try:
             async with asyncio.timeout(until - self._clock()):

@@ -53,6 +53,7 @@ class Look:
     settings: Mapping[str, str]
     scripts_pass: bool  # the fence, before Redis 7.0
     replid: str = ""
+    counted: bool = True  # its offset moves with every write: before somebody follows, a server does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class Lookout:
             settings={name: reply[1].decode() for name, reply in zip(parameters, replies[3:], strict=True) if reply},
             scripts_pass=(found := identify(server)).kind != "valkey" and found.version < (7, 0),
             replid=replication.get("master_replid", ""),
+            counted=replication.get("repl_backlog_active") == "1" or replication.get("connected_slaves", "0") != "0",
         )
 
     def objection(self, first: Look, now: Look, *, token: str) -> Aborted | None:
@@ -174,7 +176,7 @@ class Lookout:
 
     async def wrote(self, earlier: Look, later: Look) -> tuple[str, ...]:
         """The commands that clients wrote with between two looks; empty when surely nothing was written."""
-        if later.offset == earlier.offset:
+        if later.offset == earlier.offset and earlier.counted and later.counted:
             return ()
         if any(later.calls.get(name, 0) < count for name, count in earlier.calls.items()):
             return ("any command (the statistics were reset: CONFIG RESETSTAT)",)

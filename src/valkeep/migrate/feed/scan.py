@@ -55,7 +55,7 @@ PAUSE = 1.0  # seconds between two rounds at least, while nobody waits for one; 
 PATIENCE = 60.0  # seconds for which the source may be away
 RETRY = 1.0
 BITS = 27, 30  # of the table that a snapshot's names pass: at least, at most (16 and 128 MB); ten for each key between
-_MARK = ("run_id", "rdb_changes_since_last_save", "rdb_last_save_time", "rdb_saves", "master_repl_offset", "evicted_keys")
+_MARK = ("run_id", "rdb_changes_since_last_save", "rdb_last_save_time", "rdb_saves", "evicted_keys")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ __all__ = ["PreflightOptions"]
 class PreflightOptions:
     """``field_ttl``: the policy the move will run with. ``wipe_target``: a target with keys is allowed, they will be deleted.
     ``full_census``: read a snapshot of the source (it forks) instead of sampling. ``gateway_tls``: the gateway has a certificate to show
-    to a target with ``tls-replication``.
-    ``deliver``: how the target will get the data ("native", "push"). ``attached_by``: who makes the target a replica and a primary again, where it is not us ("": we do).
+    to a target with ``tls-replication``. ``read``: how the source will be read ("psync", "scan").
+    ``deliver``: how the target will get the data ("native", "push"). ``attached_by``: who makes the target a replica and a primary again, where it is
+    not us ("": we do).
     ``sample_keys``: at most so many are looked at. ``rate_seconds``: how long the write rate is measured.
     """
 
@@ -22,6 +23,7 @@ class PreflightOptions:
     wipe_target: bool = False
     full_census: bool = False
     gateway_tls: bool = False
+    read: str = "psync"
     deliver: str = "native"
     attached_by: str = ""
     sample_keys: int = 20_000

@@ -107,6 +107,8 @@ def clients(case: Case) -> Findings:
 
 def fork_memory(case: Case) -> Findings:
     """A full sync forks the source; pages written meanwhile are copied."""
+    if case.options.read == "scan":
+        return
     source = case.source
     used, system, resident = source.number("used_memory"), source.number("total_system_memory"), source.number("used_memory_rss")
     if used is None:

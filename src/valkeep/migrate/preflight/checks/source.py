@@ -6,6 +6,7 @@ from typing import Final
 
 from valkeep.migrate.preflight.checks.case import Case, Check, Findings, blocker, info, ok, warning
 from valkeep.migrate.preflight.facts import Permission, ServerFacts, human
+from valkeep.migrate.preflight.finding import Finding
 from valkeep.migrate.preflight.formats import (
     NEWEST_TESTED_REDIS,
     NEWEST_TESTED_VALKEY,
@@ -157,13 +158,16 @@ def needed(facts: ServerFacts, names: tuple[str, ...]) -> tuple[dict[str, Permis
 
 def commands(case: Case) -> Findings:
     source = case.source
+    if case.options.read == "scan":
+        yield _by_scan(source)
+        return
     lacking, remedy = needed(source, ("PSYNC", "REPLCONF"))
     state = ", ".join(f"{name} {permission}" for name, permission in lacking.items())
     if lacking:
         yield blocker(
             "VK-SOURCE-COMMANDS",
             "the source does not let this user replicate from it",
-            remedy + "; a managed service that blocks PSYNC has to be moved by its own means",
+            remedy + "; what a managed service does not let us replicate can be read by SCAN: --read scan",
             source=f"user {source.user or 'default'}: {state}",
         )
     elif source.may("PSYNC") is Permission.OK:
@@ -172,7 +176,18 @@ def commands(case: Case) -> Findings:
         )
 
 
+def _by_scan(source: ServerFacts) -> Finding:
+    lacking, remedy = needed(source, ("SCAN", "DUMP", "PTTL", "SELECT"))
+    user = f"user {source.user or 'default'}"
+    if lacking:
+        state = ", ".join(f"{name} {permission}" for name, permission in lacking.items())
+        return blocker("VK-SOURCE-COMMANDS", "the source does not let this user read its keys", remedy, source=f"{user}: {state}")
+    return ok("VK-SOURCE-COMMANDS", "this user may read the source's keys", source=f"{user}: SCAN, DUMP, PTTL, SELECT")
+
+
 def backlog(case: Case) -> Findings:
+    if case.options.read == "scan":
+        return
     source = case.source
     size = source.number("repl_backlog_size")
     if size is None or source.rate is None:
@@ -196,6 +211,8 @@ def backlog(case: Case) -> Findings:
 
 def output_buffer(case: Case) -> Findings:
     """While the snapshot crosses, the source keeps what is written for us in our output buffer, up to this limit."""
+    if case.options.read == "scan":
+        return
     source = case.source
     limits = source.setting("client-output-buffer-limit")
     data = source.data_bytes
