@@ -26,6 +26,7 @@ from valkeep.cli.endpoint import (
     TargetPasswordFile,
     endpoint,
 )
+from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, presented
 from valkeep.cli.migrate_files import expect_no_writers, restore_files
 from valkeep.cli.migrate_preflight import Deliver, acknowledged, expect_delivery
 from valkeep.cli.output import JsonPath, console, write_json
@@ -98,6 +99,10 @@ def run(
     ] = 300.0,
     listen: Listen = "",
     announce: Annotated[str, typer.Option(metavar="HOST:PORT", help="What the target is told to connect to, behind NAT.")] = "",
+    attach: Attach = "native",
+    promote_within: PromoteWithin = 60.0,
+    present_as: PresentAs = "7.2.4",
+    metrics: Metrics = "",
     allow: Allow = None,
     gateway_cert: Certificate = None,
     gateway_key: Key = None,
@@ -168,7 +173,10 @@ def run(
         target=endpoint(target, target_password_file, target_password_env),
         read=read,
         field_ttl=field_ttl,
-        deliver=deliver,
+        deliver=delivery(attach, deliver),
+        present_as=presented(present_as),
+        promote_seconds=promote_within,
+        metrics=address(metrics, "--metrics") if metrics else None,
         cutover=cutover,
         wipe_target=wipe_target,
         accept=_accepted(acknowledge or []),
