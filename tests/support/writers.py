@@ -98,11 +98,12 @@ def _complete(reply: bytes) -> bool:
 
 
 class Writers:
-    """``with Writers(port, 4) as writers``: they write until the end of the block. ``pace``: seconds between two commands of one."""
+    """``with Writers(port, 4) as writers``: they write until the end of the block. ``pace``: seconds between two commands of one.
+    ``prefix``: of their names, and so of their keys."""
 
-    def __init__(self, port: int, count: int = 4, pace: float = 0.01) -> None:
+    def __init__(self, port: int, count: int = 4, pace: float = 0.01, prefix: str = "") -> None:
         self._stop = threading.Event()
-        self.writers = [_Writer(port, str(number), self._stop, pace) for number in range(count)]
+        self.writers = [_Writer(port, f"{prefix}{number}", self._stop, pace) for number in range(count)]
 
     def __enter__(self) -> Self:
         for writer in self.writers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from valkeep.cli.migrate_back import commit, rollback
 from valkeep.cli.migrate_preflight import preflight
 from valkeep.cli.migrate_run import abort, cutover, gateway, run
 from valkeep.cli.migrate_verify import verify
@@ -20,5 +21,7 @@ app.command(short_help="is this source ready to move? GO, CONDITIONAL-GO or NO-G
 app.command(short_help="move it: preflight, copy, follow, verify, cut over")(run)
 app.command(short_help="cut over a migration that waits for it")(cutover)
 app.command(short_help="undo a migration before its end, also after a kill -9")(abort)
+app.command(short_help="cut back to the old server (after `run --rollback`)")(rollback)
+app.command(short_help="give up the way back: the old server is let go")(commit)
 app.command(short_help="compare every key, TTL and field of two servers")(verify)
 app.command(short_help="the gateway alone, as a service")(gateway)

@@ -103,6 +103,10 @@ def run(
     promote_within: PromoteWithin = 60.0,
     present_as: PresentAs = "7.2.4",
     metrics: Metrics = "",
+    rollback: Annotated[
+        bool,
+        typer.Option("--rollback", help="After the cut-over, keep the old server current until `valkeep migrate commit` or `rollback`."),
+    ] = False,
     allow: Allow = None,
     gateway_cert: Certificate = None,
     gateway_key: Key = None,
@@ -152,6 +156,7 @@ def run(
             target=endpoint(target, target_password_file, target_password_env),
             field_ttl=field_ttl,
             wipe_target=wipe_target,
+            rollback=rollback,
             accept=_accepted(acknowledge or []),
             report=report,
             spool=spool,
@@ -205,9 +210,7 @@ def run(
         f"[bold]{result.verdict}[/bold]: {result.keys:,} keys moved from {result.source_name} to {result.target_name}; "
         f"{result.mismatches} mismatches; write pause {result.write_pause_ms:.0f} ms; {result.elapsed_seconds:.1f} s in all"
     )
-    out.print(
-        f"  next: point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
-    )
+    out.print(f"  next: {_next(options, result)}", markup=False)
     for row in result.ledger:
         out.print(f"  ledger: {row['action']} {row['what']} {row['policy']} × {row['count']}", markup=False)
     if report is not None:
@@ -218,6 +221,7 @@ def run(
 
 def gateway(
     source: Source,
+        rollback=rollback,
     target_version: Annotated[
         list[str], typer.Option(metavar="X.Y", help="The version of the Valkey targets that will attach; repeatable.")
     ],
@@ -345,6 +349,15 @@ async def _key_decides(ready: Ready, *, enabled: bool) -> AsyncIterator[None]:
         yield
     finally:
         listening.cancel()
+def _next(options: RunOptions, result: RunResult) -> str:
+    if result.way_back is None:
+        return f"point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
+    done = "; ".join(result.way_back.done)
+    if result.way_back.outcome == "committed":
+        return f"{done}. The writers are at {options.target.address}, for good"
+    return f"rolled back: {done}. Point the writers at {options.source.address}; {options.target.address} refuses writes"
+
+
 
 
 async def _listen(terminal: int, ready: Ready) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
@@ -22,7 +22,7 @@ __all__ = ["OldServer", "lost", "old_endpoint"]
 def old_endpoint(options: RunOptions, fence_at: str) -> Endpoint:
     """Where the writers were, by the state file, with the access that the user gave."""
     at = Endpoint.parse(fence_at)
-    return replace(options.source_primary or options.source, host=at.host, port=at.port)
+    return (options.source_primary or options.source).at(at.host, at.port)
 
 
 def lost(what: str) -> ConnectionLost:
@@ -31,6 +31,7 @@ def lost(what: str) -> ConnectionLost:
         f"there is no way back any more: {what}",
         remedy="the new server has everything and goes on; end this with `valkeep migrate commit`. The old server's data is that of an earlier moment: "
         "move no writers there",
+        definite=False,
         code="VK-ROLLBACK-LOST",
     )
     error.changed = "the cut-over is complete and stays; the old server is no copy of the new one any more"

@@ -15,14 +15,15 @@ import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Secret
 from valkeep.client.server_info import server_info
-from valkeep.errors import Refused, ValkeepError
+from valkeep.errors import ValkeepError
 from valkeep.migrate import fence
 from valkeep.migrate.back import gap
+from valkeep.migrate.back.decision import Asked, Decision
 from valkeep.migrate.back.feed import BackFeed
 from valkeep.migrate.back.old import OldServer, lost, old_endpoint
 from valkeep.migrate.back.returning import Returning
@@ -49,48 +50,16 @@ if TYPE_CHECKING:
     from valkeep.migrate.back.old import Before
     from valkeep.migrate.outcome import RunOptions
 
-__all__ = ["BACK", "Decision", "WayBack"]
+__all__ = ["BACK", "WayBack"]
 
 BACK = "back"
 """The folder of its state, in the migration's."""
 PATIENCE_SECONDS = 300.0
 GUARD_SECONDS = 0.5
-
-
-class Decision:
-    """What `valkeep migrate commit` and `rollback` say to a way back that stands; each is answered when it is done."""
-
-    def __init__(self) -> None:
-        self.standing = False
-        self._asked: asyncio.Queue[tuple[str, asyncio.Future[dict[str, Any]]]] = asyncio.Queue()
-
-    async def commit(self) -> dict[str, Any]:
-        return await self.ask("commit")
-
-    async def rollback(self) -> dict[str, Any]:
-        return await self.ask("rollback")
-
-    async def ask(self, what: str) -> dict[str, Any]:
-        if not self.standing:
-            raise Refused(
-                "there is no way back yet: the old server is not current",
-                remedy="wait until the migration says that the way back stands (`valkeep migrate run --rollback`)",
-                code="VK-ROLLBACK-NOT-YET",
-            )
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._asked.put_nowait((what, answer))
-        return await answer
-
-    async def next(self) -> tuple[str, asyncio.Future[dict[str, Any]]]:
-        return await self._asked.get()
-
-    def ended(self, error: ValkeepError) -> None:
-        """Nobody will decide any more: whoever asked is told why."""
-        self.standing = False
-        while not self._asked.empty():
-            _, answer = self._asked.get_nowait()
-            if not answer.done():
-                answer.set_exception(error)
+UNDECIDED = (
+    "the cut-over is complete and nothing is decided about the way back: the old server stays read-only, and is not kept current until "
+    "`valkeep migrate rollback` (or `commit`) goes on"
+)
 
 
 class WayBack:
@@ -118,7 +87,13 @@ class WayBack:
                 return await self._keep(ledger, spool)
         except ReplicationGap as gone:
             raise lost(gone.message) from gone
+        except asyncio.CancelledError:
+            journal.say("warning", UNDECIDED)
+            raise
         finally:
+            self._decision.ended(
+                ValkeepError(f"the way back is not kept any more: {UNDECIDED}", remedy="say it once more", code="VK-ROLLBACK-NOT-YET")
+            )
             ledger.close()
 
     async def _keep(self, ledger: Ledger, spool: Path) -> WayBackResult:
@@ -134,11 +109,8 @@ class WayBack:
                 await self._fill_gap(gateway)
                 journal.begin("way-back:current")
                 journal.emit(Phase(journal.clock(), "way-back", detail="for `valkeep migrate commit` or `valkeep migrate rollback`"))
-                self._decision.standing = True
-                try:
-                    return await self._until_decided(gateway, ledger, spool)
-                finally:
-                    self._decision.standing = False
+                self._decision.stand()
+                return await self._until_decided(gateway, ledger, spool)
 
     # -- attached ----------------------------------------------------------------------------------------------------------------------
 
@@ -253,8 +225,8 @@ class WayBack:
                         answer.set_result(result.to_json())
                     return result
 
-    async def _decided(self, gateway: Gateway) -> tuple[str, asyncio.Future[dict[str, Any]]]:
-        decided: asyncio.Task[tuple[str, asyncio.Future[dict[str, Any]]]] = asyncio.create_task(self._decision.next())
+    async def _decided(self, gateway: Gateway) -> Asked:
+        decided = asyncio.create_task(self._decision.next())
         await gateway.beside(decided)
         return decided.result()
 

@@ -1,0 +1,178 @@
+"""The way back: after the cut-over the old server is kept current, and can be cut back to, or be let go. Writers write to both sides all the time: what
+either acknowledged must be on whoever is the primary in the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Server
+from tests.support.pair import Pair
+from tests.support.waiting import until
+from tests.support.writers import Writers, lost
+
+pytestmark = [pytest.mark.slow]
+Client = Callable[..., Any]
+FENCED, OPEN = "255", "0"
+PANIC = {"propagation-error-behavior": "panic"}
+WRITES = 10_000
+
+
+@pytest.fixture
+def pair_of(server: Server, client: Client, tmp_path: Path) -> Callable[[str, str], Pair]:
+    def make(old: str, new: str) -> Pair:
+        source, target = server(old, PANIC), server(new, PANIC)
+        here = client(source)
+        here.mset({f"k{number}": f"v{number}" for number in range(200)})
+        here.hset("h", mapping={"a": 1, "b": 2})
+        return Pair(source, target, here, client(target), tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def pair(pair_of: Callable[[str, str], Pair]) -> Pair:
+    return pair_of("redis-7.0", "valkey-9.1")
+
+
+def fence_of(client: Any) -> str:
+    return str(client.config_get("min-replicas-to-write")["min-replicas-to-write"])
+
+
+def write(client: Any, count: int) -> None:
+    """So many commands, of which some are a Valkey's own, and some look different in its stream."""
+    pipe = client.pipeline(transaction=False)
+    for number in range(count // 10):
+        pipe.set(f"k{number % 300}", f"new{number}")
+        pipe.incr("counter")
+        pipe.rpush("list", number)
+        pipe.zadd("scores", {f"m{number % 50}": number})
+        pipe.execute_command("SET", "condition", number)
+        pipe.execute_command("SET", "condition", "held", "IFEQ", number)
+        pipe.set(f"short{number}", 1, px=600_000)
+        pipe.hincrby("h", "a", 1)
+        pipe.xadd("stream", {"n": number}, maxlen=100)
+        pipe.delete(f"short{number - 5}")
+        if number % 100 == 0:
+            pipe.execute()
+    pipe.execute()
+    client.xgroup_create("stream", "g", "0")
+    client.xreadgroup("g", "c", {"stream": ">"}, count=10)
+
+
+def contents(client: Any) -> dict[bytes, Any]:
+    """Everything, by ordinary commands."""
+    read = {b"string": client.get, b"hash": client.hgetall, b"set": client.smembers, b"list": lambda key: client.lrange(key, 0, -1)}
+    read[b"zset"] = lambda key: client.zrange(key, 0, -1, withscores=True)
+    read[b"stream"] = lambda key: (client.xrange(key), client.xpending(key, "g"))
+    return {key: (read[client.type(key)](key), client.pexpiretime(key)) for key in client.scan_iter(count=1000)}
+
+
+@pytest.mark.parametrize(("old", "new"), [("redis-7.0", "valkey-9.1"), ("redis-8.0", "valkey-9.1"), ("valkey-8.0", "valkey-9.1")])
+def test_after_a_rollback_the_old_server_has_every_write_that_either_side_acknowledged(
+    pair_of: Callable[[str, str], Pair], old: str, new: str
+) -> None:
+    pair = pair_of(old, new)
+    pair.here.mset({f"brief{number}": number for number in range(20)})
+    with ExitStack() as stack:
+        before = stack.enter_context(Writers(pair.source.port, 2, prefix="old"))
+        run = stack.enter_context(pair.run("--rollback"))
+        run.wait_for("online")  # from here on the target takes no writes until it is promoted
+        after = stack.enter_context(Writers(pair.target.port, 2, prefix="new"))
+        run.wait_for("way-back:current")
+        write(pair.there, WRITES)
+        after.wait_for_acks(20)
+        assert pair.here.execute_command("ROLE")[0] == b"slave"
+        full_syncs = pair.there.info()["sync_full"]
+        rolled = pair.valkeep("rollback")
+        assert rolled.process.returncode == 0, rolled.stderr
+        assert run.wait() == 0, run.stderr
+        before.wait_for_acks(5)
+        assert (fence_of(pair.here), fence_of(pair.there)) == (OPEN, FENCED)
+        before.stop()
+        after.stop()
+        assert lost(before.acknowledged(), pair.here) == []
+        assert lost(after.acknowledged(), pair.here) == []
+        assert after.acked > 40
+        run.assert_nothing_left()
+    there = contents(pair.there)
+    here = contents(pair.here)
+    assert {key: here.get(key) for key in there if b"old" not in key} == {key: value for key, value in there.items() if b"old" not in key}
+    assert full_syncs == 1  # of the verification before the cut-over
+    result = json.loads((run.report / "run.json").read_text())
+    assert (result["verdict"], result["way_back"]["outcome"]) == ("valid", "rolled-back")
+    assert result["way_back"]["carried"] >= WRITES
+    assert pair.here.info()["unexpected_error_replies"] == 0 if "valkey" in old else True
+
+
+def test_after_a_commit_the_old_server_stands_alone_and_refuses(pair: Pair) -> None:
+    with Writers(pair.source.port, 2, prefix="old") as before, pair.run("--rollback") as run:
+        run.wait_for("way-back:current")
+        write(pair.there, 100)
+        committed = pair.valkeep("commit")
+        assert committed.process.returncode == 0, committed.stderr
+        assert run.wait() == 0, run.stderr
+        acked = before.acked
+        refused = before.refused
+        until(lambda: before.refused > refused + 5, lambda: "the old server did not refuse")
+        assert before.acked == acked
+        assert pair.here.execute_command("ROLE")[0] == b"master"
+        assert (fence_of(pair.here), fence_of(pair.there)) == (FENCED, OPEN)
+        run.assert_nothing_left()
+    assert "refuses writes" in committed.stdout
+    assert not (pair.folder / "state" / "back").exists()
+    assert pair.valkeep("rollback").code == "VK-ROLLBACK-NONE"
+    assert pair.valkeep("commit").process.returncode == 0
+
+
+def test_a_key_that_expired_on_the_old_server_only_is_brought_back(pair: Pair) -> None:
+    """It expires between the fence and the moment when the old server becomes a replica, and lives on on the new one."""
+    with pair.run("--rollback", "--cutover", "manual") as run:
+        run.wait_for("waiting")
+        pair.here.mset({f"brief{number}": number for number in range(50)})
+        for number in range(50):
+            pair.here.pexpire(f"brief{number}", 1200 + 20 * number)
+        assert pair.valkeep("cutover").process.returncode == 0
+        for number in range(50):
+            pair.there.persist(f"brief{number}")
+        run.wait_for("way-back:current")
+        left = {key for key in pair.there.scan_iter("brief*", count=1000) if pair.there.ttl(key) == -1}
+        assert pair.valkeep("rollback").process.returncode == 0, run.stderr
+        assert run.wait() == 0, run.stderr
+    assert {key for key in pair.here.scan_iter("brief*", count=1000) if pair.here.ttl(key) == -1} == left
+
+
+def test_an_old_server_that_was_restarted_is_no_way_back(pair: Pair) -> None:
+    with pair.run("--rollback") as run:
+        run.wait_for("way-back:current")
+        pair.source.restart()
+        run.wait()
+        assert run.code == "VK-ROLLBACK-LOST"
+        assert run.process.returncode == 5
+        assert "there is no way back any more" in run.stderr
+        assert pair.there.set("k", "goes on")
+
+
+def test_a_way_back_that_nobody_keeps_can_be_committed(pair: Pair) -> None:
+    with pair.run("--rollback") as run:
+        run.wait_for("way-back:current")
+        run.kill()
+    again = pair.run(name="again")
+    with again:
+        again.wait()
+    assert again.code == "VK-STATE-UNFINISHED"
+    assert pair.valkeep("commit").process.returncode == 0
+    assert (fence_of(pair.here), pair.here.execute_command("ROLE")[0]) == (FENCED, b"master")
+
+
+def test_before_the_way_back_stands_there_is_nothing_to_decide(pair: Pair) -> None:
+    with pair.run("--rollback", "--cutover", "manual") as run:
+        run.wait_for("waiting")
+        assert pair.valkeep("rollback").process.returncode != 0
+        assert pair.valkeep("commit").process.returncode != 0
+        assert fence_of(pair.here) == OPEN
