@@ -10,6 +10,7 @@ from valkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.elasticache.address import GroupAddress
 
 __all__ = [
     "AwsRegion",
@@ -22,6 +23,7 @@ __all__ = [
     "TargetPasswordFile",
     "address",
     "endpoint",
+    "group_of",
 ]
 
 Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
@@ -54,6 +56,20 @@ def endpoint(url: str, password_file: str | None = None, password_env: str | Non
     if password_file is None and password_env is None:
         return parsed
     return parsed.with_password_from(file=password_file, env=password_env)
+
+
+def group_of(target: str, region: str = "", url: str = "") -> GroupAddress | None:
+    """The replication group that ``--target elasticache:ID`` names; None for a URL. Raises ``UsageError``."""
+    from valkeep.migrate.elasticache.address import GroupAddress
+
+    if GroupAddress.names(target):
+        return GroupAddress.parse(target, region, url)
+    if region or url:
+        raise UsageError(
+            "--aws-region and --aws-endpoint-url belong to --target elasticache:ID",
+            remedy="leave them out, or name a replication group as the target",
+        )
+    return None
 
 
 def address(text: str, option: str) -> tuple[str, int]:

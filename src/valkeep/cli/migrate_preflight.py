@@ -20,6 +20,7 @@ from valkeep.cli.endpoint import (
     TargetPasswordFile,
     address,
     endpoint,
+    group_of,
 )
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, UsageError
@@ -75,7 +76,6 @@ def preflight(
 
     Reads only. Exit code 0: GO, or every condition is acknowledged. 1: NO-GO, or conditions are open. 4: could not look.
     """
-    from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.preflight import PreflightOptions
     from valkeep.migrate.preflight import preflight as judge_pair
     from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
@@ -86,15 +86,14 @@ def preflight(
     here = endpoint(source, source_password_file, source_password_env)
     expect_delivery(deliver)
     options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full", deliver=deliver)
-    if target is not None and GroupAddress.names(target):
-        group = GroupAddress.parse(target, aws_region, aws_endpoint_url)
+    group = group_of(target or "", aws_region, aws_endpoint_url)
+    if group is not None:
         place = GatewayPlace(address(gateway, "--gateway") if gateway else ("", 0), Path(tempfile.gettempdir()))
         report = asyncio.run(preflight_group(here, group, place, options, _notes))
     else:
-        if gateway or aws_region or aws_endpoint_url:
+        if gateway:
             raise UsageError(
-                "--gateway, --aws-region and --aws-endpoint-url belong to --target elasticache:ID",
-                remedy="leave them out, or name a replication group as the target",
+                "--gateway belongs to --target elasticache:ID", remedy="leave it out, or name a replication group as the target"
             )
         there = endpoint(target, target_password_file, target_password_env) if target is not None else None
         report = asyncio.run(judge_pair(here, there, options, _notes))

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from valkeep.cli.endpoint import (
+    AwsRegion,
+    AwsUrl,
     Source,
     SourcePasswordEnv,
     SourcePasswordFile,
@@ -27,6 +29,7 @@ from valkeep.cli.endpoint import (
     endpoint,
 )
 from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, presented
+from valkeep.cli.migrate_elasticache import target_named, target_of
 from valkeep.cli.migrate_files import expect_no_writers, restore_files
 from valkeep.cli.migrate_preflight import Deliver, acknowledged, expect_delivery
 from valkeep.cli.output import JsonPath, console, write_json
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     import ssl
 
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.pipeline import Ready, RunOptions, RunResult
     from valkeep.report.events import Emit
 
@@ -120,6 +124,8 @@ def run(
     source_password_env: SourcePasswordEnv = None,
     target_password_file: TargetPasswordFile = None,
     target_password_env: TargetPasswordEnv = None,
+    aws_region: AwsRegion = "",
+    aws_endpoint_url: AwsUrl = "",
     json: JsonPath = None,
 ) -> ExitCode:
     """Move a live source to a Valkey target: preflight, copy, follow, verify, cut over. With --read PATH the source is files.
@@ -171,14 +177,24 @@ def run(
     if not source:
         raise UsageError("there is no source", remedy="say --source URL, or --read PATH to read a snapshot or an append-only file")
     expect_delivery(deliver)
+    unlike = {"--deliver push": deliver != "native", "--read " + read: read != "psync"}
+    there, group = target_of(
+        target,
+        aws_region,
+        aws_endpoint_url,
+        target_password_file,
+        target_password_env,
+        unlike=tuple(name for name, given in unlike.items() if given),
+    )
     options = pipeline.RunOptions(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),
         source=endpoint(source, source_password_file, source_password_env),
-        target=endpoint(target, target_password_file, target_password_env),
+        target=there,
+        group=group,
         read=read,
         field_ttl=field_ttl,
-        deliver=delivery(attach, deliver),
+        deliver=delivery(attach, deliver) if group is None else "external",
         present_as=presented(present_as),
         promote_seconds=promote_within,
         metrics=address(metrics, "--metrics") if metrics else None,
@@ -275,7 +291,7 @@ def cutover(source: Source, target: Target, state: State = None, json: JsonPath 
     from valkeep.migrate.control import ask
     from valkeep.migrate.state import default_directory
 
-    here, there = endpoint(source), endpoint(target)
+    here, there = endpoint(source), target_named(target)
     directory = state or default_directory(here.display, there.display)
     answer = asyncio.run(ask(directory, "cutover"))
     if answer is None:
@@ -305,7 +321,7 @@ def abort(
     Without --source: a move from files (`valkeep migrate run --read PATH`).
     """
     here = endpoint(source, source_password_file, source_password_env) if source else None
-    there = endpoint(target, target_password_file, target_password_env)
+    there = target_named(target, target_password_file, target_password_env)
     done = asyncio.run(_abort(here, there, state, force))
     for line in done:
         console(json).print(line, markup=False)
@@ -379,13 +395,14 @@ def _in_foreground(terminal: int) -> bool:
         return True
 
 
-async def _abort(source: Endpoint | None, target: Endpoint, state: Path | None, force: bool) -> list[str]:
+async def _abort(source: Endpoint | None, target: Endpoint | GroupAddress, state: Path | None, force: bool) -> list[str]:
     from dataclasses import replace
 
     from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
     from valkeep.migrate import abort as undo
     from valkeep.migrate.control import Lock, ask, remove_socket
+    from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.spool import sweep
     from valkeep.migrate.state import StateFile, default_directory
 
@@ -401,6 +418,10 @@ async def _abort(source: Endpoint | None, target: Endpoint, state: Path | None, 
         if found is not None and found.fence_at and source is not None:  # a source that is a replica is fenced at its primary
             where = Endpoint.parse(found.fence_at)
             source = replace(source, host=where.host, port=where.port)
+        if isinstance(target, GroupAddress):
+            there = Endpoint.parse(found.target) if found is not None else None
+        else:
+            there = target
         async with contextlib.AsyncExitStack() as stack:
 
             async def reach(where: Endpoint | None) -> Connection | None:
@@ -411,7 +432,7 @@ async def _abort(source: Endpoint | None, target: Endpoint, state: Path | None, 
                 except ConnectionLost:
                     return None
 
-            return await undo.abort(await reach(source), await reach(target), file, force=force)
+            return await undo.abort(await reach(source), await reach(there), file, force=force)
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:

@@ -35,6 +35,7 @@ class RunOptions:
     ``deliver``: how the target gets it: "native", "push" or "external" (see ``delivery``).
     ``present_as``: the version that the gateway shows. ``promote_seconds``: how long a person may take to promote a target that attached by itself.
     ``metrics``: where the gateway's numbers are served.
+    ``group``: the target is this replication group of ElastiCache, and ``target`` its primary endpoint.
     ``started_at``, ``host``: for the report (UTC, ISO 8601; a machine's name).
     ``state``, ``spool``, ``report``: folders, None for the default (report: none)."""
 
@@ -69,9 +70,12 @@ class RunOptions:
     promote_seconds: float = 60.0
     metrics: tuple[str, int] | None = None
 
+    group: GroupAddress | None = None
+
     @property
     def state_directory(self) -> Path:
-        return self.state or default_directory(self.source.display, self.target.display)
+        target = self.target.display if self.group is None else self.group.display
+        return self.state or default_directory(self.source.display, target)
 
 
 @dataclass(frozen=True, slots=True)

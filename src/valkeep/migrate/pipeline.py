@@ -25,6 +25,7 @@ from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.back.wayback import Decision, WayBack
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.cutover import Cutover, CutoverResult
+from valkeep.migrate.delivery.elasticache import ElastiCache
 from valkeep.migrate.delivery.external import External
 from valkeep.migrate.delivery.native import Native
 from valkeep.migrate.delivery.promoter import Person, Promoter
@@ -39,6 +40,7 @@ from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.numbers import watched
 from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, gather, preflight
+from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
 from valkeep.migrate.proof import Proof
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import StateFile
@@ -67,6 +69,7 @@ PASSING = frozenset(  # reasons to call a cut-over off that may pass
 )
 FOR_A_PERSON = frozenset({"VK-CUTOVER-REPLICA", "VK-CUTOVER-FENCE-LOST", "VK-PROMOTE-LATE"})  # may pass, but somebody has to look; whoever says go again has
 KEEP = 4 << 30  # bytes of stream for which a target that attaches by itself can begin again
+NOT_AWS = "ElastiCache's side was tested against a control plane of Valkeep's own tests, never against AWS itself"
 ROUND_SECONDS = 5.0  # while a person has not decided yet
 
 
@@ -108,7 +111,7 @@ class _Migration:
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(await self._open(options.source))
             target = await stack.enter_async_context(await self._open(options.target))
-            found = await look(target, options.field_ttl, wipe=options.wipe_target)
+            found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases)
             fence_at = await stack.enter_async_context(await self._fence_connection(source))
             if options.fence is not FenceMode.EXTERNAL:  # now, and not after the copy has replaced what a promoted target got since
                 await expect_down(fence_at)
@@ -123,7 +126,7 @@ class _Migration:
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             if options.metrics is not None:
                 stack.enter_context(watched(gateway, options.metrics, lambda: ""))
-            delivery = self._delivery(gateway, target, found)
+            delivery = self._delivery(report, gateway, target, found)
             async with delivery.held():
                 verifier = None if options.skip_verify else await stack.enter_async_context(self._verifier(gateway, spool))
                 proof = Proof(verifier, journal)
@@ -168,7 +171,11 @@ class _Migration:
             deliver=options.deliver,
             rate_seconds=options.rate_seconds,
         )
-        report = await preflight(options.source, options.target, wanted, self.journal.emit)
+        if options.group is not None:
+            place = GatewayPlace(options.announce or options.listen, options.spool or options.state_directory)
+            report = await preflight_group(options.source, options.group, place, wanted, self.journal.emit)
+        else:
+            report = await preflight(options.source, options.target, wanted, self.journal.emit)
         accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
         self.journal.write("preflight.json", report.to_json(accepted))
         report.expect_start(accepted)
@@ -285,14 +292,23 @@ class _Migration:
             fence=cut.fence.value,
             changed_keys_checked=cut.checked_keys,
             delivery=delivery.summary(),
+            limits=(NOT_AWS,) if self.options.group is not None else (),
         )
 
     # -- parts ----------------------------------------------------------------------------------------------------------------------
 
-    def _delivery(self, gateway: Gateway, target: Connection, found: TargetFound) -> Delivery:
+    def _elasticache(self, report: PreflightReport) -> Promoter | None:
+        group = self.options.group
+        if group is None or report.group is None:
+            return None
+        databases = (report.group.parameters or {}).get("databases", "")
+        return ElastiCache.of(group, self.options.target, self.journal, databases)
+
+    def _delivery(self, report: PreflightReport, gateway: Gateway, target: Connection, found: TargetFound) -> Delivery:
         options, journal = self.options, self.journal
         if options.deliver == "external":
-            promoter = self.promoter or Person(options.target.address, lambda text: journal.say("info", text), options.promote_seconds)
+            person = Person(options.target.address, lambda text: journal.say("info", text), options.promote_seconds)
+            promoter = self.promoter or self._elasticache(report) or person
             self.external = External(options, gateway, target, found, self.state, journal, self.handover.undone, promoter)
             return self.external
         way = Push if options.deliver == "push" else Native
@@ -341,7 +357,7 @@ class _Migration:
             formats=(found.format,),
             field_ttl=options.field_ttl,
             listen=(host or await facing(options.target), port),
-            allow=options.allow | await addresses(options.target.host),
+            allow=options.allow | await addresses(options.target.host) | await self._ourselves(host),
             spool=spool,
             spool_limit=options.spool_limit,
             password=found.password,
@@ -352,6 +368,10 @@ class _Migration:
             late=options.deliver == "external",
             keep=KEEP if options.deliver == "external" else 0,
         )
+
+    async def _ourselves(self, host: str) -> frozenset[str]:
+        """Who asks the gateway what ElastiCache will ask, before it does."""
+        return frozenset({host or await facing(self.options.target)}) if self.options.group is not None else frozenset()
 
     def _verifier(self, gateway: Gateway, spool: Path) -> Verifier:
         async def recopy(database: int, key: bytes) -> None:

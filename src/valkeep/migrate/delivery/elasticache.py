@@ -18,18 +18,26 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
 
+from valkeep.client.connection import Connection
+from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.elasticache.plane import Plane
 from valkeep.migrate.elasticache.probe import ask
 from valkeep.migrate.preflight.checks.elasticache.migration import objection
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.elasticache.address import GroupAddress
+    from valkeep.migrate.journal import Journal
 
 __all__ = ["ElastiCache"]
 
 TEST_SECONDS: Final = 180.0
 PROMOTION_SECONDS: Final = 900.0
 UNDO_SECONDS: Final = 30.0
+ROLE_SECONDS: Final = 3.0
 POLL_SECONDS: Final = 0.2
 LONGEST_POLL: Final = 3.0
 ATTEMPTS: Final = 3  # to complete, where data is not in sync yet
@@ -64,6 +72,19 @@ class ElastiCache:
         self._unread: list[str] = []
         self._started = False
         self._completing = False
+
+    @classmethod
+    def of(cls, address: GroupAddress, target: Endpoint, journal: Journal, databases: str) -> Self:
+        """``target``: its primary endpoint. Raises ``ValkeepError`` where AWS cannot be spoken to at all."""
+
+        async def role() -> str:
+            try:
+                async with await Connection.open(target, timeout=ROLE_SECONDS, client_name="valkeep-migrate") as connection:
+                    return parse_info(await connection.call("INFO", "replication")).get("role", "")
+            except ValkeepError:
+                return ""
+
+        return cls(Plane(address), journal.say, role, databases)
 
     # -- Promoter --------------------------------------------------------------------------------------------------------------------
 

@@ -33,8 +33,8 @@ class TargetFound:
     error_replies: int
 
 
-async def look(target: Connection, policy: FieldTtl, *, wipe: bool) -> TargetFound:
-    """Ask the target what it is. Raises ``Refused`` where it cannot be a target."""
+async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: int | None = None) -> TargetFound:
+    """Ask the target what it is. ``databases``: how many it has, where others know. Raises ``Refused`` where it cannot be a target."""
     info = await server_info(target)
     where = target.endpoint.address
     if info.role != "primary":
@@ -55,7 +55,7 @@ async def look(target: Connection, policy: FieldTtl, *, wipe: bool) -> TargetFou
             code="VK-TARGET-NOT-EMPTY",
         )
     settings = {name: await setting(target, name) for name in ("repl-diskless-load", "masterauth", "masteruser", "tls-replication")}
-    target_format = TargetFormat(info.version, info.databases or 16)
+    target_format = TargetFormat(info.version, info.databases or databases or 16)
     password = settings["masterauth"]
     cautious = policy is FieldTtl.REFUSE and not target_format.field_ttl
     return TargetFound(

@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import version_of
-from valkeep.errors import ValkeepError
+from valkeep.errors import Refused, ValkeepError
 from valkeep.migrate.elasticache.group import GroupFacts, NetworkFacts, Node, Route, Rule, SecurityGroup, Subnet
 from valkeep.migrate.elasticache.plane import Plane
 
-__all__ = ["survey"]
+__all__ = ["primary_endpoint", "survey"]
 
 
 class _Asking:
@@ -41,6 +42,21 @@ class _Asking:
                 raise
             self.denied[f"{service}:{''.join(word.capitalize() for word in operation.split('_'))}"] = error.message
             return None
+
+
+async def primary_endpoint(plane: Plane) -> Endpoint:
+    """Where the group's clients write to. Raises ``Refused`` in cluster mode, which has no such place."""
+    group = await plane.group()
+    shards = group.get("NodeGroups", ())
+    found = shards[0].get("PrimaryEndpoint") if len(shards) == 1 else None
+    if group.get("ClusterEnabled") or not found:
+        name = plane.address.group
+        raise Refused(
+            f"the replication group {name} is in cluster mode ({len(shards)} shards), or has no primary endpoint",
+            remedy="create a group with cluster mode disabled; into shards: `--deliver push` and the URL of the cluster",
+            code="VK-EC-CLUSTER",
+        )
+    return Endpoint(str(found["Address"]), int(found["Port"]))
 
 
 async def survey(plane: Plane, gateway: str) -> GroupFacts:

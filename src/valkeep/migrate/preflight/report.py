@@ -30,6 +30,11 @@ class PreflightReport:
     group: GroupFacts | None = None
 
     @property
+    def databases(self) -> int | None:
+        """Of the target, where it is known."""
+        return self.target.databases if self.target is not None else None
+
+    @property
     def verdict(self) -> Verdict:
         return verdict_of(self.findings)
 
