@@ -66,7 +66,7 @@ class _Beside:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A snapshot that is whole on the spool. ``length``: bytes of our rendering of it (0: it is not kept any more); ``keys``, ``source_bytes``,
+    """A snapshot that was whole on the spool. ``length``: bytes of our rendering of it; ``keys``, ``source_bytes``,
     ``rdb_version``: of the source's."""
 
     length: int
@@ -137,6 +137,7 @@ class Channel:
         self._held: Spool | None = None
         self._held_read = 0  # source offset
         self._own_tail = 0
+        self._to_copy = kept.checkpoint.copying if kept is not None else ()
         self._aside = AsideFile(directory / f"aside-{replid[:8]}")
         self._checkpoints = CheckpointFile(directory / f"checkpoint-{replid[:8]}") if keep else None
         self._lost = LostFields(directory / f"lost-{replid[:8]}") if keep else None
@@ -167,7 +168,7 @@ class Channel:
         point = self.checkpoint = kept.checkpoint
         if self._checkpoints is not None:
             self._checkpoints.read()  # to go on with its number
-        if kept.taken.length:
+        if point.snapshot:
             self.snapshot = Spool.reopen(self._directory, f"snapshot-{self.replid[:8]}", end=kept.taken.length, limit=self._spool_limit)
             self.snapshot.seal()
         self.stream = Spool.reopen(self._directory, f"stream-{self.replid[:8]}", end=point.own, limit=self._spool_limit, staged=True)
@@ -182,10 +183,12 @@ class Channel:
             self._held.close()
             self._held = None
 
-    def go_on(self) -> None:
-        """The first thing to do with a channel that was killed, before anything else comes from the source."""
-        if self.checkpoint.copying:
-            self._wait(self._translator.demand(self.checkpoint.copying, self.source_offset))
+    def go_on(self) -> bool:
+        """To be called when the source goes on: the first time, what was under way when the channel was killed is taken up. Whether to ``resume`` it now."""
+        copying, self._to_copy = self._to_copy, ()
+        if copying:
+            self._wait(self._translator.demand(copying, self.source_offset))
+        return self._held is not None and self.wanted is None
 
     @property
     def _held_name(self) -> str:
@@ -209,6 +212,8 @@ class Channel:
     @property
     def taken(self) -> Taken:
         """What there is of the snapshot."""
+        if self._taken is not None:
+            return self._taken
         length = self.snapshot.end if self.snapshot is not None else 0
         return Taken(length, self.keys, self.snapshot_bytes, self.source_rdb_version)
 
@@ -289,9 +294,10 @@ class Channel:
 
     def release_snapshot(self) -> None:
         """No target will ask for the snapshot any more: give its space back."""
-        if self.snapshot is not None:
-            self.snapshot.close()
-            self.snapshot = None
+        snapshot, self.snapshot = self.snapshot, None
+        if snapshot is not None:
+            self._again()
+            snapshot.close()
 
     # -- stream --------------------------------------------------------------------------------------------------------------------
 
@@ -350,9 +356,8 @@ class Channel:
                 at -= 1
         else:
             stream.append(command)
-        point = self.checkpoint
         self._own_tail += len(command)
-        self._record(point.source, point.own + len(command), point.database, point.copying, _Beside(point.ledger, point.lost))
+        self._again(len(command))
         return True
 
     def keep_alive(self) -> None:
@@ -362,9 +367,7 @@ class Channel:
     def follow(self, source_replid: str) -> None:
         """The source's history goes on under this id."""
         self.source_replid = source_replid
-        point = self.checkpoint
-        if self.complete:
-            self._record(point.source, point.own, point.database, point.copying, _Beside(point.ledger, point.lost))
+        self._again()
 
     def take_acknowledge(self) -> bool:
         """Whether the source asked for an ACK since the last call."""
@@ -438,7 +441,7 @@ class Channel:
     def _record(self, source: int, own: int, database: int, copying: tuple[Place, ...], beside: object) -> None:
         """The newest boundary is here: what stands before it may be read, once that is recorded."""
         assert isinstance(beside, _Beside)  # it is our own witness that said so
-        point = Checkpoint(self.source_replid, source, own, database, copying, beside.ledger, beside.lost)
+        point = Checkpoint(self.source_replid, source, own, database, copying, beside.ledger, beside.lost, self.snapshot is not None)
         if self._checkpoints is not None:
             if point == self.checkpoint:
                 return
@@ -447,6 +450,12 @@ class Channel:
                 return
         self.checkpoint = point
         self.stream.commit(own)
+
+    def _again(self, more: int = 0) -> None:
+        """Record what has changed at the newest boundary itself. ``more``: bytes of our own behind it."""
+        point = self.checkpoint
+        if self.complete:
+            self._record(point.source, point.own + more, point.database, point.copying, _Beside(point.ledger, point.lost))
 
     def _beside(self) -> _Beside:
         return _Beside(self.ledger.mark(), self._lost.size if self._lost is not None else 0)

@@ -38,14 +38,14 @@ __all__ = ["Checkpoint", "CheckpointFile"]
 SLOT = 1 << 16
 FRAME = struct.Struct("<II")  # length of what follows, its CRC-32
 NOTHING = LedgerMark()
-BODY = struct.Struct("<QQQIQQ40s")  # number, source, own, database, ledger's size, lost fields' size, source's replication id
+BODY = struct.Struct("<QQQIQQ?40s")  # number, source, own, database, ledger's size, lost fields' size, snapshot, source's replication id
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """``replid``, ``source``: the source's replication id, and the offset of the last byte of it that was translated; ``own``: our offset there; ``database``:
     that is selected there. ``copying``: keys whose copies were under way: they have to be copied again. ``ledger``: how far it was written.
-    ``lost``: bytes of the file of lost fields."""
+    ``lost``: bytes of the file of lost fields. ``snapshot``: it is still kept for further targets."""
 
     replid: str
     source: int
@@ -54,6 +54,7 @@ class Checkpoint:
     copying: tuple[Place, ...] = ()
     ledger: LedgerMark = NOTHING
     lost: int = 0
+    snapshot: bool = True
 
 
 class CheckpointFile:
@@ -83,6 +84,7 @@ class CheckpointFile:
                 checkpoint.database,
                 checkpoint.ledger.size,
                 checkpoint.lost,
+                checkpoint.snapshot,
                 checkpoint.replid.encode(),
             )
             + self._encoded
@@ -142,8 +144,8 @@ def _slot(data: bytes) -> tuple[int, Checkpoint] | None:
     body = data[FRAME.size : FRAME.size + length]
     if length < BODY.size or len(body) != length or zlib.crc32(body) != checksum:
         return None
-    number, source, own, database, ledger, lost, replid = BODY.unpack_from(body)
+    number, source, own, database, ledger, lost, snapshot, replid = BODY.unpack_from(body)
     rest = json.loads(body[BODY.size :])
     counts = tuple(((action, what, policy), count) for action, what, policy, count in rest["ledger"])
     copying = tuple((at, bytes.fromhex(key)) for at, key in rest["copying"])
-    return number, Checkpoint(replid.decode(), source, own, database, copying, LedgerMark(ledger, counts), lost)
+    return number, Checkpoint(replid.decode(), source, own, database, copying, LedgerMark(ledger, counts), lost, snapshot)

@@ -73,6 +73,10 @@ class Copier:
             except ConnectionLost as error:
                 self._emit(Note(self._clock(), "warning", f"a key could not be copied again yet: {error.message}"))
                 await asyncio.sleep(HOLD_RETRY_SECONDS)
+        await self.work_off(channel)
+
+    async def work_off(self, channel: Channel) -> None:
+        """What came while it waited, until it has to wait again."""
         while channel.resume():
             self._moved()
             await asyncio.sleep(0)

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
-from valkeep.migrate.channel import GETACK, Channel, Joined
+from valkeep.migrate.channel import GETACK, Channel, Joined, Kept
 from valkeep.migrate.copier import Copier
+from valkeep.migrate.feed import Position
 from valkeep.migrate.portrait import Portrait
 from valkeep.migrate.sink import Link, TargetLink
 from valkeep.migrate.transform.outcomes import Hold
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from valkeep.client.endpoint import Secret
     from valkeep.migrate.feed import Feed, Origin
     from valkeep.migrate.ledger import Ledger
+    from valkeep.migrate.resumption import Resumption
 
 __all__ = ["PRESENT_AS", "Gateway", "GatewayOptions"]
 
@@ -77,17 +79,29 @@ class GatewayOptions:
 
 class Gateway:
     """See the module's head. ``async with Gateway(…) as gateway`` binds, connects and starts; leaving it closes everything and removes the spool.
+    ``resumption``: it goes on with what that holds, or leaves there what the next one can go on with; the spool then is its owner's to remove.
 
     What ends its work is raised in whoever waits (``beside``, and the waits below). ``failed_syncs``: full syncs in a row that a target began and did not
-    finish. ``departure``: why the last link ended. ``departing``: targets leave, and that is as it should be.
+    finish. ``departure``: why the last link ended. ``departing``: targets leave, and that is as it should be. ``history``: the id of the source's stream now.
     """
 
-    def __init__(self, feed: Feed, options: GatewayOptions, ledger: Ledger, emit: Emit, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        options: GatewayOptions,
+        ledger: Ledger,
+        emit: Emit,
+        clock: Callable[[], float],
+        resumption: Resumption | None = None,
+    ) -> None:
         self.options = options
+        self._resumption = resumption
+        self._offset = 0  # of the source, up to which channels were given everything
         self.ledger = ledger
         self.channels: list[Channel] = []
         self.links: list[Link] = []
         self.origin: Origin | None = None
+        self.history = ""
         self.address: tuple[str, int] = options.listen
         self.failed_syncs = 0
         self.departure = ""
@@ -142,7 +156,11 @@ class Gateway:
     async def _start(self) -> None:
         options = self.options
         self.started = self._clock()
-        self.origin = await self._feed.look()
+        origin = self.origin = await self._feed.look()
+        since = None
+        if self._resumption is not None and self._resumption.channels:
+            self._resumption.check_source(origin)
+            since = self._reopen(self._resumption, origin)
         loop = asyncio.get_running_loop()
         host, port = options.listen
         try:
@@ -155,8 +173,9 @@ class Gateway:
             ) from error
         bound: socket.socket = self._server.sockets[0]
         self.address = self._portrait.address = bound.getsockname()[:2]
-        self._emit(Phase(self._clock(), "snapshot"))
-        await self._feed.start(self, self.address[1])
+        if since is None:
+            self._emit(Phase(self._clock(), "snapshot"))
+        await self._feed.start(self, self.address[1], since)
         self._spawn(self._feed.run(), "feed")
         self._spawn(self._upkeep.run(), "upkeep")
 
@@ -174,7 +193,7 @@ class Gateway:
             self._server.close()
             self._server = None
         for channel in self.channels:
-            channel.close()
+            channel.close(leave=self._resumption is not None)
         self.ledger.flush()
 
     async def watch(self) -> None:
@@ -271,35 +290,63 @@ class Gateway:
     # -- Receiver: what the source sends -----------------------------------------------------------------------------------------------
 
     def full_resync(self, replid: str, offset: int) -> None:
+        self.history = replid
         self._emit(Note(self._clock(), "info", f"the source starts a full sync at offset {offset} of {replid}"))
-        self._open_channels(offset, None)
+        self._open_channels(replid, offset, None)
 
     def continued(self, replid: str, offset: int) -> None:
+        self.history = replid
         self._emit(Note(self._clock(), "info", f"the source goes on behind offset {offset}, as {replid}"))
         if self.options.join is not None and not self.channels:
-            self._open_channels(offset, self.options.join())
+            self._open_channels(replid, offset, self.options.join())
             self._snapshot_taken.set()
+        self._offset = offset
+        for channel in self.channels:
+            if channel.source_replid != replid:
+                channel.follow(replid)
+            if channel.go_on():
+                self._spawn(self._copier.work_off(channel), "held")
 
-    def _open_channels(self, offset: int, joined: Joined | None) -> None:
+    def _open_channels(self, replid: str, offset: int, joined: Joined | None) -> None:
+        self._offset = offset
+        for target in self.options.formats:
+            self.channels.append(self._channel(target, secrets.token_hex(20), replid, offset, joined, None))
+        self._resynced.set()
+
+    def _reopen(self, resumption: Resumption, origin: Origin) -> Position:
+        """Make channels of what is kept; returns where the source has to go on."""
+        for target, (own, kept) in zip(self.options.formats, resumption.channels.items(), strict=True):
+            point = kept.checkpoint
+            self.channels.append(self._channel(target, own, point.replid, point.source, None, kept))
+        self._resynced.set()
+        self._snapshot_taken.set()
+        ahead = max(self.channels, key=lambda channel: channel.checkpoint.source)  # it knows the source's newest name
+        since = Position(ahead.source_replid, min(channel.received for channel in self.channels))
+        text = f"goes on behind offset {since.offset} of {since.replid} of {origin.name}, without a full sync"
+        self._emit(Note(self._clock(), "info", text))
+        return since
+
+    def _channel(
+        self, target: TargetFormat, own: str, source_replid: str, offset: int, joined: Joined | None, kept: Kept | None
+    ) -> Channel:
         origin = self.origin
         assert origin is not None  # it was looked at before it was started
-        for target in self.options.formats:
-            self.channels.append(
-                Channel(
-                    target,
-                    self.options.field_ttl,
-                    self.ledger,
-                    self.options.spool,
-                    secrets.token_hex(20),
-                    source_version=origin.speaks,
-                    valkey=origin.valkey,
-                    source_offset=offset,
-                    joined=joined,
-                    spool_limit=self.options.spool_limit,
-                    on_wanted=lambda channel, wanted: self._spawn(self._copier.satisfy(channel, wanted), "copy"),
-                )
-            )
-        self._resynced.set()
+        return Channel(
+            target,
+            self.options.field_ttl,
+            self.ledger,
+            self.options.spool,
+            own,
+            source_version=origin.speaks,
+            valkey=origin.valkey,
+            source_offset=offset,
+            joined=joined,
+            spool_limit=self.options.spool_limit,
+            on_wanted=lambda channel, wanted: self._spawn(self._copier.satisfy(channel, wanted), "copy"),
+            source_replid=source_replid,
+            keep=self._resumption is not None,
+            kept=kept,
+        )
 
     def snapshot(self, data: memoryview) -> None:
         for channel in self.channels:
@@ -309,13 +356,19 @@ class Gateway:
         for channel in self.channels:
             channel.end_snapshot()
         self.ledger.flush()
+        if self._resumption is not None and self.origin is not None:
+            self._resumption.complete(self.origin, self.address, self.channels)
         self._emit(Phase(self._clock(), "snapshot", done=True, detail=f"{self.channels[0].keys} keys"))
         self._snapshot_taken.set()
 
     def stream(self, data: memoryview) -> None:
         acknowledge = False
+        at, self._offset = self._offset, self._offset + len(data)
         for channel in self.channels:
-            channel.feed_stream(data)
+            if channel.received > at:  # it was ahead of the others when it was killed
+                channel.feed_stream(data[channel.received - at :])
+            else:
+                channel.feed_stream(data)
             acknowledge = channel.take_acknowledge() or acknowledge
         if acknowledge:
             self._feed.acknowledge()

@@ -2,6 +2,9 @@
 
 Metric names are stable (docs/reference/metrics.md). ``/ready`` says yes when the snapshot is on the spool and nothing is held: from then on a target
 that attaches gets everything without waiting for the source.
+
+With a state folder it can be ended or killed and started again: the next one goes on where this one was, and neither source nor targets notice more than
+a broken link (`resumption`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,17 +26,19 @@ from prometheus_client.registry import Collector
 
 from valkeep.client.endpoint import Secret
 from valkeep.errors import UsageError, ValkeepError
+from valkeep.migrate.control import Lock
 from valkeep.migrate.delivery.target import addresses
 from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.resumption import Rebooted, Resumption
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.report.events import Emit, Note
 from valkeep.report.metrics import MetricsServer
 
 if TYPE_CHECKING:
-    from valkeep.client.endpoint import Endpoint
+    from valkeep.client.named_primary import Source
 
 __all__ = ["ServiceSettings", "serve"]
 
@@ -42,7 +47,7 @@ __all__ = ["ServiceSettings", "serve"]
 class ServiceSettings:
     """See ``valkeep migrate gateway --help``."""
 
-    source: Endpoint
+    source: Source
     versions: tuple[tuple[int, ...], ...]
     databases: int
     listen: tuple[str, int]
@@ -55,6 +60,9 @@ class ServiceSettings:
     spool_limit: int = 0
     keep: int = 0
     ledger: Path | None = None
+    state: Path | None = None
+    fresh: bool = False
+    source_patience: float = 600.0
 
 
 class _Numbers(Collector):
@@ -104,31 +112,53 @@ async def serve(settings: ServiceSettings, emit: Emit) -> None:
     allowed: set[str] = set()
     for host in settings.allow:
         allowed |= await addresses(host)
-    password = _password(settings.password_file)
-    with spool_folder(settings.spool or Path(tempfile.gettempdir())) as directory:
-        await _serve(settings, emit, frozenset(allowed), password, directory)
-
-
-async def _serve(settings: ServiceSettings, emit: Emit, allowed: frozenset[str], password: Secret | None, directory: Path) -> None:
-    ledger = Ledger(settings.ledger, emit, time.monotonic)
     options = GatewayOptions(
         formats=tuple(TargetFormat(version, settings.databases) for version in settings.versions),
         field_ttl=settings.field_ttl,
         listen=settings.listen,
-        allow=allowed,
-        spool=directory,
+        allow=frozenset(allowed),
+        spool=Path(),
         spool_limit=settings.spool_limit,
         keep=settings.keep,
-        password=password,
+        password=_password(settings.password_file),
         tls=settings.tls,
     )
+    with contextlib.ExitStack() as stack:
+        resumption = None
+        if settings.state is None:
+            directory = stack.enter_context(spool_folder(settings.spool or Path(tempfile.gettempdir())))
+        else:
+            stack.enter_context(Lock(settings.state))
+            resumption = _resumption(settings, settings.state, options, emit)
+            stack.callback(resumption.ended)
+            directory = resumption.spool_folder
+        await _serve(settings, replace(options, spool=directory), resumption, emit)
+
+
+def _resumption(settings: ServiceSettings, state: Path, options: GatewayOptions, emit: Emit) -> Resumption:
+    found = Resumption(state, settings.spool or state, settings.field_ttl, options.formats, settings.ledger)
+    try:
+        if not settings.fresh and found.load():
+            return found
+    except Rebooted as error:
+        emit(Note(0.0, "warning", f"{error.message}: it begins with a full sync"))
+    found.begin()
+    return found
+
+
+async def _serve(settings: ServiceSettings, options: GatewayOptions, resumption: Resumption | None, emit: Emit) -> None:
+    if resumption is None:
+        ledger = Ledger(settings.ledger, emit, time.monotonic)
+    else:
+        ledger = Ledger(resumption.ledger_path, emit, time.monotonic, since=resumption.ledger)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     failure = ""
     try:
-        async with Gateway(PsyncFeed(settings.source), options, ledger, emit, time.monotonic) as gateway:
+        feed = PsyncFeed(settings.source, patience=settings.source_patience, emit=emit, clock=time.monotonic)
+        async with Gateway(feed, options, ledger, emit, time.monotonic, resumption) as gateway:
             emit(Note(0.0, "info", f"the gateway listens on {gateway.address[0]}:{gateway.address[1]}"))
             with contextlib.ExitStack() as stack:
                 if settings.metrics is not None:
