@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from valkeep.cli.endpoint import (
+    AwsRegion,
+    AwsUrl,
     Source,
     SourcePasswordEnv,
     SourcePasswordFile,
@@ -26,6 +28,8 @@ from valkeep.cli.endpoint import (
     TargetPasswordFile,
     endpoint,
 )
+from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, presented
+from valkeep.cli.migrate_elasticache import target_named, target_of
 from valkeep.cli.migrate_files import expect_no_writers, restore_files
 from valkeep.cli.migrate_preflight import Deliver, acknowledged, expect_delivery
 from valkeep.cli.output import JsonPath, console, write_json
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     import ssl
 
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.pipeline import Ready, RunOptions, RunResult
     from valkeep.report.events import Emit
 
@@ -63,7 +68,6 @@ Read = Annotated[
         metavar="psync|PATH", help="How the data is read: as the source's replica; or, without --source, from a snapshot or append-only file."
     ),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Begin with a full sync, also where an earlier one could be gone on with.")]
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
 
 
@@ -99,6 +103,14 @@ def run(
     ] = 300.0,
     listen: Listen = "",
     announce: Annotated[str, typer.Option(metavar="HOST:PORT", help="What the target is told to connect to, behind NAT.")] = "",
+    attach: Attach = "native",
+    promote_within: PromoteWithin = 60.0,
+    present_as: PresentAs = "7.2.4",
+    metrics: Metrics = "",
+    rollback: Annotated[
+        bool,
+        typer.Option("--rollback", help="After the cut-over, keep the old server current until `valkeep migrate commit` or `rollback`."),
+    ] = False,
     allow: Allow = None,
     gateway_cert: Certificate = None,
     gateway_key: Key = None,
@@ -112,6 +124,8 @@ def run(
     source_password_env: SourcePasswordEnv = None,
     target_password_file: TargetPasswordFile = None,
     target_password_env: TargetPasswordEnv = None,
+    aws_region: AwsRegion = "",
+    aws_endpoint_url: AwsUrl = "",
     json: JsonPath = None,
 ) -> ExitCode:
     """Move a live source to a Valkey target: preflight, copy, follow, verify, cut over. With --read PATH the source is files.
@@ -148,6 +162,7 @@ def run(
             target=endpoint(target, target_password_file, target_password_env),
             field_ttl=field_ttl,
             wipe_target=wipe_target,
+            rollback=rollback,
             accept=_accepted(acknowledge or []),
             report=report,
             spool=spool,
@@ -162,14 +177,27 @@ def run(
     if not source:
         raise UsageError("there is no source", remedy="say --source URL, or --read PATH to read a snapshot or an append-only file")
     expect_delivery(deliver)
+    unlike = {"--deliver push": deliver != "native", "--read " + read: read != "psync"}
+    there, group = target_of(
+        target,
+        aws_region,
+        aws_endpoint_url,
+        target_password_file,
+        target_password_env,
+        unlike=tuple(name for name, given in unlike.items() if given),
+    )
     options = pipeline.RunOptions(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),
         source=endpoint(source, source_password_file, source_password_env),
-        target=endpoint(target, target_password_file, target_password_env),
+        target=there,
+        group=group,
         read=read,
         field_ttl=field_ttl,
-        deliver=deliver,
+        deliver=delivery(attach, deliver) if group is None else "external",
+        present_as=presented(present_as),
+        promote_seconds=promote_within,
+        metrics=address(metrics, "--metrics") if metrics else None,
         cutover=cutover,
         wipe_target=wipe_target,
         accept=_accepted(acknowledge or []),
@@ -198,9 +226,7 @@ def run(
         f"[bold]{result.verdict}[/bold]: {result.keys:,} keys moved from {result.source_name} to {result.target_name}; "
         f"{result.mismatches} mismatches; write pause {result.write_pause_ms:.0f} ms; {result.elapsed_seconds:.1f} s in all"
     )
-    out.print(
-        f"  next: point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
-    )
+    out.print(f"  next: {_next(options, result)}", markup=False)
     for row in result.ledger:
         out.print(f"  ledger: {row['action']} {row['what']} {row['policy']} × {row['count']}", markup=False)
     if report is not None:
@@ -211,6 +237,7 @@ def run(
 
 def gateway(
     source: Source,
+        rollback=rollback,
     target_version: Annotated[
         list[str], typer.Option(metavar="X.Y", help="The version of the Valkey targets that will attach; repeatable.")
     ],
@@ -231,11 +258,6 @@ def gateway(
         typer.Option(metavar="MB", min=1, help="How much may be written since the snapshot until it is given up and no target can attach."),
     ] = 4096,
     ledger: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the ledger there.", show_default=False)] = None,
-    state: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keep there what the next start goes on with, also after a kill -9.", show_default=False),
-    ] = None,
-    fresh: Fresh = False,
     source_password_file: SourcePasswordFile = None,
     source_password_env: SourcePasswordEnv = None,
 ) -> ExitCode:
@@ -257,8 +279,6 @@ def gateway(
         spool_limit=spool_limit << 20,
         keep=keep << 20,
         ledger=ledger,
-        state=state,
-        fresh=fresh,
     )
     with watch(None) as emit:
         asyncio.run(service.serve(settings, emit))
@@ -271,7 +291,7 @@ def cutover(source: Source, target: Target, state: State = None, json: JsonPath 
     from valkeep.migrate.control import ask
     from valkeep.migrate.state import default_directory
 
-    here, there = endpoint(source), endpoint(target)
+    here, there = endpoint(source), target_named(target)
     directory = state or default_directory(here.display, there.display)
     answer = asyncio.run(ask(directory, "cutover"))
     if answer is None:
@@ -301,7 +321,7 @@ def abort(
     Without --source: a move from files (`valkeep migrate run --read PATH`).
     """
     here = endpoint(source, source_password_file, source_password_env) if source else None
-    there = endpoint(target, target_password_file, target_password_env)
+    there = target_named(target, target_password_file, target_password_env)
     done = asyncio.run(_abort(here, there, state, force))
     for line in done:
         console(json).print(line, markup=False)
@@ -345,6 +365,15 @@ async def _key_decides(ready: Ready, *, enabled: bool) -> AsyncIterator[None]:
         yield
     finally:
         listening.cancel()
+def _next(options: RunOptions, result: RunResult) -> str:
+    if result.way_back is None:
+        return f"point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
+    done = "; ".join(result.way_back.done)
+    if result.way_back.outcome == "committed":
+        return f"{done}. The writers are at {options.target.address}, for good"
+    return f"rolled back: {done}. Point the writers at {options.source.address}; {options.target.address} refuses writes"
+
+
 
 
 async def _listen(terminal: int, ready: Ready) -> None:
@@ -366,13 +395,14 @@ def _in_foreground(terminal: int) -> bool:
         return True
 
 
-async def _abort(source: Endpoint | None, target: Endpoint, state: Path | None, force: bool) -> list[str]:
+async def _abort(source: Endpoint | None, target: Endpoint | GroupAddress, state: Path | None, force: bool) -> list[str]:
     from dataclasses import replace
 
     from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
     from valkeep.migrate import abort as undo
     from valkeep.migrate.control import Lock, ask, remove_socket
+    from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.spool import sweep
     from valkeep.migrate.state import StateFile, default_directory
 
@@ -388,6 +418,10 @@ async def _abort(source: Endpoint | None, target: Endpoint, state: Path | None, 
         if found is not None and found.fence_at and source is not None:  # a source that is a replica is fenced at its primary
             where = Endpoint.parse(found.fence_at)
             source = replace(source, host=where.host, port=where.port)
+        if isinstance(target, GroupAddress):
+            there = Endpoint.parse(found.target) if found is not None else None
+        else:
+            there = target
         async with contextlib.AsyncExitStack() as stack:
 
             async def reach(where: Endpoint | None) -> Connection | None:
@@ -398,7 +432,7 @@ async def _abort(source: Endpoint | None, target: Endpoint, state: Path | None, 
                 except ConnectionLost:
                     return None
 
-            return await undo.abort(await reach(source), await reach(target), file, force=force)
+            return await undo.abort(await reach(source), await reach(there), file, force=force)
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:
