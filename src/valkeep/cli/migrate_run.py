@@ -68,6 +68,7 @@ Read = Annotated[
         metavar="psync|PATH", help="How the data is read: as the source's replica; or, without --source, from a snapshot or append-only file."
     ),
 ]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin with a full sync, also where an earlier one could be gone on with.")]
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
 
 
@@ -258,6 +259,11 @@ def gateway(
         typer.Option(metavar="MB", min=1, help="How much may be written since the snapshot until it is given up and no target can attach."),
     ] = 4096,
     ledger: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the ledger there.", show_default=False)] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep there what the next start goes on with, also after a kill -9.", show_default=False),
+    ] = None,
+    fresh: Fresh = False,
     source_password_file: SourcePasswordFile = None,
     source_password_env: SourcePasswordEnv = None,
 ) -> ExitCode:
@@ -279,6 +285,8 @@ def gateway(
         spool_limit=spool_limit << 20,
         keep=keep << 20,
         ledger=ledger,
+        state=state,
+        fresh=fresh,
     )
     with watch(None) as emit:
         asyncio.run(service.serve(settings, emit))
