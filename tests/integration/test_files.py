@@ -21,10 +21,10 @@ from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ValkeepError
-from valkeep.migrate import restoration
 from valkeep.migrate.outcome import NotEqual, RunResult
 from valkeep.migrate.restoration import FileSource, RestoreOptions, restore
 from valkeep.migrate.transform.target import FieldTtl
+from valkeep.migrate.verify.file_side import compare_with_file
 
 pytestmark = pytest.mark.server
 
@@ -143,7 +143,12 @@ def test_what_a_log_says_is_what_a_server_makes_of_it_also_when_it_was_rewritten
     here = client(source)
     load(client, source, field_ttl=has_ttl)
     here.bgrewriteaof()
-    writing = threading.Thread(target=lambda: [write(client(source), f"during:{turn}", field_ttl=has_ttl) for turn in range(5)])
+
+    def during() -> None:
+        for turn in range(5):
+            write(client(source), f"during:{turn}", field_ttl=has_ttl)
+
+    writing = threading.Thread(target=during)
     writing.start()
     writing.join()
     until(lambda: here.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite's end")
@@ -322,8 +327,10 @@ def test_a_run_from_files_that_is_stopped_or_killed_can_be_undone_and_begun_agai
         assert valkeep.wait() == 130
     until(lambda: there.role()[0] in (b"master", "master"), "the target's release")
     with command(path, target, tmp_path, *more) as valkeep:
-        valkeep.wait_for("verify")
+        valkeep.wait_for("snapshot-taken")
+        target.pause()  # nobody gets further meanwhile
         valkeep.kill()
+        target.resume()
     assert there.role()[0] in (b"slave", "slave")
     with command(path, target, tmp_path, *more) as valkeep:
         assert valkeep.wait() == 4
@@ -348,16 +355,15 @@ def test_a_difference_between_file_and_target_is_found_and_the_target_not_promot
     for number in range(50):
         client(source).set(f"key:{number}", "v")
     path = saved(source, client(source))
-    verify = restoration.compare_with_file
 
     async def meddled(files: Any, *more: Any) -> Any:
         client(target).config_set("replica-read-only", "no")
         client(target).set("key:7", "w")
         client(target).delete("key:8")
         client(target).set("extra", "v")
-        return await verify(files, *more)
+        return await compare_with_file(files, *more)
 
-    monkeypatch.setattr(restoration, "compare_with_file", meddled)
+    monkeypatch.setattr("valkeep.migrate.restoration.compare_with_file", meddled)
     with pytest.raises(NotEqual, match="3 of 50 keys differ"):
         brought(path, target, tmp_path)
     found = json.loads((tmp_path / "report" / "verification.json").read_text())
