@@ -281,6 +281,7 @@ def _limits(found: Survey, comparison: Comparison) -> tuple[str, ...]:
     limits = ["what was written to the server after its files were made is not on the target"]
     if comparison.verdict != "valid":
         limits += [f"not proven key by key: {reason}" for reason in comparison.reasons]
+    if found.commands:
         limits.append(f"every one of the log's {found.commands} commands was applied by the target, and none was answered with an error")
     if found.torn is not None:
         limits.append(f"the last {found.torn.tail} bytes of {found.torn.part.path} are no whole command, and were left out")

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +126,11 @@ class _Comparing:
         written = Written(0, 0, self._folder)
         async for piece in self._files.log():
             written.feed(piece)
-        if written.everything:
-            return Comparison.unknown(f"the log cannot be told apart by keys: {written.everything.replace('the source', 'it')}")
         async with await Connection.open(self._target.without_database(), client_name="valkeep-verify") as connection:
+            if written.everything:
+                reason = f"the log cannot be told apart by keys: {written.everything.replace('the source', 'it')}"
+                there = sum((await server_info(connection)).keys.values())
+                return replace(Comparison.unknown(reason), keys_source=self._files.keys, keys_target=there)
             return await self._compare(connection, written, begun)
 
     async def _compare(self, connection: Connection, written: Written, begun: float) -> Comparison:
