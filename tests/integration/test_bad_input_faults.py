@@ -78,13 +78,16 @@ def serves(here: Any) -> None:
 def test_a_source_that_dies_or_restarts_ends_the_run_and_detaches_the_target(move: Move, phase: str, how: str) -> None:
     if phase == "attach":
         move.slow_snapshot()
-    with move.run("--cutover", "manual") as run:
+    with move.run("--cutover", "manual", "--source-patience", "1") as run:
         run.wait_for(phase)
         if how == "killed":
             move.source.kill()
         else:
             move.source.restart()
-        ended(run, 4, "VK-SOURCE-LOST", "closed the replication link")
+        if (phase, how) == ("waiting", "restarted"):
+            ended(run, 4, "VK-SOURCE-OTHER", "another server or another data set answers")
+        else:
+            ended(run, 4, "VK-SOURCE-LOST", "closed the replication link")
     assert move.there.execute_command("ROLE")[0] == b"master"
     if how == "restarted":
         serves(move.here)
@@ -138,12 +141,28 @@ def test_a_cut_link_to_the_target_is_continued_without_another_full_sync(move: M
     assert move.there.dbsize() == KEYS + 1
 
 
-@pytest.mark.parametrize("phase", ["attach", "waiting"])
-def test_a_cut_link_to_the_source_ends_the_run(move: Move, phase: str) -> None:
-    if phase == "attach":
-        move.slow_snapshot()
+def test_a_cut_link_to_the_source_goes_on_and_everything_is_compared_again(move: Move) -> None:
     with move.run("--cutover", "manual") as run:
-        run.wait_for(phase)
+        run.wait_for("waiting")
+        for number in range(3):
+            move.to_source.cut()
+            move.here.set("after-cut", number)
+            until(lambda text=b"%d" % number: move.there.get("after-cut") == text, lambda: run.stderr)  # type: ignore[misc]
+        until(lambda: "everything is compared again" in run.stderr, lambda: run.stderr)
+        with Valkeep(
+            "migrate", "cutover", *run.arguments[2:6], "--state", str(move.folder / "state"), folder=move.folder / "go", report=False
+        ) as go:
+            assert go.wait() == 0, go.stderr
+        assert run.wait() == 0, run.stderr
+        assert run.stderr.count("the source starts a full sync") == 1
+    assert move.there.dbsize() == KEYS + 1
+    assert "valid: " in run.stdout
+
+
+def test_a_cut_link_to_the_source_ends_a_run_that_has_half_of_a_snapshot(move: Move) -> None:
+    move.slow_snapshot()
+    with move.run("--cutover", "manual") as run:
+        run.wait_for("attach")
         move.to_source.cut()
         assert run.wait() == 4, run.stderr
         assert "  remedy:   " in run.stderr

@@ -161,7 +161,7 @@ def test_a_target_that_comes_back_is_continued_and_one_that_is_stopped_holds_up_
 
 def test_a_gateway_whose_source_dies_says_so_and_ends(server: Server, client: Client, tmp_path: Path) -> None:
     source = server("redis-8.0")
-    with serving(source, tmp_path, "9.1") as service:
+    with serving(source, tmp_path, "9.1", options=("--source-patience", "0.5")) as service:
         source.kill()
         assert service.process.wait() == 4, service.process.stderr
         assert service.process.code == "VK-SOURCE-LOST"

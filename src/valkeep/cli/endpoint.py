@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from valkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
+    from valkeep.client.named_primary import Source as AnySource
     from valkeep.migrate.elasticache.address import GroupAddress
 
 __all__ = [
@@ -24,9 +26,16 @@ __all__ = [
     "address",
     "endpoint",
     "group_of",
+    "source_now",
+    "source_of",
 ]
 
-Source = Annotated[str, typer.Option(metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS.")]
+Source = Annotated[
+    str,
+    typer.Option(
+        metavar="URL", help="What moves: redis://[[user]:password@]host[:port], rediss:// with TLS, or redis+sentinel://host,…/name."
+    ),
+]
 Target = Annotated[
     str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS, or elasticache:ID.")
 ]
@@ -48,14 +57,8 @@ def endpoint(url: str, password_file: str | None = None, password_env: str | Non
     from valkeep.client.endpoint import Endpoint
 
     parsed = Endpoint.parse(url)
-    if parsed.db:
-        raise UsageError(
-            f"{parsed.display} names database {parsed.db}, and a migration carries all of them",
-            remedy=f"leave /{parsed.db} out",
-        )
-    if password_file is None and password_env is None:
-        return parsed
-    return parsed.with_password_from(file=password_file, env=password_env)
+    _expect_all_databases(parsed)
+    return parsed if password_file is None and password_env is None else parsed.with_password_from(file=password_file, env=password_env)
 
 
 def group_of(target: str, region: str = "", url: str = "") -> GroupAddress | None:
@@ -70,6 +73,27 @@ def group_of(target: str, region: str = "", url: str = "") -> GroupAddress | Non
             remedy="leave them out, or name a replication group as the target",
         )
     return None
+
+
+def source_of(url: str, password_file: str | None = None, password_env: str | None = None) -> AnySource:
+    """What moves, by its URL: a server, or a primary that sentinels know. The password is of the data nodes."""
+    from valkeep.client.named_primary import parse_source
+
+    parsed = parse_source(url)
+    _expect_all_databases(parsed)
+    return parsed if password_file is None and password_env is None else parsed.with_password_from(file=password_file, env=password_env)
+
+
+def source_now(url: str, password_file: str | None = None, password_env: str | None = None) -> Endpoint:
+    """Who it is just now. Raises ``ConnectionLost`` where no sentinel leads to it."""
+    return asyncio.run(source_of(url, password_file, password_env).resolve())
+
+
+def _expect_all_databases(source: AnySource) -> None:
+    if source.db:
+        raise UsageError(
+            f"{source.display} names database {source.db}, and a migration carries all of them", remedy=f"leave /{source.db} out"
+        )
 
 
 def address(text: str, option: str) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from valkeep.cli.endpoint import (
     address,
     endpoint,
     group_of,
+    source_now,
 )
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, UsageError
@@ -83,7 +84,7 @@ def preflight(
     if census not in ("sample", "full"):
         raise UsageError(f"there is no census {census!r}", remedy="say --census sample or --census full")
     accepted = acknowledged(acknowledge or ())
-    here = endpoint(source, source_password_file, source_password_env)
+    here = source_now(source, source_password_file, source_password_env)
     expect_delivery(deliver)
     options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full", deliver=deliver)
     group = group_of(target or "", aws_region, aws_endpoint_url)

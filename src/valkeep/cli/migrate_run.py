@@ -26,7 +26,9 @@ from valkeep.cli.endpoint import (
     Target,
     TargetPasswordEnv,
     TargetPasswordFile,
+    address,
     endpoint,
+    source_of,
 )
 from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, presented
 from valkeep.cli.migrate_elasticache import target_named, target_of
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     import ssl
 
     from valkeep.client.endpoint import Endpoint
+    from valkeep.client.named_primary import Source as AnySource
     from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.pipeline import Ready, RunOptions, RunResult
     from valkeep.report.events import Emit
@@ -48,7 +51,7 @@ __all__ = ["abort", "cutover", "gateway", "run"]
 
 E = TypeVar("E", bound=StrEnum)
 KEY_SECONDS = 0.05
-WAYS = ("psync",)  # to read a running source
+WAYS = ("psync", "scan")  # to read a running source
 WILDCARDS = ("0.0.0.0", "::", "*")
 
 Policy = Annotated[FieldTtl, typer.Option(help="TTLs on hash fields, for a Valkey before 9: keep the field, drop it, or refuse to start.")]
@@ -65,11 +68,13 @@ SpoolLimit = Annotated[int, typer.Option(metavar="MB", min=0, help="Most that on
 Read = Annotated[
     str,
     typer.Option(
-        metavar="psync|PATH", help="How the data is read: as the source's replica; or, without --source, from a snapshot or append-only file."
+        metavar="psync|scan|PATH",
+        help="How the data is read: as the source's replica; by SCAN, where that is denied; or, without --source, from a snapshot or log.",
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Begin with a full sync, also where an earlier one could be gone on with.")]
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
+Patience = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long a source whose link broke is waited for; 0: not at all.")]
 
 
 def run(
@@ -98,20 +103,21 @@ def run(
     keep_fence: Annotated[
         bool, typer.Option("--keep-fence", help="Write the fence into the source's configuration file, so that a restart does not end it.")
     ] = False,
+    rollback: Annotated[
+        bool,
+        typer.Option("--rollback", help="After the cut-over, keep the old server current until `valkeep migrate commit` or `rollback`."),
+    ] = False,
     hold: Annotated[
         float,
         typer.Option(metavar="SECONDS", min=0, help="When something cannot be sent: how long to wait for a person before the move ends."),
     ] = 300.0,
+    source_patience: Patience = 600.0,
     listen: Listen = "",
     announce: Annotated[str, typer.Option(metavar="HOST:PORT", help="What the target is told to connect to, behind NAT.")] = "",
     attach: Attach = "native",
     promote_within: PromoteWithin = 60.0,
     present_as: PresentAs = "7.2.4",
     metrics: Metrics = "",
-    rollback: Annotated[
-        bool,
-        typer.Option("--rollback", help="After the cut-over, keep the old server current until `valkeep migrate commit` or `rollback`."),
-    ] = False,
     allow: Allow = None,
     gateway_cert: Certificate = None,
     gateway_key: Key = None,
@@ -137,11 +143,9 @@ def run(
     from valkeep.migrate.fence import FenceMode
     from valkeep.report.terminal import watch
 
-    if read != "psync":
-        raise UsageError(f"there is no way to read a source that is called {read!r}", remedy="say --read psync")
     if cutover not in ("auto", "manual"):
         raise UsageError(f"there is no cut-over {cutover!r}", remedy="say --cutover auto or --cutover manual")
-    if listen and not announce and _address(listen, "--listen")[0] in WILDCARDS:
+    if listen and not announce and address(listen, "--listen")[0] in WILDCARDS:
         raise UsageError(
             f"--listen {listen} is no address that the target could connect to",
             remedy="name one, or say what the target is told: --announce HOST:PORT",
@@ -152,6 +156,7 @@ def run(
             cutover=cutover == "manual",
             fence=fence,
             keep_fence=keep_fence,
+            rollback=rollback,
             source_primary=source_primary,
             source_password_file=source_password_file,
             source_password_env=source_password_env,
@@ -163,14 +168,13 @@ def run(
             target=endpoint(target, target_password_file, target_password_env),
             field_ttl=field_ttl,
             wipe_target=wipe_target,
-            rollback=rollback,
             accept=_accepted(acknowledge or []),
             report=report,
             spool=spool,
             spool_limit=spool_limit << 20,
             state=state,
-            listen=_address(listen, "--listen") if listen else ("", 0),
-            announce=_address(announce, "--announce") if announce else None,
+            listen=address(listen, "--listen") if listen else ("", 0),
+            announce=address(announce, "--announce") if announce else None,
             allow=frozenset(allow or ()),
             gateway_tls=_gateway_tls(gateway_cert, gateway_key),
         )
@@ -178,7 +182,12 @@ def run(
     if not source:
         raise UsageError("there is no source", remedy="say --source URL, or --read PATH to read a snapshot or an append-only file")
     expect_delivery(deliver)
-    unlike = {"--deliver push": deliver != "native", "--read " + read: read != "psync"}
+    if rollback and deliver != "native":
+        raise UsageError(
+            "--rollback needs a target that replicates from us: one that is written to has no history that the way back could begin from",
+            remedy="leave --rollback out, or --deliver",
+        )
+    unlike = {"--deliver push": deliver != "native", "--rollback": rollback, "--read " + read: read != "psync"}
     there, group = target_of(
         target,
         aws_region,
@@ -190,7 +199,7 @@ def run(
     options = pipeline.RunOptions(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),
-        source=endpoint(source, source_password_file, source_password_env),
+        source=source_of(source, source_password_file, source_password_env),
         target=there,
         group=group,
         read=read,
@@ -206,13 +215,15 @@ def run(
         spool=spool,
         spool_limit=spool_limit << 20,
         state=state,
-        listen=_address(listen, "--listen") if listen else ("", 0),
-        announce=_address(announce, "--announce") if announce else None,
+        listen=address(listen, "--listen") if listen else ("", 0),
+        announce=address(announce, "--announce") if announce else None,
         allow=frozenset(allow or ()),
         lease_ms=lease,
         hold_seconds=hold,
+        source_patience=source_patience,
         fence=_one_of(FenceMode, fence, "--fence") if fence else None,
         keep_fence=keep_fence,
+        rollback=rollback,
         gateway_tls=_gateway_tls(gateway_cert, gateway_key),
         source_primary=endpoint(source_primary, source_password_file, source_password_env) if source_primary else None,
     )
@@ -238,7 +249,6 @@ def run(
 
 def gateway(
     source: Source,
-        rollback=rollback,
     target_version: Annotated[
         list[str], typer.Option(metavar="X.Y", help="The version of the Valkey targets that will attach; repeatable.")
     ],
@@ -259,6 +269,7 @@ def gateway(
         typer.Option(metavar="MB", min=1, help="How much may be written since the snapshot until it is given up and no target can attach."),
     ] = 4096,
     ledger: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the ledger there.", show_default=False)] = None,
+    source_patience: Patience = 600.0,
     state: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Keep there what the next start goes on with, also after a kill -9.", show_default=False),
@@ -272,19 +283,20 @@ def gateway(
     from valkeep.report.terminal import watch
 
     settings = service.ServiceSettings(
-        source=endpoint(source, source_password_file, source_password_env),
+        source=source_of(source, source_password_file, source_password_env),
         versions=tuple(_version(text) for text in target_version),
         databases=databases,
-        listen=_address(listen, "--listen"),
+        listen=address(listen, "--listen"),
         allow=tuple(allow),
         field_ttl=field_ttl,
-        metrics=_address(metrics, "--metrics") if metrics else None,
+        metrics=address(metrics, "--metrics") if metrics else None,
         password_file=password_file,
         tls=_gateway_tls(gateway_cert, gateway_key),
         spool=spool,
         spool_limit=spool_limit << 20,
         keep=keep << 20,
         ledger=ledger,
+        source_patience=source_patience,
         state=state,
         fresh=fresh,
     )
@@ -299,7 +311,7 @@ def cutover(source: Source, target: Target, state: State = None, json: JsonPath 
     from valkeep.migrate.control import ask
     from valkeep.migrate.state import default_directory
 
-    here, there = endpoint(source), target_named(target)
+    here, there = source_of(source), target_named(target)
     directory = state or default_directory(here.display, there.display)
     answer = asyncio.run(ask(directory, "cutover"))
     if answer is None:
@@ -328,13 +340,22 @@ def abort(
 
     Without --source: a move from files (`valkeep migrate run --read PATH`).
     """
-    here = endpoint(source, source_password_file, source_password_env) if source else None
+    here = source_of(source, source_password_file, source_password_env) if source else None
     there = target_named(target, target_password_file, target_password_env)
     done = asyncio.run(_abort(here, there, state, force))
     for line in done:
         console(json).print(line, markup=False)
     write_json({"done": done}, json, changed="; ".join(done))
     return ExitCode.GOOD
+
+
+def _next(options: RunOptions, result: RunResult) -> str:
+    if result.way_back is None:
+        return f"point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
+    done = "; ".join(result.way_back.done)
+    if result.way_back.outcome == "committed":
+        return f"{done}. The writers are at {options.target.address}, for good"
+    return f"rolled back: {done}. Point the writers at {options.source.address}; {options.target.address} refuses writes"
 
 
 # -- parts of these commands -----------------------------------------------------------------------------------------------------------
@@ -373,15 +394,6 @@ async def _key_decides(ready: Ready, *, enabled: bool) -> AsyncIterator[None]:
         yield
     finally:
         listening.cancel()
-def _next(options: RunOptions, result: RunResult) -> str:
-    if result.way_back is None:
-        return f"point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
-    done = "; ".join(result.way_back.done)
-    if result.way_back.outcome == "committed":
-        return f"{done}. The writers are at {options.target.address}, for good"
-    return f"rolled back: {done}. Point the writers at {options.source.address}; {options.target.address} refuses writes"
-
-
 
 
 async def _listen(terminal: int, ready: Ready) -> None:
@@ -403,9 +415,7 @@ def _in_foreground(terminal: int) -> bool:
         return True
 
 
-async def _abort(source: Endpoint | None, target: Endpoint | GroupAddress, state: Path | None, force: bool) -> list[str]:
-    from dataclasses import replace
-
+async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, state: Path | None, force: bool) -> list[str]:
     from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
     from valkeep.migrate import abort as undo
@@ -425,18 +435,18 @@ async def _abort(source: Endpoint | None, target: Endpoint | GroupAddress, state
         found = file.read()
         if found is not None and found.fence_at and source is not None:  # a source that is a replica is fenced at its primary
             where = Endpoint.parse(found.fence_at)
-            source = replace(source, host=where.host, port=where.port)
+            source = source.at(where.host, where.port)
         if isinstance(target, GroupAddress):
             there = Endpoint.parse(found.target) if found is not None else None
         else:
             there = target
         async with contextlib.AsyncExitStack() as stack:
 
-            async def reach(where: Endpoint | None) -> Connection | None:
+            async def reach(where: AnySource | None) -> Connection | None:
                 if where is None:
                     return None
                 try:
-                    return await stack.enter_async_context(await Connection.open(where))
+                    return await stack.enter_async_context(await Connection.open(await where.resolve()))
                 except ConnectionLost:
                     return None
 
@@ -445,13 +455,6 @@ async def _abort(source: Endpoint | None, target: Endpoint | GroupAddress, state
 
 def _accepted(codes: list[str]) -> frozenset[str]:
     return frozenset({"all"}) if "all" in codes else acknowledged(codes)
-
-
-def _address(text: str, option: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise UsageError(f"{option} {text!r} is no HOST:PORT", remedy=f"write it like {option} 10.0.0.7:6400")
-    return host.strip("[]"), int(port)
 
 
 def _one_of(kind: type[E], text: str, option: str) -> E:

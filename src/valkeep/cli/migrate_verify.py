@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from valkeep.cli.endpoint import SourcePasswordEnv, SourcePasswordFile, TargetPasswordEnv, TargetPasswordFile, endpoint
+from valkeep.cli.endpoint import SourcePasswordEnv, SourcePasswordFile, TargetPasswordEnv, TargetPasswordFile, endpoint, source_now
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, Refused, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
@@ -53,7 +53,7 @@ def verify(
 
     A server that is read by PSYNC forks once. Exit code 0: valid. 1: there are differences. 3: it could not be judged. 4: could not look.
     """
-    here = endpoint(source, source_password_file, source_password_env)
+    here = source_now(source, source_password_file, source_password_env)
     there = endpoint(target, target_password_file, target_password_env)
     if (here.host, here.port) == (there.host, there.port):
         raise UsageError("source and target are the same server", remedy="give the migration's source and its target")

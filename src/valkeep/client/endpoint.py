@@ -164,6 +164,10 @@ class Endpoint:
         """Itself: who has an address need not be looked for (as `named_primary.NamedPrimary` has to be)."""
         return self
 
+    def at(self, host: str, port: int) -> Endpoint:
+        """Another server, with the same login."""
+        return replace(self, host=host, port=port)
+
     def without_database(self) -> Endpoint:
         """The same server, database 0."""
         return replace(self, db=0)

@@ -86,6 +86,10 @@ class NamedPrimary:
         """The same with the data nodes' password from a file or an environment variable."""
         return replace(self, login=self.login.with_password_from(file=file, env=env))
 
+    def at(self, host: str, port: int) -> Endpoint:
+        """A data node."""
+        return self.login.at(host, port)
+
     def directory(self) -> SentinelDirectory:
         return SentinelDirectory(self.sentinels, self.name, login=self.login)
 

@@ -17,8 +17,8 @@ from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
-    from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.client.named_primary import Source
+    from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.migrate.verify import Comparison
 

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
-from valkeep.errors import ExitCode, Refused, ValkeepError
-from valkeep.migrate.back.wayback import Decision, WayBack
+from valkeep.errors import ConnectionLost, ExitCode, Refused, ValkeepError
+from valkeep.migrate.back.decision import Decision
+from valkeep.migrate.back.wayback import BACK, WayBack
 from valkeep.migrate.control import Control, Lock
-from valkeep.migrate.cutover import Cutover, CutoverResult
+from valkeep.migrate.cutover import PATIENCE_SECONDS, Cutover, CutoverResult
 from valkeep.migrate.delivery.elasticache import ElastiCache
 from valkeep.migrate.delivery.external import External
 from valkeep.migrate.delivery.native import Native
@@ -32,6 +33,7 @@ from valkeep.migrate.delivery.promoter import Person, Promoter
 from valkeep.migrate.delivery.push import Push
 from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
 from valkeep.migrate.feed.psync import PsyncFeed
+from valkeep.migrate.feed.scan import ScanFeed
 from valkeep.migrate.fence import Aborted, FenceMode, decide, expect_down
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.handover import Handover, Ready
@@ -42,6 +44,7 @@ from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, gather, preflight
 from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
 from valkeep.migrate.proof import Proof
+from valkeep.migrate.scanned import LIMITS, Scanned
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import StateFile
 from valkeep.migrate.verify import Verifier
@@ -49,13 +52,16 @@ from valkeep.report.events import Emit, Phase, VerdictEvent
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.cutover import Successor
     from valkeep.migrate.delivery import Delivery
+    from valkeep.migrate.feed import Feed
 
 __all__ = ["Ready", "RunOptions", "RunResult", "run"]
 
 ALL = "all"
 ATTEMPTS = 3
 RETRY_SECONDS = 2.0
+SOURCE_SECONDS = 0.2  # between two looks for a source that is away
 PASSING = frozenset(  # reasons to call a cut-over off that may pass
     {
         "VK-CUTOVER-LEASE",
@@ -64,10 +70,14 @@ PASSING = frozenset(  # reasons to call a cut-over off that may pass
         "VK-CUTOVER-PASSED",
         "VK-CUTOVER-TRANSACTION",
         "VK-CUTOVER-CONCURRENT",
+        "VK-CUTOVER-LINK",
+        "VK-SOURCE-LOST",
         "VK-HELD",
     }
 )
-FOR_A_PERSON = frozenset({"VK-CUTOVER-REPLICA", "VK-CUTOVER-FENCE-LOST", "VK-PROMOTE-LATE"})  # may pass, but somebody has to look; whoever says go again has
+FOR_A_PERSON = frozenset(
+    {"VK-CUTOVER-REPLICA", "VK-CUTOVER-FENCE-LOST", "VK-PROMOTE-LATE"}
+)  # may pass, but somebody has to look; whoever says go again has
 KEEP = 4 << 30  # bytes of stream for which a target that attaches by itself can begin again
 NOT_AWS = "ElastiCache's side was tested against a control plane of Valkeep's own tests, never against AWS itself"
 ROUND_SECONDS = 5.0  # while a person has not decided yet
@@ -86,15 +96,14 @@ async def run(
 class _Migration:
     """The state of one run: what ``run`` would otherwise hand from step to step."""
 
-    def __init__(
-        self, options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready, promoter: Promoter | None = None
-    ) -> None:
+    def __init__(self, options: RunOptions, emit: Emit, clock: Callable[[], float], ready: Ready, promoter: Promoter | None = None) -> None:
         self.options = options
         self.journal = Journal(options.report, emit, clock)
         self.state = StateFile(options.state_directory)
         self.handover = Handover(ready, self.state)
         self.promoter = promoter
         self.external: External | None = None  # the delivery, where the target attaches by itself
+        self.scanned: Scanned | None = None  # where the source is read by SCAN
 
     async def run(self) -> RunResult:
         try:
@@ -107,20 +116,20 @@ class _Migration:
     async def _run(self) -> RunResult:
         options, journal = self.options, self.journal
         self._refuse_unfinished()
-        report = await self._preflight()
+        here = await options.source.resolve()
+        report = await self._preflight(here)
         async with contextlib.AsyncExitStack() as stack:
-            source = await stack.enter_async_context(await self._open(options.source))
             target = await stack.enter_async_context(await self._open(options.target))
             found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases)
-            fence_at = await stack.enter_async_context(await self._fence_connection(source))
-            if options.fence is not FenceMode.EXTERNAL:  # now, and not after the copy has replaced what a promoted target got since
-                await expect_down(fence_at)
+            async with await self._fence_connection(here) as fence_at:
+                if options.fence is not FenceMode.EXTERNAL:  # now, and not after the copy has replaced what a promoted target got since
+                    await expect_down(fence_at)
             ledger = Ledger(options.report / "ledger.jsonl" if options.report else None, journal.emit, journal.clock)
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
             gateway_options = await self._gateway_options(found, spool)
             gateway = await stack.enter_async_context(
-                Gateway(PsyncFeed(options.source), gateway_options, ledger, journal.emit, journal.clock)
+                Gateway(self._feed(here, spool), gateway_options, ledger, journal.emit, journal.clock)
             )
             await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
@@ -128,12 +137,17 @@ class _Migration:
                 stack.enter_context(watched(gateway, options.metrics, lambda: ""))
             delivery = self._delivery(report, gateway, target, found)
             async with delivery.held():
-                verifier = None if options.skip_verify else await stack.enter_async_context(self._verifier(gateway, spool))
-                proof = Proof(verifier, journal)
+                verifiers = await stack.enter_async_context(contextlib.AsyncExitStack())
+
+                async def renew() -> Verifier:
+                    await verifiers.aclose()
+                    return await verifiers.enter_async_context(self._verifier(await self._source_now(gateway), gateway, spool))
+
+                verifier = None if options.skip_verify else await renew()
+                proof = Proof(verifier, journal, renew, lambda: gateway.history)
                 stack.push_async_callback(proof.close)
                 await gateway.beside(proof.full())
-                mode = options.fence or await self._fence_mode(fence_at, report)
-                cut = await self._cut_when_it_may(gateway, fence_at, delivery, proof, mode)
+                cut = await self._cut_when_it_may(gateway, delivery, proof, report)
             errors = await delivery.errors()
         result = self._result(report, gateway, delivery, found.info, proof, ledger, cut, errors)
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
@@ -154,6 +168,12 @@ class _Migration:
 
     def _refuse_unfinished(self) -> None:
         left = StateFile(self.options.state_directory).read()
+        if left is not None and left.step == "promoted" and StateFile(self.options.state_directory / BACK).read() is not None:
+            raise Refused(
+                f"the migration from {left.source} to {left.target} is cut over, and nothing is decided about its way back",
+                remedy="`valkeep migrate rollback` or `valkeep migrate commit` first",
+                code="VK-STATE-UNFINISHED",
+            )
         if left is not None and left.step == "cutting":
             raise Refused(
                 f"a migration from {left.source} to {left.target} ended in the middle of its cut-over: the source may be fenced",
@@ -161,7 +181,7 @@ class _Migration:
                 code="VK-STATE-UNFINISHED",
             )
 
-    async def _preflight(self) -> PreflightReport:
+    async def _preflight(self, source: Endpoint) -> PreflightReport:
         options = self.options
         self.journal.timeline.append(("preflight", self.journal.clock()))  # it tells its own phases
         wanted = PreflightOptions(
@@ -169,13 +189,14 @@ class _Migration:
             wipe_target=options.wipe_target,
             gateway_tls=options.gateway_tls is not None,
             deliver=options.deliver,
+            read=options.read,
             rate_seconds=options.rate_seconds,
         )
         if options.group is not None:
             place = GatewayPlace(options.announce or options.listen, options.spool or options.state_directory)
-            report = await preflight_group(options.source, options.group, place, wanted, self.journal.emit)
+            report = await preflight_group(source, options.group, place, wanted, self.journal.emit)
         else:
-            report = await preflight(options.source, options.target, wanted, self.journal.emit)
+            report = await preflight(source, options.target, wanted, self.journal.emit)
         accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
         self.journal.write("preflight.json", report.to_json(accepted))
         report.expect_start(accepted)
@@ -195,15 +216,13 @@ class _Migration:
                 if watch.done():
                     watch.result()
                 if not go.done():
-                    await proof.round()
+                    await gateway.beside(proof.round())
         finally:
             ready.waiting = False
             watch.cancel()
             go.cancel()
 
-    async def _cut_when_it_may(
-        self, gateway: Gateway, fence_at: Connection, delivery: Delivery, proof: Proof, mode: FenceMode
-    ) -> CutoverResult:
+    async def _cut_when_it_may(self, gateway: Gateway, delivery: Delivery, proof: Proof, report: PreflightReport) -> CutoverResult:
         """Cut over, again when it was called off for a reason that may pass: at once a few times, or whenever a person says so."""
         attempts = 0
         manual = self.options.cutover == "manual"
@@ -212,7 +231,7 @@ class _Migration:
             if manual:
                 await self._wait_for_go(gateway, proof)
             try:
-                return await self._cut(gateway, fence_at, delivery, proof, mode)
+                return await self._cut(gateway, delivery, proof, report)
             except ValkeepError as error:
                 attempts += 1
                 if error.code not in passing or not isinstance(error, Aborted) or (not manual and attempts >= ATTEMPTS):
@@ -223,21 +242,37 @@ class _Migration:
                 if not manual:
                     await gateway.beside(asyncio.sleep(RETRY_SECONDS * attempts))
 
-    async def _cut(self, gateway: Gateway, fence_at: Connection, delivery: Delivery, proof: Proof, mode: FenceMode) -> CutoverResult:
-        journal = self.journal
+    async def _cut(self, gateway: Gateway, delivery: Delivery, proof: Proof, report: PreflightReport) -> CutoverResult:
         if self.options.cutover == "manual":
             _refuse_held(gateway)  # at once: who said go waits for an answer
         await gateway.beside(proof.settle())
         _refuse_held(gateway)
+        async with await self._fence_connection(await self._source_now(gateway)) as fence_at:
+            mode = self.options.fence or await self._fence_mode(fence_at, report)
+            if self.scanned is None:
+                return await self._cut_at(fence_at, gateway, delivery, proof, mode)
+            patience = await self.scanned.ready(gateway, mode, self.options.lease_ms, proof.seconds)
+            return await self._cut_at(fence_at, gateway, self.scanned.successor(delivery), proof, mode, patience)
 
+    async def _cut_at(
+        self,
+        fence_at: Connection,
+        gateway: Gateway,
+        successor: Successor,
+        proof: Proof,
+        mode: FenceMode,
+        patience: float = PATIENCE_SECONDS,
+    ) -> CutoverResult:
+        journal = self.journal
         cutover = Cutover(
             fence_at,
-            delivery,
+            successor,
             mode=mode,
             lease_ms=self.options.lease_ms,
             keep_fence=self.options.keep_fence,
             gateway_port=gateway.address[1],
-            verify=lambda offset: proof.last(offset, held=mode is FenceMode.PAUSE),
+            verify=lambda offset: proof.last(offset, held=mode is FenceMode.PAUSE or self.scanned is not None),
+            patience=patience,
             state=self.state,
             emit=journal.emit,
             clock=journal.clock,
@@ -292,7 +327,8 @@ class _Migration:
             fence=cut.fence.value,
             changed_keys_checked=cut.checked_keys,
             delivery=delivery.summary(),
-            limits=(NOT_AWS,) if self.options.group is not None else (),
+            read=self.options.read,
+            limits=(() if self.scanned is None else LIMITS) + ((NOT_AWS,) if self.options.group is not None else ()),
         )
 
     # -- parts ----------------------------------------------------------------------------------------------------------------------
@@ -317,20 +353,45 @@ class _Migration:
     async def _open(self, endpoint: Endpoint) -> Connection:
         return await Connection.open(endpoint, client_name="valkeep-migrate")
 
-    async def _fence_connection(self, source: Connection) -> Connection:
+    def _feed(self, source: Endpoint, spool: Path) -> Feed:
+        if self.options.read == "scan":
+            feed = ScanFeed(source, spool / "scan", self.journal.emit, self.journal.clock)
+            self.scanned = Scanned(feed, self.journal)
+            return feed
+        return PsyncFeed(self.options.source, patience=self.options.source_patience, emit=self.journal.emit, clock=self.journal.clock)
+
+    async def _source_now(self, gateway: Gateway) -> Endpoint:
+        """Who the source is now, and has the history that the gateway follows: what others have at some offset is something else. Whoever waits for a
+        source that is away ends us."""
+        told = ""
+        while True:
+            try:
+                at = await self.options.source.resolve()
+                async with await self._open(at) as connection:
+                    info = await server_info(connection)
+                if self.options.read != "psync" or gateway.history in (info.replid, info.run_id) or info.replid == "?":
+                    return at
+                why = f"{at.address} has the history {info.replid}, and the gateway follows {gateway.history}"
+            except ConnectionLost as error:
+                why = error.message
+            if why != told:
+                told = why
+                self.journal.say("info", f"waiting for the source: {why}")
+            await gateway.beside(asyncio.sleep(SOURCE_SECONDS))
+
+    async def _fence_connection(self, source: Endpoint) -> Connection:
         """Where the writers are: the source, or the primary that the source follows."""
-        info = await server_info(source)
+        async with await self._open(source) as connection:
+            info = await server_info(connection)
         if info.role == "primary":
-            return await self._open(self.options.source)
-        primary = self.options.source_primary or replace(
-            self.options.source, host=info.fields.get("master_host", ""), port=info.number("master_port")
-        )
+            return await self._open(source)
+        primary = self.options.source_primary or source.at(info.fields.get("master_host", ""), info.number("master_port"))
         self.journal.say("info", f"the source is a replica; its writers are held and fenced at its primary {primary.address}")
         return await self._open(primary)
 
     async def _fence_mode(self, fence_at: Connection, report: PreflightReport) -> FenceMode:
         """By what preflight found, or what it would find at the primary of a source that is a replica."""
-        if fence_at.endpoint.address == self.options.source.address:
+        if fence_at.endpoint.address == report.source.address:
             return decide(report.source)
         return decide(await gather(fence_at.endpoint, rate_seconds=0, sample_keys=0))
 
@@ -373,18 +434,20 @@ class _Migration:
         """Who asks the gateway what ElastiCache will ask, before it does."""
         return frozenset({host or await facing(self.options.target)}) if self.options.group is not None else frozenset()
 
-    def _verifier(self, gateway: Gateway, spool: Path) -> Verifier:
+    def _verifier(self, source: Endpoint, gateway: Gateway, spool: Path) -> Verifier:
         async def recopy(database: int, key: bytes) -> None:
             await gateway.recopy(((database, key),))
 
+        drained = self.external.drained if self.external is not None else gateway.drained
         return Verifier(
-            self.options.source,
+            source,
             self.options.target,
             self.options.field_ttl,
-            self.external.drained if self.external is not None else gateway.drained,
+            drained if self.scanned is None else self.scanned.barrier(drained),
             self.journal.emit,
             spool,
             recopy,
+            source_read="auto" if self.scanned is None else "scan",
         )
 
 

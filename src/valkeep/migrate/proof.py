@@ -6,13 +6,18 @@
     last      in the pause: what was written since must be equal
 
 A verifier is asked one thing at a time. The cut-over may lose patience with ``last``; that look itself goes on, and whatever is asked next waits for it.
+
+A verifier has links of its own to both servers. When one of them breaks, or when the source's stream went on at another server meanwhile, what it looked at is
+void: another verifier is begun, and everything is compared anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from valkeep.errors import ConnectionLost
 from valkeep.migrate.fence import Aborted
 from valkeep.migrate.outcome import NotEqual
 
@@ -23,14 +28,26 @@ if TYPE_CHECKING:
 __all__ = ["Proof"]
 
 SETTLING_ROUNDS = 10
+BEGINNINGS = 5  # of comparisons that break off, in a row
+AGAIN_SECONDS = 1.0
 FEW_KEYS = 100
 
 
 class Proof:
-    """``verifier``: None where the user wants no verification; then every step here does nothing. ``comparison``: the newest."""
+    """``verifier``: None where the user wants no verification; then every step here does nothing. ``comparison``: the newest. ``renew``: another verifier, in
+    place of the one before. ``history``: the id of the source's stream now."""
 
-    def __init__(self, verifier: Verifier | None, journal: Journal) -> None:
+    def __init__(
+        self,
+        verifier: Verifier | None,
+        journal: Journal,
+        renew: Callable[[], Awaitable[Verifier]] | None = None,
+        history: Callable[[], str] = str,
+    ) -> None:
         self.comparison: Comparison | None = None
+        self._renew = renew
+        self._history = history
+        self._seen = history()
         self._verifier = verifier
         self._journal = journal
         self._looking: asyncio.Future[Comparison] | None = None
@@ -38,6 +55,13 @@ class Proof:
     @property
     def differences(self) -> int:
         return self.comparison.differences if self.comparison is not None else 0
+
+    @property
+    def seconds(self) -> float:
+        """That comparing everything took; 0 when nothing is compared."""
+        found = self.comparison
+        keys = found.keys_source + found.keys_target if found is not None else 0
+        return keys / found.keys_per_second if found is not None and found.keys_per_second else 0.0
 
     @property
     def verdict(self) -> str:
@@ -48,14 +72,37 @@ class Proof:
         if self._verifier is None:
             return
         self._journal.begin("verify")
-        comparison = await self._verifier.full()
-        if comparison.hot_only:
-            comparison = await self._verifier.round()
+        comparison = await self._full(self._verifier)
         self.comparison = comparison
         self._journal.write("verification.json", comparison.to_json())
         self._journal.begin("verified")
         if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
             raise NotEqual(comparison)
+
+    async def _full(self, verifier: Verifier) -> Comparison:
+        for _ in range(BEGINNINGS):
+            comparison = await verifier.full()
+            if comparison.hot_only:
+                comparison = await verifier.round()
+            if not self._void(verifier) or self._renew is None:
+                return comparison
+            why = "; ".join(comparison.reasons) or "the source's stream went on at another server"
+            self._journal.say("warning", f"the comparison broke off, and begins again: {why}")
+            verifier = self._verifier = await self._renewed(self._renew)
+        return comparison.because(f"its links broke {BEGINNINGS} times in a row")
+
+    async def _renewed(self, renew: Callable[[], Awaitable[Verifier]]) -> Verifier:
+        """As soon as both servers can be reached again; who waits for that longer than is good ends us."""
+        while True:
+            self._seen = self._history()
+            try:
+                return await renew()
+            except ConnectionLost:
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    def _void(self, verifier: Verifier) -> bool:
+        """Whether what it looked at tells nothing (any more)."""
+        return verifier.broken or self._history() != self._seen
 
     async def round(self) -> int:
         """Returns the number of keys looked at again."""
@@ -64,7 +111,13 @@ class Proof:
         if self._looking is not None:
             await self._looking
         before = self._looked()
-        self.comparison = await self._verifier.round()
+        comparison = await self._verifier.round()
+        if self._void(self._verifier) and self._renew is not None:
+            self._journal.say("warning", "the comparison's links broke: everything is compared again")
+            self._verifier = await self._renewed(self._renew)
+            await self.full()
+            return 0
+        self.comparison = comparison
         return self._looked() - before
 
     async def settle(self) -> None:
@@ -86,7 +139,15 @@ class Proof:
         before = self._looked()
         self._looking = asyncio.ensure_future(self._verifier.final(offset) if held else self._verifier.round())
         self._looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be asking any more
-        final = self.comparison = await asyncio.shield(self._looking)
+        verifier = self._verifier
+        final = await asyncio.shield(self._looking)
+        if self._void(verifier) and self._renew is not None:
+            raise Aborted(
+                "what changed lately could not be compared: a link broke, or the source went on at another server",
+                remedy="everything is compared again before the next cut-over; the source goes on writing",
+                code="VK-CUTOVER-LINK",
+            )
+        self.comparison = final
         if final.verdict == "unknown":
             raise Aborted(
                 "what changed lately could not be compared: " + "; ".join(final.reasons or (f"{final.unsettled} keys are unsettled",)),

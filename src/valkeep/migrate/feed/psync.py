@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +49,15 @@ PAUSES: Final = retry.Patience(first=0.05, most=5.0)
 
 def _nobody(event: Event) -> None:
     del event
+
+
+@dataclass(frozen=True, slots=True)
+class _Break:
+    """``at``: when the link broke, on the job's clock. ``run_id``: of the process that it led to. ``why``: for people."""
+
+    at: float
+    run_id: str
+    why: str
 
 
 class PsyncFeed:
@@ -97,7 +107,7 @@ class PsyncFeed:
         if since is None:
             self._link = await self._open(self._at, None)
         else:
-            await self._until_it_goes_on(since, None, "")
+            await self._until_it_goes_on(since, None)
 
     async def run(self) -> None:
         if not isinstance(self._source, NamedPrimary) or not self._patience:
@@ -156,20 +166,18 @@ class PsyncFeed:
 
     async def _come_back(self, link: ReplicationLink, lost: ConnectionLost) -> None:
         """Return when the source goes on where this link ended."""
-        began = self._clock()
-        run_id = self._info.run_id if self._info is not None else ""
+        break_ = _Break(self._clock(), self._info.run_id if self._info is not None else "", lost.message)
         self._say("warning", f"{lost.message}. Trying to go on for {self._patience:g} s")
-        needed = await self._until_it_goes_on(Position(link.replid, link.received), began, run_id)
-        self._say("info", f"{self._name} goes on after {self._clock() - began:.1f} s, with {needed} bytes of its backlog")
+        needed = await self._until_it_goes_on(Position(link.replid, link.received), break_)
+        self._say("info", f"{self._name} goes on after {self._clock() - break_.at:.1f} s, with {needed} bytes of its backlog")
 
-    async def _until_it_goes_on(self, since: Position, began: float | None, run_id: str) -> int:
-        """Try until the patience ends. ``began``: when the link broke, ``run_id``: of whom it led to. Returns how many bytes of the backlog were needed.
-        Raises ``ReplicationGap``, and why the last try failed."""
-        until = (self._clock() if began is None else began) + self._patience
+    async def _until_it_goes_on(self, since: Position, break_: _Break | None) -> int:
+        """Try until the patience ends. Returns how many bytes of the backlog were needed. Raises ``ReplicationGap``, and why the last try failed."""
+        until = (self._clock() if break_ is None else break_.at) + self._patience
         told, failures = "", 0
         while True:
             try:
-                return await self._go_on(since, began, run_id)
+                return await self._go_on(since, break_)
             except ReplicationGap:
                 raise
             except ValkeepError as error:
@@ -179,7 +187,8 @@ class PsyncFeed:
                 if not retry.passes(error):
                     raise error if error.code else _coded(error) from None
                 if self._clock() >= until:
-                    raise _coded(error, f"{error.message} (tried {failures} times in {self._patience:g} s)") from None
+                    tried = f"{error.message} (tried {failures} times in {self._patience:g} s)"
+                    raise _coded(error, tried if break_ is None else f"{break_.why}. It did not come back: {tried}") from None
                 if error.message != told:
                     told = error.message
                     self._say("warning", f"not yet (try {failures}): {told}")
@@ -188,9 +197,9 @@ class PsyncFeed:
                 async with asyncio.timeout(min(PAUSES.pause(failures, self._rng), max(until - self._clock(), 0))):
                     await self._news.wait()
 
-    async def _go_on(self, since: Position, began: float | None, run_id: str) -> int:
+    async def _go_on(self, since: Position, break_: _Break | None) -> int:
         at = await self._source.resolve()
-        needed = await self._look_again(at, since, began, run_id)
+        needed = await self._look_again(at, since, break_)
         link = self._link = await self._open(at, since)
         self._at = at
         if self._closed:  # meanwhile
@@ -200,11 +209,11 @@ class PsyncFeed:
             if link.lost.done():
                 await link.lost
         except NotContinued as error:
-            await self._look_again(at, since, began, run_id)  # it says more precisely why
+            await self._look_again(at, since, break_)  # it says more precisely why
             raise ReplicationGap(error.message, remedy=error.remedy) from None
         return needed
 
-    async def _look_again(self, at: Endpoint, since: Position, began: float | None, run_id: str) -> int:
+    async def _look_again(self, at: Endpoint, since: Position, break_: _Break | None) -> int:
         """Whether this server can go on where we are: how many bytes of its backlog we need. Raises where it cannot, and where it cannot yet."""
         before = self._info
         try:
@@ -214,8 +223,10 @@ class PsyncFeed:
             raise ConnectionLost(
                 f"the source {at.address} did not say within {ASK_SECONDS:g} s what it is", remedy="is it stopped or overloaded?"
             ) from None
-        seconds = self._clock() - began if began is not None else 0.0
-        needed = bytes_needed(info.fields, since, Outage(f"the source {at.address}", seconds, run_id))
+        outage = Outage(f"the source {at.address}")
+        if break_ is not None:
+            outage = Outage(outage.server, self._clock() - break_.at, break_.run_id)
+        needed = bytes_needed(info.fields, since, outage)
         if before is not None and (info.kind != before.kind or info.version[:2] > before.version[:2]):
             raise OtherSource(
                 f"the source {at.address} is {info.name} now, and was {before.name} when the migration began: its stream may hold what was not prepared for",

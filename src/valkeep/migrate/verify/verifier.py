@@ -68,6 +68,8 @@ class Verifier:
         self._progress: dict[str, tuple[int, int]] = {}
         self.how = ""
         """How the barrier works, for people."""
+        self.broken = False
+        """Whether a link of it has broken: what it looked at tells nothing any more, and another one has to begin."""
 
     async def __aenter__(self) -> Self:
         if self._workdir is not None:
@@ -138,6 +140,7 @@ class Verifier:
         except ValkeepError as error:
             if word in ("full", "repair") and isinstance(error, Refused):
                 raise
+            self.broken = isinstance(error, ConnectionLost) and self._listener is not None and not self._listener.done()
             result = Comparison.unknown(f"{error.message}; {error.remedy}")
         self._emit(Phase(self._now(), f"verify-{word}", done=True, detail=result.verdict))
         self._emit(VerdictEvent(self._now(), result.verdict, {"of": f"verify-{word}"}))
