@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from tests.integration.test_pairs import WITH_FIELD_TTL, as_the_target_has_it, everything, load, names
+from tests.support.fixtures_snapshots import VECTOR_SET, item
+from tests.support.scripted_primary import sealed
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint
@@ -25,6 +27,7 @@ from valkeep.migrate.outcome import NotEqual, RunResult
 from valkeep.migrate.restoration import FileSource, RestoreOptions, restore
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify.file_side import compare_with_file
+from valkeep.wire.resp import encode
 
 pytestmark = pytest.mark.server
 
@@ -381,3 +384,45 @@ def test_neither_a_source_nor_a_file_is_a_usage_error(tmp_path: Path) -> None:
     with Valkeep("migrate", "run", "--target", "valkey://127.0.0.1:1", folder=tmp_path) as valkeep:
         assert valkeep.wait() == 2
     assert "--read PATH" in valkeep.stderr
+
+
+@pytest.mark.parametrize("denied", [(), ("-psync", "-sync", "-replicaof", "-slaveof")], ids=["everything permitted", "no replication"])
+def test_a_target_that_cannot_replicate_is_written_to(
+    denied: tuple[str, ...], server: Any, client: Callable[..., Any], tmp_path: Path
+) -> None:
+    source, target = server("redis-8.0", AOF), server("valkey-9.1")
+    load(client, source, field_ttl=True)
+    client(source).save()
+    write(client(source), "log", field_ttl=True)
+    source.kill()
+    shutil.copytree(log_of(source), tmp_path / "files")
+    if denied:
+        client(target).execute_command("ACL", "SETUSER", "default", *denied)
+    result = brought(Path(source.directory) / "dump.rdb", target, tmp_path, deliver="push")
+    assert (result.verdict, result.mismatches) == ("valid", 0)
+    assert result.keys == sum(database["keys"] for database in client(target).info("keyspace").values())
+    result = brought(tmp_path / "files", target, tmp_path, deliver="push", wipe_target=True)
+    assert (result.verdict, result.mismatches) == ("unknown", 0)
+    assert result.verification is not None
+    assert (result.verification.source_read, result.verification.target_read) == ("file", "scan" if denied else "psync")
+    assert result.to_json()["delivery"]["how"] == "push"
+    equal(client, reloaded(server, "redis-8.0", tmp_path), target, "redis-8.0", "valkey-9.1", FieldTtl.REFUSE)
+
+
+def test_a_log_whose_commands_are_errors_on_the_target_does_not_promote_it(server: Any, client: Callable[..., Any], tmp_path: Path) -> None:
+    target = server("valkey-9.1", {"propagation-error-behavior": "ignore"})
+    (tmp_path / "appendonly.aof").write_bytes(encode(b"SET", b"a", b"x") + encode(b"LPUSH", b"a", b"1"))
+    with command(tmp_path / "appendonly.aof", target, tmp_path, "--acknowledge", "all") as valkeep:
+        assert valkeep.wait() == 1
+    assert valkeep.code == "VK-FILE-ERRORS"
+    assert "1 of 2 commands" in valkeep.stderr
+    until(lambda: client(target).role()[0] in (b"master", "master"), "the target's release")
+
+
+def test_values_of_modules_are_found_before_anything_is_sent(server: Any, client: Callable[..., Any], tmp_path: Path) -> None:
+    target = server("valkey-8.1")
+    (tmp_path / "dump.rdb").write_bytes(sealed(b"REDIS0012" + item(7, "vectors", VECTOR_SET)))
+    with command(tmp_path / "dump.rdb", target, tmp_path, "--acknowledge", "all") as valkeep:
+        assert valkeep.wait() == 4
+    assert valkeep.code == "VK-MODULE-VALUES"
+    assert "vectors" in valkeep.stderr

@@ -151,8 +151,10 @@ def run(
             remedy="name one, or say what the target is told: --announce HOST:PORT",
         )
     if read not in WAYS:
+        expect_delivery(deliver)
         expect_no_writers(
             source=source,
+            attach=attach != "native",
             cutover=cutover == "manual",
             fence=fence,
             keep_fence=keep_fence,
@@ -168,6 +170,7 @@ def run(
             target=endpoint(target, target_password_file, target_password_env),
             field_ttl=field_ttl,
             wipe_target=wipe_target,
+            deliver=deliver,
             accept=_accepted(acknowledge or []),
             report=report,
             spool=spool,

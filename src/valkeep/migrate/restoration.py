@@ -3,7 +3,7 @@
     survey         the files are read once: form, census, end of the log
     preflight      the checks that need no server as a source
     snapshot       the gateway reads, checks and translates all of it; nothing is told to the target before that went well
-    load           the target gets it (`delivery.native`)
+    load           the target gets it (`delivery.native` or `delivery.push`)
     verify         the snapshot against the target, see `verify.file_side`
     promotion      when everything has arrived, no command was answered with an error, and nothing differs
 
@@ -28,6 +28,7 @@ from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.control import Lock
 from valkeep.migrate.delivery.native import Native
+from valkeep.migrate.delivery.push import Push
 from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
 from valkeep.migrate.feed.file import FileFeed, commands_of, place_of
 from valkeep.migrate.feed.files import DataFiles
@@ -46,6 +47,7 @@ from valkeep.report.events import Emit, Phase, VerdictEvent
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.delivery import Delivery
     from valkeep.migrate.verify import Comparison
 
 __all__ = ["FileSource", "RestoreOptions", "restore"]
@@ -69,7 +71,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """As in `outcome.RunOptions`; what is about writers is missing."""
+    """As in `outcome.RunOptions`; what is about writers is missing. ``deliver``: "native" or "push"."""
 
     source: FileSource
     target: Endpoint
@@ -82,6 +84,7 @@ class RestoreOptions:
     state: Path | None = None
     listen: tuple[str, int] = ("", 0)
     announce: tuple[str, int] | None = None
+    deliver: str = "native"
     allow: frozenset[str] = frozenset()
     gateway_tls: ssl.SSLContext | None = field(default=None, compare=False)
     started_at: str = ""
@@ -125,7 +128,8 @@ class _Restoration:
                 Gateway(feed, await self._gateway_options(target_found, spool), ledger, journal.emit, journal.clock)
             )
             await self._read_all(gateway, feed, found)
-            delivery = Native(options, gateway, target, target_found, self.state, journal, self.undone)
+            way = Push if options.deliver == "push" else Native
+            delivery: Delivery = way(options, gateway, target, target_found, self.state, journal, self.undone)
             async with delivery.held():
                 run_id = await delivery.identify()
                 await gateway.beside(delivery.drained(feed.received))
@@ -159,7 +163,12 @@ class _Restoration:
             tail=torn.tail if torn else 0,
             torn_at=torn.snapshot + torn.log if torn else 0,
         )
-        wanted = PreflightOptions(field_ttl=options.field_ttl, wipe_target=options.wipe_target, gateway_tls=options.gateway_tls is not None)
+        wanted = PreflightOptions(
+            field_ttl=options.field_ttl,
+            wipe_target=options.wipe_target,
+            gateway_tls=options.gateway_tls is not None,
+            deliver=options.deliver,
+        )
         report = await preflight_files(facts, options.target, wanted, journal.clock)
         accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
         journal.write("preflight.json", report.to_json(accepted))
@@ -169,6 +178,16 @@ class _Restoration:
     async def _gateway_options(self, found: TargetFound, spool: Path) -> GatewayOptions:
         options = self.options
         host, port = options.listen
+        if options.deliver == "push":  # nobody attaches
+            return GatewayOptions(
+                formats=(found.format,),
+                field_ttl=options.field_ttl,
+                listen=("127.0.0.1", 0),
+                allow=frozenset(),
+                spool=spool,
+                spool_limit=options.spool_limit,
+                hold_seconds=0.0,
+            )
         if found.tls_replication and options.gateway_tls is None:
             raise Refused(
                 "the target replicates over TLS only (tls-replication yes), and the gateway has no certificate",
@@ -227,7 +246,7 @@ class _Restoration:
             raise NotEqual(comparison)
         return comparison
 
-    async def _promote(self, delivery: Native, run_id: str) -> None:
+    async def _promote(self, delivery: Delivery, run_id: str) -> None:
         self.journal.emit(Phase(self.journal.clock(), "promote"))
         try:
             await delivery.promote(run_id)
@@ -242,7 +261,7 @@ class _Restoration:
         self,
         report: PreflightReport,
         found: Survey,
-        delivery: Native,
+        delivery: Delivery,
         target: TargetFound,
         ledger: Ledger,
         comparison: Comparison,
@@ -254,7 +273,7 @@ class _Restoration:
             exit_code={"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(verdict, ExitCode.UNKNOWN),
             preflight=report,
             verification=comparison,
-            keys=comparison.keys_target,
+            keys=comparison.keys_target - (self.options.deliver == "push"),  # its marker
             full_sync_seconds=delivery.full_sync_seconds,
             mismatches=comparison.differences,
             ledger=ledger.summary(),
@@ -273,6 +292,7 @@ class _Restoration:
             fence="",
             changed_keys_checked=0,
             read="file",
+            delivery=delivery.summary(),
             limits=_limits(found, comparison),
         )
 

@@ -130,7 +130,7 @@ class _Comparing:
             if written.everything:
                 reason = f"the log cannot be told apart by keys: {written.everything.replace('the source', 'it')}"
                 there = sum((await server_info(connection)).keys.values())
-                return replace(Comparison.unknown(reason), keys_source=self._files.keys, keys_target=there)
+                return replace(Comparison.unknown(reason), source_read="file", keys_source=self._files.keys, keys_target=there)
             return await self._compare(connection, written, begun)
 
     async def _compare(self, connection: Connection, written: Written, begun: float) -> Comparison:
@@ -153,7 +153,7 @@ class _Comparing:
         there, here = await asyncio.gather(self._theirs.read(snapshot, self._tell("target")), self._read_file(about, self._tell("source")))
         await digest_written(written.names(), folder, key, partitions)
         deadline = await eye.clock()
-        final = not written.scripts and not snapshot.scanned
+        final = not written.scripts  # also of a target that is read by SCAN: nobody writes
         other = self._theirs.compare(list(range(1, partitions, 2)), deadline, final=final, out="differences-theirs")
         compared = self._mine.ask(
             "compare",
@@ -195,6 +195,8 @@ class _Comparing:
             verdict="invalid" if len(found) else "unknown" if reasons else "valid",
             expired=counts.get("expired", 0) + others.get("expired", 0),
             functions=len(here["functions"]),
+            source_read="file",
+            target_read="scan" if snapshot.scanned else "psync",
             reasons=tuple(reasons),
             memory_bytes=peak_memory() + there.memory + here["memory"],
         )

@@ -32,6 +32,7 @@ from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
+    from valkeep.migrate.delivery import Errand
     from valkeep.migrate.delivery.target import TargetFound
     from valkeep.migrate.gateway import Gateway
     from valkeep.migrate.journal import Journal
@@ -45,7 +46,7 @@ class Push:
 
     def __init__(
         self,
-        options: RunOptions,
+        options: Errand,
         gateway: Gateway,
         target: Connection,
         found: TargetFound,
