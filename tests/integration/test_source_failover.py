@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
+from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import holds
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
@@ -156,3 +157,40 @@ def test_a_killed_primary_s_successor_is_followed_without_a_full_sync(server: Se
         await _after_the_failover(story, old)
 
     run(server, tmp_path, test)
+
+
+@pytest.mark.slow
+def test_a_move_from_a_primary_that_sentinels_know_is_cut_over_at_its_successor(server: Server, tmp_path: Path) -> None:
+    node = server("valkey-9.1")
+    target = Endpoint("127.0.0.1", node.port)
+
+    async def move() -> None:
+        async with LocalDeployment(TopologySpec.sentinel().with_settings(repl_diskless_sync_delay=0)) as deployment:
+            sentinels = tuple(machine.endpoint for machine in deployment.of("sentinel"))
+            source = NamedPrimary(sentinels, "valkeep", Endpoint(""))
+            where = ("--source", source.display, "--target", target.display, "--state", str(tmp_path / "state"))
+            with Valkeep("migrate", "run", *where, "--acknowledge", "all", "--cutover", "manual", folder=tmp_path / "run") as run:
+                await asyncio.to_thread(run.wait_for, "waiting", 60.0)
+                old = await source.resolve()
+                async with await Connection.open(old) as connection:
+                    await connection.pipeline([("SET", f"before:{number}", number) for number in range(500)])
+                async with await Connection.open(sentinels[0]) as sentinel:
+                    await sentinel.call("SENTINEL", "FAILOVER", "valkeep")
+                await holds(lambda: "goes on after" in run.stderr, "the feed goes on")
+                new = await source.resolve()
+                assert new != old
+                async with await Connection.open(new) as connection:
+                    await connection.pipeline([("SET", f"after:{number}", number) for number in range(500)])
+                with Valkeep("migrate", "cutover", *where, folder=tmp_path / "go", report=False) as go:
+                    assert await asyncio.to_thread(go.wait) == 0, go.stderr
+                assert await asyncio.to_thread(run.wait) == 0, run.stderr
+                assert run.stderr.count("the source starts a full sync") == 1
+            async with await Connection.open(new) as here, await Connection.open(target) as there:
+                assert await here.call("CONFIG", "GET", "min-replicas-to-write") == [b"min-replicas-to-write", b"255"]
+                assert (await there.call("ROLE"))[0] == b"master"
+                names = set(await here.call("KEYS", "*"))
+                assert set(await there.call("KEYS", "*")) == names
+                assert len(names) == 1000 + 1  # the canary of the topology
+                assert await there.pipeline([("GET", f"{when}:499") for when in ("before", "after")]) == [b"499", b"499"]
+
+    asyncio.run(asyncio.wait_for(move(), 110))
