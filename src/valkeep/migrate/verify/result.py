@@ -51,8 +51,8 @@ class Comparison:
     difference, nothing unsettled), "invalid" (a difference), "unknown" (nothing found, but not all could be judged: ``reasons`` say why).
     ``source_offset``: what the verdict holds at; ``target_offset``: of the target's snapshot, in the target's own count.
     ``looked_again``: keys compared by commands, ``rounds``: in so many rounds. ``notes``: tolerances and limits that were in force.
-    ``source_read``, ``target_read``: how a side was read, "psync" (a snapshot), "file" or "scan". A source that is read by SCAN is not followed: what was written
-    there after a key was looked at is not known, except in ``final``.
+    ``source_read``, ``target_read``: how a side was read, "psync" (a snapshot), "file" or "scan". A source that is read by SCAN is not followed: what was
+    written there after a key was looked at is not known, except in ``final``.
     """
 
     keys_source: int = 0
