@@ -12,9 +12,9 @@ replication id goes on from the stream spool:
 Reading (ACKs) goes on while we write. What is read from the spool is at most one piece beyond what the socket takes, so memory stays
 bounded however slow the target is.
 
-Who comes from an address that is not allowed is hung up on before a word of it was read. What else a visitor asks is answered by its `face.Guest`; one that
-does not read the answers is hung up on, too. Who asks by SYNC gets snapshot and stream, and is nobody's target: it acknowledges nothing, is waited for by
-nobody, and is cut off when it falls out of the backlog.
+Who comes from an address that is not allowed is hung up on before a word of it was read. What else a visitor asks is answered by its `face.Guest`, a
+little at a time, and not while it leaves answers unread: nobody who looks holds up who moves data. Who asks by SYNC gets
+snapshot and stream, and is nobody's target: it acknowledges nothing, is waited for by nobody, and is cut off when it falls out of the backlog.
 
 Where targets attach by themselves, none of them is answered before the snapshot is whole (``ready``): bare newlines until then, as from a primary whose child
 has not started yet. The target waits, and has given up nothing of its own.
@@ -43,7 +43,7 @@ PIECE = 1 << 20
 HIGH_WATER = 1 << 20
 NEWLINE_SECONDS = 1.0
 READY_SECONDS = 0.2
-UNREAD = 16 << 20  # bytes of answers that a visitor may leave unread
+SLICE = 256  # bytes of a visitor's requests that are answered at once
 LATER = "NOMASTERLINK"  # a replica that gets this tries again, and keeps what it would go on with
 BROKE_OFF = "the source's snapshot broke off"
 GIVEN_UP = "the snapshot is not kept any more: the target needs a new migration"
@@ -120,6 +120,8 @@ class TargetLink(asyncio.Protocol):
         self._attach = attach
         self._ready = ready
         self._heard_at = 0.0
+        self._unread = bytearray()
+        self._paused = False
         self._closed = closed
         self._on_acknowledged = acknowledged
         self._allow = allow
@@ -177,14 +179,41 @@ class TargetLink(asyncio.Protocol):
             self._end(self.refused)
 
     def data_received(self, data: bytes) -> None:
-        if self.state is LinkState.CLOSED:
-            return
+        self._unread += data
+        self._take()
+
+    def _take(self) -> None:
+        """Work off what was received: all of a target's, a slice of a visitor's."""
+        while self._unread and self.state is not LinkState.CLOSED:
+            if self.state is LinkState.HANDSHAKE and not self._writable.is_set():
+                self._pause()  # until it has read its answers
+                return
+            size = SLICE if self.state is LinkState.HANDSHAKE else len(self._unread)
+            piece = bytes(self._unread[:size])
+            del self._unread[:size]
+            self._hear(piece)
+            if self._unread and self.state is LinkState.HANDSHAKE:
+                self._pause()
+                asyncio.get_running_loop().call_soon(self._take)
+                return
+        if self._paused and self._transport is not None and self.state is not LinkState.CLOSED:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _hear(self, data: bytes) -> None:
         try:
-            for event in self._conversation.receive(data):
-                self._on_event(event)
+            while events := self._conversation.receive(data):
+                for event in events:
+                    self._on_event(event)
+                data = b""
         except ValkeepError as error:
             self._end(error.message)
         self._flush()
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end(str(exc) if exc is not None else "the target hung up")
@@ -194,6 +223,7 @@ class TargetLink(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self._take()
 
     # -- the conversation ------------------------------------------------------------------------------------------------------------
 
@@ -205,9 +235,6 @@ class TargetLink(asyncio.Protocol):
                 self._take_ack(offset)
             case psync.Command(args):
                 self._conversation.reply(self.guest.answer(args))
-                self._flush()
-                if self._transport is not None and self._transport.get_write_buffer_size() > UNREAD:
-                    self._end(f"{self.peer} does not read what it asks for")
             case psync.Quit():
                 self._flush()
                 self._end("it said QUIT")

@@ -48,7 +48,9 @@ class Transport(asyncio.Transport):
 def test_a_snapshot_that_broke_off_before_its_first_byte_ends_a_link_that_waits_for_it(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         spool = Spool(tmp_path, "snapshot")
-        channel: Any = SimpleNamespace(replid=REPLID, begins=0, ends=0, said=0, complete=False, snapshot=spool, stream=spool)
+        channel: Any = SimpleNamespace(
+            replid=REPLID, begins=0, ends=0, said=0, complete=False, snapshot=spool, stream=spool, knows=lambda *_: False, joined=None
+        )
         reasons: list[str] = []
         ended = asyncio.Event()
 
@@ -73,7 +75,9 @@ def test_a_snapshot_that_broke_off_before_its_first_byte_ends_a_link_that_waits_
 def test_a_target_that_hangs_up_right_behind_its_psync_leaves_no_work_behind(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         spool = Spool(tmp_path, "snapshot")
-        channel: Any = SimpleNamespace(replid=REPLID, begins=0, ends=0, said=0, complete=False, snapshot=spool, stream=spool)
+        channel: Any = SimpleNamespace(
+            replid=REPLID, begins=0, ends=0, said=0, complete=False, snapshot=spool, stream=spool, knows=lambda *_: False, joined=None
+        )
         reasons: list[str] = []
         link = TargetLink(
             psync.PrimarySide(),
@@ -112,7 +116,15 @@ class Target:
         self.stream = Spool(tmp_path, "stream", start=1000)
         self.stream.append(STREAM)
         self.channel: Any = SimpleNamespace(
-            replid=REPLID, begins=1000, ends=1010, said=1010, complete=complete, snapshot=self.snapshot, stream=self.stream
+            replid=REPLID,
+            begins=1000,
+            ends=1010,
+            said=1010,
+            complete=complete,
+            snapshot=self.snapshot,
+            stream=self.stream,
+            knows=lambda replid, offset: complete and replid == REPLID and offset >= 0,
+            joined=None,
         )
         if complete:
             self.snapshot.seal()

@@ -19,7 +19,7 @@ from .aspect import Asked, Aspect
 from .catalogue import COMMANDS, Known
 from .guest import Guest
 from .info import info
-from .reply import OK, Refusal, Reply, Several, Status, Text, encoded
+from .reply import OK, Prepared, Refusal, Reply, Several, Status, Text, encoded
 from .settings import matching
 
 __all__ = ["ROWS", "Row", "answer", "reply"]
@@ -56,8 +56,7 @@ def answer(asked: Asked) -> Reply:
     row = ROWS.get(name)
     known = COMMANDS.get(name)
     if known is None and row is None and name not in CONTAINERS:
-        beginning = " ".join(f"'{_word(arg)}'" for arg in args[1:20])[:SHOWN]
-        return Refusal(f"ERR unknown command '{_word(args[0])}', with args beginning with: {beginning}{' ' if beginning else ''}")
+        return Refusal(f"ERR unknown command '{_word(args[0])}', with args beginning with: {_beginning(args[1:])}")
     if known is not None and not known.takes(len(args)):
         return _wrong_number(name)
     if name in CONTAINERS and (row is None or len(args) > 1):
@@ -87,6 +86,15 @@ def _refused(name: str, known: Known | None) -> Refusal:
 
 def _wrong_number(name: str) -> Refusal:
     return Refusal(f"ERR wrong number of arguments for '{name}' command")
+
+
+def _beginning(args: tuple[bytes, ...]) -> str:
+    shown = ""
+    for arg in args:
+        if len(shown) >= SHOWN:
+            break
+        shown += f"'{_word(arg[: SHOWN - len(shown)])}' "
+    return shown
 
 
 def _word(word: bytes) -> str:
@@ -183,13 +191,18 @@ def _described(known: Known) -> Reply:
 
 
 def _command(asked: Asked) -> Reply:
-    return [_described(known) for known in COMMANDS.values()] if len(asked.args) == 1 else None
+    return EVERYTHING if len(asked.args) == 1 else None
+
+
+EVERYTHING: Final = Prepared(lambda: [_described(known) for known in COMMANDS.values()])
 
 
 def _command_info(asked: Asked) -> Reply:
     """``config|get`` and the like: as their container, under their own name."""
+    if len(asked.args) == 2:
+        return EVERYTHING
     found: list[Reply] = []
-    for name in [_word(one).lower() for one in asked.args[2:]] or list(COMMANDS):
+    for name in [_word(one).lower() for one in asked.args[2:]]:
         known, row = COMMANDS.get(name.partition("|")[0]), ROWS.get(name)
         if known is None or ("|" in name and row is None):
             found.append(None)

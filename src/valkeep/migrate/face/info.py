@@ -153,6 +153,7 @@ def _persistence(aspect: Aspect) -> Fields:
         "aof_current_rewrite_time_sec": -1,
         "aof_last_bgrewrite_status": "ok",
         "aof_rewrites": 0,
+        "aof_rewrites_consecutive_failures": 0,
         "aof_last_write_status": "ok",
         "aof_last_cow_size": 0,
         "module_fork_in_progress": 0,
@@ -180,7 +181,7 @@ _IDLE: Final = (  # fields that are always 0
     "migrate_cached_sockets slave_expires_tracked_keys active_defrag_hits active_defrag_misses active_defrag_key_hits "
     "active_defrag_key_misses tracking_total_keys tracking_total_items tracking_total_prefixes unexpected_error_replies "
     "total_error_replies dump_payload_sanitizations total_reads_processed total_writes_processed io_threaded_reads_processed "
-    "io_threaded_writes_processed reply_buffer_shrinks reply_buffer_expands"
+    "io_threaded_writes_processed reply_buffer_shrinks reply_buffer_expands total_active_defrag_time current_active_defrag_time"
 )
 
 

@@ -8,7 +8,9 @@ None             _   RESP2: $-1 float        ,1.5  RESP2: $3  Several       ~1 â
 
 from __future__ import annotations
 
-__all__ = ["OK", "Refusal", "Reply", "Several", "Status", "Text", "encoded"]
+from collections.abc import Callable
+
+__all__ = ["OK", "Prepared", "Refusal", "Reply", "Several", "Status", "Text", "encoded"]
 
 Reply = object
 
@@ -37,6 +39,19 @@ class Several(tuple[Reply, ...]):
     __slots__ = ()
 
 
+class Prepared:
+    """A large reply that is always the same: made once for each protocol."""
+
+    def __init__(self, make: Callable[[], Reply]) -> None:
+        self._make = make
+        self._made: dict[bool, bytes] = {}
+
+    def bytes(self, newer: bool) -> bytes:
+        if newer not in self._made:
+            self._made[newer] = encoded(self._make(), 3 if newer else 2)
+        return self._made[newer]
+
+
 OK = Status("OK")
 
 
@@ -51,6 +66,8 @@ def _add(out: list[bytes], value: Reply, newer: bool) -> None:
     match value:
         case None:
             out.append(b"_\r\n" if newer else b"$-1\r\n")
+        case Prepared():
+            out.append(value.bytes(newer))
         case Status():
             out.append(b"+%s\r\n" % value.encode())
         case Refusal():

@@ -143,7 +143,8 @@ class PrimarySide:
         return out
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[PrimaryEvent]:
-        """What the target sent; any pieces."""
+        """What the target sent; any pieces. Stops behind a `Command`, so that its answer comes before those to what follows: reply, and call again with
+        ``b""``, until there are no events."""
         self._buffer += bytes(data)
         events: list[PrimaryEvent] = []
         while self.state is not V.OVER:
@@ -159,6 +160,8 @@ class PrimarySide:
             self._buffer = self._buffer[used:]
             if args and (event := self._heard(args)) is not None:
                 events.append(event)
+                if isinstance(event, Command):
+                    break
         return events
 
     # --- our steps
