@@ -124,6 +124,7 @@ def run(
     spool: SpoolFolder = None,
     spool_limit: SpoolLimit = 0,
     state: State = None,
+    fresh: Fresh = False,
     source_primary: Annotated[
         str, typer.Option(metavar="URL", help="The primary of a source that is a replica, if not the one it names.")
     ] = "",
@@ -229,6 +230,7 @@ def run(
         rollback=rollback,
         gateway_tls=_gateway_tls(gateway_cert, gateway_key),
         source_primary=endpoint(source_primary, source_password_file, source_password_env) if source_primary else None,
+        fresh=fresh,
     )
     with watch(report / "events.jsonl" if report else None) as emit:
         try:

@@ -16,6 +16,7 @@ from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate import fence, marker
+from valkeep.migrate.resumption import discard
 
 if TYPE_CHECKING:
     from valkeep.migrate.state import MigrationState, StateFile
@@ -159,6 +160,7 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
     if not promoted:
         done += await restore_target(target, found)
     state.step("aborted")
+    discard(state.directory)
     return done
 
 
@@ -198,7 +200,9 @@ async def restore_target(target: Connection, found: MigrationState) -> list[str]
     if found.delivery == "push":
         return await _restore_pushed(target, found)
     if found.detach_by:
-        return [f"the target attached by itself, and was not detached by us: detach it by {found.detach_by}; it keeps what was copied so far"]
+        return [
+            f"the target attached by itself, and was not detached by us: detach it by {found.detach_by}; it keeps what was copied so far"
+        ]
     done: list[str] = []
     role = await target.call("ROLE")
     if role[0] != b"master" and (not found.gateway or found.gateway == f"{role[1].decode()}:{role[2]}"):

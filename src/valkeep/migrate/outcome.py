@@ -65,6 +65,7 @@ class RunOptions:
     skip_verify: bool = False
     rollback: bool = False
     rate_seconds: float = 1.0
+    fresh: bool = False
     deliver: str = "native"
     present_as: str = PRESENT_AS
     promote_seconds: float = 60.0

@@ -44,9 +44,11 @@ from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, gather, preflight
 from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
 from valkeep.migrate.proof import Proof
+from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.scanned import LIMITS, Scanned
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import StateFile
+from valkeep.migrate.unfinished import UNTOUCHED, take_up
 from valkeep.migrate.verify import Verifier
 from valkeep.report.events import Emit, Phase, VerdictEvent
 
@@ -104,6 +106,9 @@ class _Migration:
         self.promoter = promoter
         self.external: External | None = None  # the delivery, where the target attaches by itself
         self.scanned: Scanned | None = None  # where the source is read by SCAN
+        ledger = options.report / "ledger.jsonl" if options.report is not None else None
+        self.resumption = Resumption(options.state_directory, options.spool or options.state_directory, ledger)
+        self.goes_on = False  # where a killed run was
 
     async def run(self) -> RunResult:
         try:
@@ -117,19 +122,23 @@ class _Migration:
         options, journal = self.options, self.journal
         self._refuse_unfinished()
         here = await options.source.resolve()
+        async with await self._open(options.target) as target:
+            self.goes_on = await take_up(options, self.state, self.resumption, journal)
         report = await self._preflight(here)
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await self._open(options.target))
-            found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases)
+            found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases, ours=self.goes_on)
             async with await self._fence_connection(here) as fence_at:
                 if options.fence is not FenceMode.EXTERNAL:  # now, and not after the copy has replaced what a promoted target got since
                     await expect_down(fence_at)
-            ledger = Ledger(options.report / "ledger.jsonl" if options.report else None, journal.emit, journal.clock)
+            kept = self._kept(found)
+            stack.callback(self.resumption.remove)  # a run that ends, however, but by a kill -9, leaves nothing to go on with
+            ledger = Ledger(self.resumption.ledger_path, journal.emit, journal.clock, since=self.resumption.ledger)
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
-            gateway_options = await self._gateway_options(found, spool)
+            gateway_options = await self._gateway_options(found, kept.spool_folder if kept is not None else spool)
             gateway = await stack.enter_async_context(
-                Gateway(self._feed(here, spool), gateway_options, ledger, journal.emit, journal.clock)
+                Gateway(self._feed(here, spool), gateway_options, ledger, journal.emit, journal.clock, kept)
             )
             await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
@@ -197,6 +206,8 @@ class _Migration:
             report = await preflight_group(source, options.group, place, wanted, self.journal.emit)
         else:
             report = await preflight(source, options.target, wanted, self.journal.emit)
+        if self.goes_on:
+            report = replace(report, findings=tuple(one for one in report.findings if one.code not in UNTOUCHED))
         accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
         self.journal.write("preflight.json", report.to_json(accepted))
         report.expect_start(accepted)
@@ -333,6 +344,17 @@ class _Migration:
 
     # -- parts ----------------------------------------------------------------------------------------------------------------------
 
+    def _kept(self, found: TargetFound) -> Resumption | None:
+        """What the gateway goes on with, or leaves for a run after a kill -9."""
+        options = self.options
+        if (options.read, options.deliver) != ("psync", "native"):
+            return None
+        if self.goes_on:
+            self.resumption.expect(options.field_ttl, (found.format,))
+        else:
+            self.resumption.begin(options.field_ttl, (found.format,))
+        return self.resumption
+
     def _elasticache(self, report: PreflightReport) -> Promoter | None:
         group = self.options.group
         if group is None or report.group is None:
@@ -397,7 +419,7 @@ class _Migration:
 
     async def _gateway_options(self, found: TargetFound, spool: Path) -> GatewayOptions:
         options = self.options
-        host, port = options.listen
+        host, port = options.listen if options.listen[1] else self.resumption.listen  # where the target looks for it
         if options.deliver == "push":  # nobody attaches
             return GatewayOptions(
                 formats=(found.format,),

@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.feed import Origin
     from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
-__all__ = ["Rebooted", "Resumption"]
+__all__ = ["Rebooted", "Resumption", "discard"]
 
 SCHEMA = 1
 FILE = "gateway.json"
@@ -57,11 +57,11 @@ class _Standing:
 
     boot: str
     spool: str
-    policy: str
-    formats: tuple[str, ...]
+    ledger: str | None
+    policy: str = ""
+    formats: tuple[str, ...] = ()
     source: str = ""
     speaks: tuple[int, ...] = ()
-    ledger: str | None = None
     listen: tuple[str, int] = ("", 0)
     channels: tuple[dict[str, Any], ...] = ()
     schema: int = SCHEMA
@@ -71,15 +71,12 @@ class Resumption:
     """In ``directory``; the spool goes below ``spool``. ``spool_folder``: of this gateway. ``channels``: to go on with, by our replication ids; none: begin.
     ``ledger``: how far that was written. ``listen``: where the gateway was (host and port, "" and 0: nowhere)."""
 
-    def __init__(self, directory: Path, spool: Path, policy: FieldTtl, formats: Iterable[TargetFormat], ledger: Path | None) -> None:
+    def __init__(self, directory: Path, spool: Path, ledger: Path | None) -> None:
         self.path = directory / FILE
         self.channels: dict[str, Kept] = {}
         self.ledger: LedgerMark | None = None
         name = FOLDER + hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]
-        named = tuple(f"{one.name}, {one.databases} databases" for one in formats)
-        self._standing = _Standing(
-            boot_id(), str((spool / name).absolute()), policy.value, named, ledger=str(ledger.absolute()) if ledger else None
-        )
+        self._standing = _Standing(boot_id(), str((spool / name).absolute()), str(ledger.absolute()) if ledger else None)
 
     @property
     def spool_folder(self) -> Path:
@@ -106,20 +103,23 @@ class Resumption:
                 f"this machine was started again since the gateway of {self.path.parent} ended: what it kept may not be whole",
                 remedy="start anew with a full sync: --fresh",
             )
-        wanted = self._standing
-        if (found.policy, found.formats) != (wanted.policy, wanted.formats):
-            raise Refused(
-                f"the gateway of {self.path.parent} was one for {'; '.join(found.formats)} with --field-ttl {found.policy}, and this one is for "
-                f"{'; '.join(wanted.formats)} with {wanted.policy}",
-                remedy="start it as it was; or anew with a full sync: --fresh; or give another --state DIR",
-                code="VK-STATE-OTHER",
-            )
         for one in found.channels:
             point = CheckpointFile(Path(found.spool) / f"checkpoint-{one['replid'][:8]}").read()
             self.channels[one["replid"]] = Kept(one["begins"], Taken(**one["taken"]), point)
         self._standing = found
         self.ledger = max((kept.checkpoint.ledger for kept in self.channels.values()), key=lambda mark: mark.size)
         return True
+
+    def expect(self, policy: FieldTtl, formats: Iterable[TargetFormat]) -> None:
+        """Raises ``Refused`` where what was loaded is for other targets."""
+        found = self._standing
+        if (found.policy, found.formats) != (policy.value, wanted := _named(formats)):
+            raise Refused(
+                f"the gateway of {self.path.parent} was one for {'; '.join(found.formats)} with --field-ttl {found.policy}, and this one is for "
+                f"{'; '.join(wanted)} with {policy}",
+                remedy="start it as it was; or anew with a full sync: --fresh; or give another --state DIR",
+                code="VK-STATE-OTHER",
+            )
 
     def check_source(self, origin: Origin) -> None:
         """Raises ``Refused`` where the source is a newer one than the translation was prepared for."""
@@ -131,7 +131,7 @@ class Resumption:
                 code="VK-SOURCE-OTHER",
             )
 
-    def begin(self) -> None:
+    def begin(self, policy: FieldTtl, formats: Iterable[TargetFormat]) -> None:
         """Nothing is kept yet: an empty spool folder, named in the file so that whoever comes next finds it."""
         self.remove()
         try:
@@ -142,15 +142,12 @@ class Resumption:
                 remedy="choose another one: --spool DIR",
                 code="VK-SPOOL-WRITE",
             ) from error
-        self._write(self._standing)
+        self._write(replace(self._standing, policy=policy.value, formats=_named(formats)))
 
     def complete(self, origin: Origin, listen: tuple[str, int], channels: Iterable[Channel]) -> None:
         """The snapshot is whole: from now on this can be gone on with."""
         kept = tuple({"replid": one.replid, "begins": one.begins, "taken": asdict(one.taken)} for one in channels)
-        was = self._standing
-        self._write(
-            _Standing(was.boot, was.spool, was.policy, was.formats, origin.name, origin.speaks, was.ledger, listen, kept),
-        )
+        self._write(replace(self._standing, source=origin.name, speaks=origin.speaks, listen=listen, channels=kept))
 
     def ended(self) -> None:
         """The gateway is closed. What was never whole is of no use to anybody."""
@@ -192,6 +189,15 @@ class Resumption:
                 remedy="use the Valkeep that wrote it; or start anew with a full sync: --fresh",
                 code="VK-STATE-READ",
             ) from error
+
+
+def discard(directory: Path) -> None:
+    """What a gateway with this state folder left will not be gone on with."""
+    Resumption(directory, directory, None).remove()
+
+
+def _named(formats: Iterable[TargetFormat]) -> tuple[str, ...]:
+    return tuple(f"{one.name}, {one.databases} databases" for one in formats)
 
 
 def boot_id() -> str:

@@ -136,13 +136,14 @@ async def serve(settings: ServiceSettings, emit: Emit) -> None:
 
 
 def _resumption(settings: ServiceSettings, state: Path, options: GatewayOptions, emit: Emit) -> Resumption:
-    found = Resumption(state, settings.spool or state, settings.field_ttl, options.formats, settings.ledger)
+    found = Resumption(state, settings.spool or state, settings.ledger)
     try:
         if not settings.fresh and found.load():
+            found.expect(settings.field_ttl, options.formats)
             return found
     except Rebooted as error:
         emit(Note(0.0, "warning", f"{error.message}: it begins with a full sync"))
-    found.begin()
+    found.begin(settings.field_ttl, options.formats)
     return found
 
 

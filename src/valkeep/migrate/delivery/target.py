@@ -33,11 +33,12 @@ class TargetFound:
     error_replies: int
 
 
-async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: int | None = None) -> TargetFound:
-    """Ask the target what it is. ``databases``: how many it has, where others know. Raises ``Refused`` where it cannot be a target."""
+async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: int | None = None, ours: bool = False) -> TargetFound:
+    """Ask the target what it is. ``databases``: how many it has, where others know. ``ours``: it follows our gateway already.
+    Raises ``Refused`` where it cannot be a target."""
     info = await server_info(target)
     where = target.endpoint.address
-    if info.role != "primary":
+    if info.role != "primary" and not ours:
         raise Refused(
             f"{where} is a replica of {info.fields.get('master_host')}:{info.fields.get('master_port')}",
             remedy="give the primary that it follows, or detach it first: REPLICAOF NO ONE",
@@ -48,7 +49,7 @@ async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: i
             f"{where} is {info.name}, not a Valkey", remedy="give a Valkey server of version 7.2 or later", code="VK-TARGET-VERSION"
         )
     keys = sum(info.keys.values())
-    if keys and not wipe:
+    if keys and not wipe and not ours:
         raise Refused(
             f"{where} is not empty: it holds {keys} keys, which the snapshot would replace",
             remedy="give an empty target, or allow its data to be replaced: --wipe-target",

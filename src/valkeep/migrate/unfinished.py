@@ -1,0 +1,71 @@
+"""A run that was killed before its cut-over: whether this one goes on where that was, or puts back what it left and begins anew.
+
+It goes on when the gateway of that run can (`resumption`) and the target is what it was: a replica of that gateway, which waits for it to come back. A
+target that was promoted or follows somebody else is no copy any more, however little it was written to; it is named, and nothing is done to it. One that was
+written to while it was a replica (``replica-read-only no``) looks like a copy: the verification, which begins again, finds what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from valkeep.client.connection import Connection
+from valkeep.client.server_info import ServerInfo, server_info
+from valkeep.errors import Refused
+from valkeep.migrate.abort import restore_target
+
+if TYPE_CHECKING:
+    from valkeep.migrate.journal import Journal
+    from valkeep.migrate.outcome import RunOptions
+    from valkeep.migrate.resumption import Resumption
+    from valkeep.migrate.state import MigrationState, StateFile
+
+__all__ = ["UNTOUCHED", "take_up"]
+
+UNTOUCHED = frozenset({"VK-TARGET-REPLICA", "VK-TARGET-NOT-EMPTY"})
+"""Checks of preflight that hold for a target to which nothing was done yet."""
+
+
+async def take_up(options: RunOptions, state: StateFile, resumption: Resumption, journal: Journal) -> bool:
+    """Whether this run goes on where a killed one was. Raises ``Refused`` where the target is no copy any more, and where what was kept cannot be believed."""
+    left = state.read()
+    if left is None or left.step not in ("attaching", "attached") or left.delivery != "native" or left.detach_by:
+        return False
+    async with await Connection.open(options.target, client_name="valkeep-migrate") as target:
+        if (options.read, options.deliver, options.fresh) == ("psync", "native", False) and resumption.load():
+            _expect_copy(options.target.address, await server_info(target), left, resumption.channels)
+            journal.say(
+                "info", f"an earlier run (pid {left.pid}) was killed when the target followed it; this one goes on (--fresh begins anew)"
+            )
+            return True
+        done = await restore_target(target, left)
+    state.step("aborted")
+    journal.say("info", "; ".join([f"an earlier run (pid {left.pid}) was killed, and this one begins anew", *done]))
+    return False
+
+
+def _expect_copy(where: str, found: ServerInfo, left: MigrationState, ours: Iterable[str]) -> None:
+    fields = found.fields
+    if found.role != "primary":
+        follows = f"{fields.get('master_host')}:{fields.get('master_port')}"
+        if follows == left.gateway:
+            return
+        raise _left(f"the target {where} follows {follows}, and not the gateway at {left.gateway} any more")
+    if left.step == "attaching" and not sum(found.keys.values()):
+        return  # it was not told yet
+    if fields.get("master_replid2") not in ours:
+        raise _left(f"the target {where} is a primary: it was restarted, or told so, while nobody looked")
+    parted = found.number("second_repl_offset") - 1
+    written = found.number("master_repl_offset") - parted
+    since = f"it was written to since, {written} bytes of commands" if written > 0 else "it was not written to since"
+    raise _left(f"the target {where} was promoted while nobody looked, at offset {parted} of our stream; {since}")
+
+
+def _left(text: str) -> Refused:
+    return Refused(
+        text,
+        remedy="if it is to stay a primary, fence the source and compare them: valkeep migrate verify; else start anew, which replaces what it has: "
+        "--fresh --wipe-target",
+        code="VK-TARGET-LEFT",
+    )

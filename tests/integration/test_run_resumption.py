@@ -1,0 +1,101 @@
+"""``valkeep migrate run`` again after a kill -9: it goes on where the killed one was, or says why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Server
+from tests.support.load import Load, digest
+from tests.support.pair import Pair
+from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.slow]
+Client = Callable[..., Any]
+MANUAL = ("--cutover", "manual")
+
+
+@pytest.fixture
+def pair(server: Server, client: Client, tmp_path: Path) -> Pair:
+    source = server("redis-8.0", enable_debug_command="yes", repl_backlog_size="128mb")
+    target = server("valkey-9.1", propagation_error_behavior="panic", enable_debug_command="yes")
+    here, there = client(source), client(target)
+    here.mset({f"k{number}": number for number in range(500)})
+    return Pair(source, target, here, there, tmp_path)
+
+
+@pytest.fixture
+def killed(pair: Pair) -> Iterator[Pair]:
+    """A run that was killed when the target followed it."""
+    with pair.run(*MANUAL, name="killed") as run:
+        waiting(run)
+        run.kill()
+    yield pair
+
+
+def waiting(run: Valkeep) -> None:
+    until(lambda: "waiting" in run.phases() or not run.running, lambda: run.stderr, timeout=40)
+    assert run.running, run.stderr
+
+
+def kept(pair: Pair) -> list[Path]:
+    return [path for path in (pair.folder / "state").iterdir() if path.name.startswith(("gateway.json", "valkeep-"))]
+
+
+def test_a_run_that_is_killed_under_load_goes_on_and_is_cut_over_without_another_full_sync(pair: Pair) -> None:
+    with Load(pair.source.port, 5) as load:
+        with pair.run(*MANUAL, name="first") as run:
+            waiting(run)
+            run.kill()
+        with pair.run(*MANUAL, name="second") as run:
+            until(lambda: "goes on behind offset" in run.stderr or not run.running, lambda: run.stderr)
+            run.kill()  # before anything of it is there
+        with pair.run(name="third") as run:
+            load.pause(1.0)
+            load.stop()
+            assert run.wait() == 0, run.stderr
+        assert "was killed when the target followed it; this one goes on" in run.stderr
+    assert pair.promoted
+    assert digest(pair.there) == digest(pair.here)
+    assert pair.here.info("stats")["sync_full"] <= 2  # one, and one of the verification of each run that came to it
+    assert pair.target.log().count("Full resync from primary") == 1
+    assert kept(pair) == []
+
+
+def test_a_target_that_was_promoted_and_written_to_is_named_and_left_alone(killed: Pair) -> None:
+    killed.there.replicaof("NO", "ONE")
+    killed.there.set("mine", "1")
+    with killed.run() as run:
+        assert run.wait() == 4, run.stderr
+    assert run.code == "VK-TARGET-LEFT"
+    assert "was promoted while nobody looked" in run.stderr
+    assert "it was written to since" in run.stderr
+    assert killed.there.get("mine") == b"1"
+    with killed.run("--fresh", "--wipe-target", name="fresh") as run:
+        assert run.wait() == 0, run.stderr
+    assert killed.there.get("mine") is None
+    assert kept(killed) == []
+
+
+def test_abort_lets_a_killed_run_go_and_nothing_is_left(killed: Pair) -> None:
+    assert kept(killed)
+    assert killed.valkeep("abort").wait() == 0
+    assert kept(killed) == []
+    assert killed.promoted
+
+
+def test_a_run_that_was_killed_before_the_snapshot_was_whole_begins_anew(pair: Pair) -> None:
+    pair.here.config_set("rdb-key-save-delay", 10_000)  # microseconds for each key
+    with pair.run(*MANUAL, name="killed") as run:
+        until(lambda: "attach" in run.phases() or not run.running, lambda: run.stderr, timeout=40)
+        run.kill()
+    pair.here.config_set("rdb-key-save-delay", 0)
+    with pair.run(name="again") as run:
+        assert run.wait() == 0, run.stderr
+    assert "this one begins anew" in run.stderr
+    assert pair.there.dbsize() == 500
+    assert kept(pair) == []
