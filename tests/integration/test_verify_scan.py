@@ -11,24 +11,16 @@ import pytest
 import valkey
 
 from tests.conftest import Server
+from tests.support.managed import managed
 from tests.support.verifying import FAR, Writers, bounded, endpoint, fill, follow
 from tests.support.waiting import until
 from valkeep.cli import run
-from valkeep.client.endpoint import Endpoint, Secret
+from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ExitCode, Refused
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify import Comparison, Verifier
-from valkeep.runtime.node import Process
 
 Client = Callable[..., Any]
-
-MANAGED = ("-psync", "-sync", "-replconf", "-config", "-replicaof", "-debug")
-
-
-def managed(client: Client, node: Process, *deny: str) -> Endpoint:
-    """A user as managed services give one."""
-    client(node).execute_command("ACL", "SETUSER", "managed", "on", ">pw", "+@all", "~*", "&*", *(deny or MANAGED))
-    return Endpoint("127.0.0.1", node.port, username="managed", password=Secret("pw"))
 
 
 def full(source: Endpoint, target: Endpoint, policy: FieldTtl = FieldTtl.REFUSE, **how: Any) -> Comparison:

@@ -45,11 +45,11 @@ from valkeep.migrate.preflight import PreflightOptions, PreflightReport, gather,
 from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
 from valkeep.migrate.proof import Proof
 from valkeep.migrate.resumption import Resumption
-from valkeep.migrate.scanned import LIMITS, Scanned
+from valkeep.migrate.scanned import LIMITS, UNFOLLOWED_SECONDS, Scanned
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import StateFile
 from valkeep.migrate.unfinished import UNTOUCHED, take_up
-from valkeep.migrate.verify import Verifier
+from valkeep.migrate.verify import PATIENCE, Verifier
 from valkeep.report.events import Emit, Phase, VerdictEvent
 
 if TYPE_CHECKING:
@@ -470,6 +470,7 @@ class _Migration:
             spool,
             recopy,
             source_read="auto" if self.scanned is None else "scan",
+            patience=PATIENCE if self.scanned is None else UNFOLLOWED_SECONDS,
         )
 
 

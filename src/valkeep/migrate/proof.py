@@ -82,7 +82,7 @@ class Proof:
     async def _full(self, verifier: Verifier) -> Comparison:
         for _ in range(BEGINNINGS):
             comparison = await verifier.full()
-            if comparison.hot_only:
+            if comparison.hot_only and comparison.source_read == "psync":
                 comparison = await verifier.round()
             if not self._void(verifier) or self._renew is None:
                 return comparison
@@ -105,8 +105,8 @@ class Proof:
         return verifier.broken or self._history() != self._seen
 
     async def round(self) -> int:
-        """Returns the number of keys looked at again."""
-        if self._verifier is None:
+        """Returns the number of keys looked at again; none where the source is not followed: ``last`` compares everything there."""
+        if self._verifier is None or (self.comparison is not None and self.comparison.source_read == "scan"):
             return 0
         if self._looking is not None:
             await self._looking

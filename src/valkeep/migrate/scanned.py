@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.gateway import Gateway
     from valkeep.migrate.journal import Journal
 
-__all__ = ["LIMITS", "Reaching", "Scanned"]
+__all__ = ["LIMITS", "UNFOLLOWED_SECONDS", "Reaching", "Scanned"]
 
 LIMITS: Final = (
     "until the cut-over the target holds keys of different moments: transactions may be seen in part, and writes in another order",
@@ -28,6 +28,7 @@ LIMITS: Final = (
     "what verification does not compare is not followed either: idle times, counters of use, consumers that own nothing",
     "the pause at the cut-over holds a whole round and a whole comparison",
 )
+UNFOLLOWED_SECONDS = 5.0  # for looking again at keys that differ: each look waits for a round, and behind the fence all is compared anyway
 ROOM = 1.3  # the last round may take so many times as long as the one before
 DRAIN, ALL = 0.5, 0.8  # shares of the lease that the cut-over gives to draining, and to draining with the comparison
 LONGEST_LEASE = 60_000  # ms

@@ -86,6 +86,6 @@ from __future__ import annotations
 from valkeep.migrate.verify.barrier import Barrier
 from valkeep.migrate.verify.repair import Recopy
 from valkeep.migrate.verify.result import Comparison, Difference
-from valkeep.migrate.verify.verifier import Verifier
+from valkeep.migrate.verify.verifier import PATIENCE, Verifier
 
-__all__ = ["Barrier", "Comparison", "Difference", "Recopy", "Verifier"]
+__all__ = ["PATIENCE", "Barrier", "Comparison", "Difference", "Recopy", "Verifier"]

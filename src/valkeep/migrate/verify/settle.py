@@ -20,7 +20,8 @@ from valkeep.migrate.verify.written import Key
 __all__ = ["Settler"]
 
 ROUNDS = 60  # of looking again at keys that are written all the time
-IDLE_ROUNDS = 12  # without progress, after which the rest is hot
+IDLE_ROUNDS = 12  # without progress, after which the rest is hot …
+UNFOLLOWED_ROUNDS = 5  # … and where nobody knows which keys are written: enough of them to tell a difference
 ONE_BY_ONE = 64  # keys that are looked at singly when batches get nowhere: the shortest window there is
 BATCH = 20_000  # keys that are weighed at once; reads are smaller (`look.BATCH`)
 SLOW = 2_000  # keys a second that looking is given time for, on top of ``patience``
@@ -129,9 +130,9 @@ class Settler:
 
     async def pay(self) -> None:
         """Look at the debt, until there is none or nothing moves."""
-        idle = 0
+        idle, patient = 0, IDLE_ROUNDS if self._follower.followed or self._held else UNFOLLOWED_ROUNDS
         for _ in range(ROUNDS):
-            if not self.debt or idle > IDLE_ROUNDS:
+            if not self.debt or idle > patient:
                 return
             debt, self.debt = list(self.debt), {}
             self.rounds += 1
