@@ -54,7 +54,7 @@ def _expect_copy(where: str, found: ServerInfo, left: MigrationState, ours: Iter
         raise _left(f"the target {where} follows {follows}, and not the gateway at {left.gateway} any more")
     if left.step == "attaching" and not sum(found.keys.values()):
         return  # it was not told yet
-    if fields.get("master_replid2") not in ours:
+    if fields.get("master_replid2", "") not in ours:
         raise _left(f"the target {where} is a primary: it was restarted, or told so, while nobody looked")
     parted = found.number("second_repl_offset") - 1
     written = found.number("master_repl_offset") - parted
