@@ -94,6 +94,7 @@ class PlaneOfTests:
 
     ``patience``: seconds until a target that is not in sync is given up. ``calls``: actions in order; ``denied``: actions that IAM does not permit;
     ``newest``: the newest source that is accepted; ``delay``: seconds that each step takes. ``before``: called with the action before it is answered.
+    ``lose``: actions that are carried out once without an answer; ``refuse_to_answer``: nothing is answered, or carried out.
     """
 
     def __init__(self, target: Process, *, databases: int = 16, patience: float = 20.0) -> None:
@@ -105,6 +106,8 @@ class PlaneOfTests:
         self.denied: set[str] = set()
         self.calls: list[str] = []
         self.events: list[tuple[datetime, str]] = []
+        self.lose: set[str] = set()
+        self.refuse_to_answer = False
         self.before: Callable[[str], None] | None = None
         self.source: tuple[str, int] = ("", 0)
         self.group = self._group()
@@ -220,11 +223,18 @@ class PlaneOfTests:
             def do_POST(self) -> None:
                 form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode(), keep_blank_values=True)
                 action = form["Action"][0]
+                if plane.refuse_to_answer:
+                    self.close_connection = True
+                    return
                 service = "ec2" if form["Version"][0].startswith("2016") else "elasticache"
                 try:
                     status, body = 200, replied(service, action, plane.answer(service, action, parameters(form)))
                 except Denial as denial:
                     status, body = denial.status, failed(service, denial)
+                if action in plane.lose:
+                    plane.lose.remove(action)
+                    self.close_connection = True
+                    return
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     self.send_header("Content-Type", "text/xml")
@@ -380,7 +390,7 @@ class PlaneOfTests:
             client: Any = valkey.Valkey(host=self.source[0], port=self.source[1], socket_timeout=2)
             with client:
                 there = client.info("replication")
-            for _ in range(20):
+            for _ in range(5):
                 if int(self.admin.info("replication")["slave_repl_offset"]) >= int(there["master_repl_offset"]):
                     return str(here["master_replid"]) == str(there["master_replid"])
                 self._ending.wait(0.1)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import parse_info, text_of, version_of
-from valkeep.errors import ServerError, ValkeepError
+from valkeep.errors import Refused, ServerError, ValkeepError
 
 __all__ = ["NEEDED", "NEWEST", "Answers", "GatewayFacts", "ask", "facing", "look_at_gateway"]
 
@@ -74,9 +74,9 @@ async def ask(address: tuple[str, int]) -> Answers:
     """Each question over one connection, without a password, as the control plane of a service would."""
     try:
         connection = await Connection.open(Endpoint(*address), timeout=TIMEOUT)
+    except Refused:  # a login is wanted
+        return Answers(password=True)
     except ValkeepError as error:
-        if "NOAUTH" in error.message:
-            return Answers(password=True)
         return Answers(reached=error.message)
     async with connection:
         return await _questions(connection)
@@ -98,8 +98,6 @@ async def _questions(connection: Connection) -> Answers:
             refused.append((name, error.message))
         return None
 
-    if await asked("PING") is None and refused and "NOAUTH" in refused[-1][1]:
-        return Answers(password=True, unanswered=tuple(refused))
     info = await asked("INFO")
     fields = parse_info(info) if isinstance(info, bytes) else {}
     protected = _setting(await asked("CONFIG", "GET", "protected-mode"))
