@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import parse_info, server_info
-from valkeep.errors import ExitCode, Refused, ServerError, ValkeepError
+from valkeep.errors import ConnectionLost, ExitCode, Refused, ServerError, ValkeepError
 from valkeep.migrate import marker, promotion
 from valkeep.migrate.abort import restore_target
 from valkeep.migrate.delivery.push import expiry
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from valkeep.migrate.delivery.target import TargetFound
     from valkeep.migrate.gateway import Gateway
     from valkeep.migrate.journal import Journal
-    from valkeep.migrate.outcome import RunOptions
 
 __all__ = ["Push"]
+
+Done = TypeVar("Done")
 
 
 class Push:
@@ -77,7 +78,7 @@ class Push:
             wipe = bool(sum(self._found.info.keys.values()))
             if wipe or not self._found.early:
                 await self._gateway.snapshot_taken()
-            import_mode = await expiry.found(self._target)
+            import_mode = await self._at_target(expiry.found)
             self._before = {expiry.SETTING: import_mode} if import_mode else {}
             self._state.write(self._first_state())
             touched = True
@@ -103,7 +104,7 @@ class Push:
     # -- Successor -------------------------------------------------------------------------------------------------------------------
 
     async def identify(self) -> str:
-        return (await server_info(self._target)).run_id
+        return (await self._at_target(server_info)).run_id
 
     async def drained(self, source_offset: int) -> None:
         await self._gateway.drained(source_offset)
@@ -120,7 +121,7 @@ class Push:
             await self._confirm()
             commands: list[tuple[str | bytes | int, ...]] = [("SELECT", marker.DATABASE), ("DEL", marker.KEY)]
             commands += [("CONFIG", "SET", name, value) for name, value in self._before.items()]
-            answers = await self._target.execute(commands)
+            answers = await self._at_target(lambda target: target.execute(commands))  # twice is as good as once
             failed = next((answer for answer in answers if isinstance(answer, ServerError)), None)
         except (ValkeepError, TimeoutError) as error:
             raise promotion.uncertain(str(error), run_id) from error
@@ -149,22 +150,25 @@ class Push:
         )
 
     async def _prepare(self, *, wipe: bool) -> None:
-        if self._before and await expiry.forbid(self._target):
-            self._expiry = expiry.IMPORT_MODE
-            self._door.import_source = True
-        else:
-            self._before = {}
+        if self._before:
+            forbidden = await self._at_target(lambda target: expiry.forbid(target, self._before))
+            if forbidden:
+                self._expiry = expiry.IMPORT_MODE
+                self._door.import_source = True
+            else:
+                self._before = {}
+                self._state.step("attaching", target_before={})
         how = "nothing expires there meanwhile (import-mode)" if self._before else "keys whose renewal comes too late are copied again"
         self._journal.say("info", f"the target is written to as by a client; {how}")
         if wipe:
             self._journal.say(
                 "info", f"the target's {sum(self._found.info.keys.values())} keys and its functions are removed (--wipe-target)"
             )
-            for command in (("FLUSHALL",), ("FUNCTION", "FLUSH")):
-                try:
-                    await self._target.call(*command, timeout=0)
-                except ServerError as error:
-                    raise refused(self._options.target.address, [word.encode() for word in command], error, "--wipe-target") from error
+            try:
+                await self._at_target(lambda target: target.call("FLUSHALL", timeout=0))
+                await self._at_target(lambda target: target.call("FUNCTION", "FLUSH", timeout=0))
+            except ServerError as error:
+                raise refused(self._options.target.address, [b"FLUSHALL"], error, "--wipe-target") from error
 
     async def _load(self) -> PushLink:
         gateway, journal = self._gateway, self._journal
@@ -189,10 +193,10 @@ class Push:
     async def _confirm(self) -> None:
         """Make sure that this very server has what the link says, by its marker. Raises ``Refused``."""
         assert self._link is not None
-        info = parse_info(await self._target.call("INFO", "replication"))
+        info = parse_info(await self._at_target(lambda target: target.call("INFO", "replication")))
         if info.get("role") != "master":
             raise lost(self._options.target.address, f"is a replica of {info.get('master_host')}:{info.get('master_port')} now")
-        value = await marker.read(self._target)
+        value = await self._at_target(marker.read)
         expected = self._link.marked
         if value != expected.value:
             found = None if value is None else marker.Marker.parse(value)
@@ -202,6 +206,17 @@ class Push:
                     remedy="somebody else writes to the target: find who (CLIENT LIST), stop them, then start again with --wipe-target",
                     code="VK-PUSH-MARKER",
                 )
+
+    async def _at_target(self, work: Callable[[Connection], Awaitable[Done]]) -> Done:
+        """What may be asked twice; again when the connection breaks."""
+        while True:
+            if self._target.closed:
+                self._target = await self._door.reopen()
+            try:
+                return await work(self._target)
+            except ConnectionLost as error:
+                if error.code:
+                    raise
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

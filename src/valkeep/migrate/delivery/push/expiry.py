@@ -13,6 +13,7 @@ The setting is in the state file before it is changed, and put back at the promo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from valkeep.errors import ServerError
@@ -36,12 +37,16 @@ async def found(target: Connection) -> str:
     return bytes(reply[1]).decode() if isinstance(reply, list) and len(reply) == 2 else ""
 
 
-async def forbid(target: Connection) -> bool:
-    """Make the target not expire anything by itself; whether it lets us."""
+async def forbid(target: Connection, before: Mapping[str, str]) -> bool:
+    """Make the target not expire anything by itself; whether it lets us. If not, the setting is as it was ``before``."""
     try:
         await target.call("CONFIG", "SET", SETTING, "yes")
+    except ServerError:
+        return False
+    try:
         await target.call("CLIENT", "IMPORT-SOURCE", "ON")
     except ServerError:
+        await target.call("CONFIG", "SET", SETTING, before[SETTING])
         return False
     return True
 

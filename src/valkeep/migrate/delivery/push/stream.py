@@ -27,6 +27,7 @@ from valkeep.migrate.delivery.push import expiry
 from valkeep.migrate.delivery.push.batches import Batches, Closed, Seal, commands_in
 from valkeep.migrate.delivery.push.refusals import refused
 from valkeep.migrate.marker import Marker
+from valkeep.wire import resp
 from valkeep.wire.commands import Place, keys_of
 
 if TYPE_CHECKING:
@@ -111,25 +112,34 @@ class PushLink:
 
     async def run(self, begin: Marker | None) -> None:
         """Carry the stream, until it is cancelled. ``begin``: where the target is already; None: the snapshot was loaded just now. Raises what ended it."""
-        bulk, client = await self._connect()
+        bulk: Bulk | None = None
+        client = 0
         try:
-            if begin is None:
-                begin = self._marked
-                bulk.write(b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(marker.KEY), marker.KEY, len(begin.value), begin.value))
-                self._judge_plain(await bulk.expect(1))
-            self._marked = begin
-            self.online = True
-            self._acknowledge(begin.offset)
             while True:
                 try:
+                    if self.online:
+                        await self._look(client)
+                    bulk, client = await self._connect()
+                    if not self.online:
+                        await self._begin(bulk, begin)
                     await self._carry(bulk)
                 except ConnectionLost as error:
                     if error.code:
                         raise
+                if bulk is not None:
                     bulk.close()
-                    bulk, client = await self._again(client)
         finally:
-            bulk.close()
+            if bulk is not None:
+                bulk.close()
+
+    async def _begin(self, bulk: Bulk, begin: Marker | None) -> None:
+        if begin is None:
+            begin = self._marked
+            bulk.write(resp.encode(b"SET", marker.KEY, begin.value))
+            self._judge_plain(await bulk.expect(1))
+        self._marked = begin
+        self.online = True
+        self._acknowledge(begin.offset)
 
     async def _connect(self) -> tuple[Bulk, int]:
         """A connection, and the target's number for it."""
@@ -138,23 +148,20 @@ class PushLink:
         assert isinstance(client, int)
         return Bulk(connection), client
 
-    async def _again(self, client: int) -> tuple[Bulk, int]:
+    async def _look(self, client: int) -> None:
         """After a connection broke: what became of the batch is asked of the target."""
-        connection = await self._door.reopen()
-        async with connection:
+        async with await self._door.reopen() as connection:
             with contextlib.suppress(ServerError):  # it is gone already
                 await connection.call("CLIENT", "KILL", "ID", client)
             found = await self._read_marker(connection)
+        closed, self._under_way = self._under_way, None
         if found != self._marked:
-            closed = self._under_way
             if closed is None or found.offset != closed.end:
                 raise self._foreign(found.value)
             self._marked = found
-            self._recopy(tuple(dict.fromkeys(place for place in self._written(closed))), closed.start)
-        self._under_way = None
+            self._recopy(tuple(dict.fromkeys(self._written(closed))), closed.start)
         self._between.set()
         self._acknowledge(self._marked.offset)
-        return await self._connect()
 
     async def _read_marker(self, connection: Connection) -> Marker:
         value = await marker.read(connection)
