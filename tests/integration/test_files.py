@@ -426,3 +426,19 @@ def test_values_of_modules_are_found_before_anything_is_sent(server: Any, client
         assert valkeep.wait() == 4
     assert valkeep.code == "VK-MODULE-VALUES"
     assert "vectors" in valkeep.stderr
+
+
+def test_a_log_is_not_written_to_a_target_that_would_expire_what_its_next_commands_need(
+    server: Any, client: Callable[..., Any], tmp_path: Path
+) -> None:
+    past = int(time.time() * 1000) - 100_000
+    log = tmp_path / "appendonly.aof"
+    log.write_bytes(encode(b"SET", b"k", b"v", b"PXAT", b"%d" % past) + encode(b"APPEND", b"k", b"x") + encode(b"SET", b"kept", b"v"))
+    old, new = server("valkey-8.0"), server("valkey-8.1")
+    with command(log, old, tmp_path, "--deliver", "push", "--acknowledge", "all") as valkeep:
+        assert valkeep.wait() == 4
+    assert valkeep.code == "VK-FILE-EXPIRY"
+    for target, deliver in ((old, "native"), (new, "push"), (server("valkey-8.1"), "native")):
+        brought(log, target, tmp_path, deliver=deliver)
+        assert client(target).get("k") is None
+        assert client(target).get("kept") == b"v"

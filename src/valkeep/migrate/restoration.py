@@ -28,7 +28,7 @@ from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.control import Lock
 from valkeep.migrate.delivery.native import Native
-from valkeep.migrate.delivery.push import Push
+from valkeep.migrate.delivery.push import Push, expiry
 from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
 from valkeep.migrate.feed.file import FileFeed, commands_of, place_of
 from valkeep.migrate.feed.files import DataFiles
@@ -131,6 +131,8 @@ class _Restoration:
             way = Push if options.deliver == "push" else Native
             delivery: Delivery = way(options, gateway, target, target_found, self.state, journal, self.undone)
             async with delivery.held():
+                if found.log and delivery.summary().get("expiry") == expiry.RECOPY:
+                    raise _expires(options)
                 run_id = await delivery.identify()
                 await gateway.beside(delivery.drained(feed.received))
                 errors = await delivery.errors()
@@ -306,6 +308,14 @@ def _limits(found: Survey, comparison: Comparison) -> tuple[str, ...]:
     if found.torn is not None:
         limits.append(f"the last {found.torn.tail} bytes of {found.torn.part.path} are no whole command, and were left out")
     return tuple(limits)
+
+
+def _expires(options: RestoreOptions) -> ValkeepError:
+    return Refused(
+        f"the target {options.target.address} does not let itself be kept from expiring keys, which the log's next commands may need",
+        remedy="permit CONFIG SET import-mode to this user, or leave --deliver push out: a replica expires nothing",
+        code="VK-FILE-EXPIRY",
+    )
 
 
 def _answered_with_errors(errors: int, found: Survey) -> ValkeepError:

@@ -75,6 +75,12 @@ CODES: Final = (
         "Has the source replicas? They are read-only until somebody promotes one; the fence is not theirs.",
     ),
     Code("VK-FILE", "source", (_I,), "`--read PATH`: which files are read, and what they hold."),
+    Code(
+        "VK-FILE-EXPIRY",
+        "source",
+        (_B,),
+        "`--read PATH` with a log and `--deliver push`: can the target be kept from expiring keys (`import-mode`)?",
+    ),
     Code("VK-FILE-TAIL", "source", (_W,), "`--read PATH`: does the log end in the middle of a command? What is not whole is left out."),
     Code("VK-TARGET-VERSION", "target", (_B, _W), "Is the target Valkey 7.2 or later, and of a tested release?"),
     Code("VK-TARGET-REPLICA", "target", (_B,), "Is the target a primary?"),
@@ -115,6 +121,29 @@ CODES: Final = (
         (_W, _I),
         "Which cut-over is possible: pause and fence, fence only, or stop the writers; and whether scripts pass the fence (Redis before 7.0).",
     ),
+    Code(
+        "VK-ROLLBACK-VERSION",
+        "readiness",
+        (_B,),
+        "With `--rollback`: can the old server take what the new one writes (Redis 7.0 or later, Valkey)?",
+    ),
+    Code(
+        "VK-ROLLBACK-DENIED",
+        "readiness",
+        (_B,),
+        "With `--rollback`: may these users make the old server a replica, and read the new one's stream?",
+    ),
+    Code(
+        "VK-ROLLBACK-TLS",
+        "readiness",
+        (_B,),
+        "With `--rollback`: `tls-replication` on the source; then the gateway has to show it a certificate.",
+    ),
+    Code("VK-ROLLBACK-FIELD-TTL", "readiness", (_W, _I), "With `--rollback`: TTLs on hash fields, for an old server without them."),
+    Code(
+        "VK-ROLLBACK-BACKLOG", "readiness", (_W,), "With `--rollback`: does the target's `repl-backlog-size` cover 10 s of the write rate?"
+    ),
+    Code("VK-ROLLBACK-DATABASES", "readiness", (_I,), "With `--rollback`: does the target have more databases than the source?"),
     Code("VK-COMPARE-COMMANDS", "readiness", (_W,), "May this user run what verification and repair need?"),
     Code("VK-NOT-CARRIED", "readiness", (_I,), "What replication does not carry: ACL users, settings, cached scripts."),
     Code("VK-UNCHECKED-SOURCE", "readiness", (_W, _I), "What could not be asked on the source, because a command is denied or renamed."),

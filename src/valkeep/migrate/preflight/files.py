@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from valkeep.migrate.preflight.checks import FILE_CHECKS, readiness
-from valkeep.migrate.preflight.checks.case import Case, info, warning
+from valkeep.migrate.preflight.checks.case import Case, blocker, info, warning
 from valkeep.migrate.preflight.facts import ServerFacts, human
 from valkeep.migrate.preflight.gather import gather
 from valkeep.migrate.preflight.report import PreflightReport
@@ -56,7 +56,7 @@ async def preflight_files(files: FileFacts, target: Endpoint, options: Preflight
     here = _facts(files)
     case = Case(here, there, options)
     checked = (one for check in FILE_CHECKS if files.census is not None or check.run is not readiness.census for one in check.run(case))
-    return PreflightReport((*_findings(files), *checked), here, there, options, None, clock() - started)
+    return PreflightReport((*_findings(files), *_expiry(files, there, options), *checked), here, there, options, None, clock() - started)
 
 
 def _facts(files: FileFacts) -> ServerFacts:
@@ -93,4 +93,18 @@ def _findings(files: FileFacts) -> Iterator[Finding]:
             "acknowledge it, or copy the file again from a server that has been stopped",
             file=files.files[-1],
             left_out=f"{files.tail} bytes, from byte {files.torn_at} on",
+        )
+
+
+def _expiry(files: FileFacts, target: ServerFacts, options: PreflightOptions) -> Iterator[Finding]:
+    """Seen: ``SET k v PXAT <past>`` deletes k at once on a primary, so that the log's next ``APPEND k x`` makes a key of it that never was. A replica
+    keeps it."""
+    if not files.log or options.deliver != "push":
+        return
+    if target.setting("import-mode") is None or not target.allows("CONFIG SET"):
+        yield blocker(
+            "VK-FILE-EXPIRY",
+            "a log is about times that are past, and this target would expire keys by its own clock while the log's commands still need them",
+            "choose a Valkey 8.1 or later where this user may CONFIG SET (import-mode), or leave --deliver push out: a replica expires nothing",
+            target=f"{target.product}, CONFIG SET {target.may('CONFIG SET')}",
         )
