@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
+from tests.support import nodes
 from tests.support.pair import Pair
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
@@ -19,7 +20,7 @@ from tests.support.writers import Writers, lost
 pytestmark = [pytest.mark.slow]
 Client = Callable[..., Any]
 FENCED, OPEN = "255", "0"
-PANIC = {"propagation-error-behavior": "panic"}
+PANIC: dict[str, nodes.Setting] = {"propagation-error-behavior": "panic"}
 WRITES = 10_000
 
 
@@ -156,6 +157,26 @@ def test_an_old_server_that_was_restarted_is_no_way_back(pair: Pair) -> None:
         assert run.process.returncode == 5
         assert "there is no way back any more" in run.stderr
         assert pair.there.set("k", "goes on")
+
+
+def test_a_way_back_that_was_killed_is_gone_on_with_and_rolled_back(pair: Pair) -> None:
+    with Writers(pair.source.port, 2, prefix="old") as before, pair.run("--rollback") as run:
+        run.wait_for("online")
+        with Writers(pair.target.port, 2, prefix="new") as after:
+            run.wait_for("way-back:current")
+            after.wait_for_acks(10)
+            run.kill()
+            after.wait_for_acks(10)
+            rolled = pair.valkeep("rollback")
+            assert rolled.process.returncode == 0, rolled.stderr
+        before.wait_for_acks(5)
+        before.stop()
+        assert lost(before.acknowledged(), pair.here) == []
+        assert lost(after.acknowledged(), pair.here) == []
+    assert "rolled back" in rolled.stdout
+    assert pair.here.info()["sync_partial_err"] == pair.there.info()["sync_partial_err"] == 0
+    assert pair.valkeep("rollback").process.returncode == 0  # it was done already
+    assert pair.valkeep("commit").code == "VK-ROLLBACK-NONE"
 
 
 def test_a_way_back_that_nobody_keeps_can_be_committed(pair: Pair) -> None:

@@ -58,6 +58,9 @@ def preflight(
     ] = FieldTtl.REFUSE,
     wipe_target: Annotated[bool, typer.Option("--wipe-target", help="The target may have keys: they would be deleted.")] = False,
     deliver: Deliver = "native",
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Is there a way back after the cut-over, and what would not come back as it is?")
+    ] = False,
     acknowledge: Annotated[
         list[str] | None, typer.Option(metavar="VK-…", help="A condition that is known; repeat it, or separate codes by commas.")
     ] = None,
@@ -86,7 +89,9 @@ def preflight(
     accepted = acknowledged(acknowledge or ())
     here = source_now(source, source_password_file, source_password_env)
     expect_delivery(deliver)
-    options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full", deliver=deliver)
+    options = PreflightOptions(
+        field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full", deliver=deliver, rollback=rollback
+    )
     group = group_of(target or "", aws_region, aws_endpoint_url)
     if group is not None:
         place = GatewayPlace(address(gateway, "--gateway") if gateway else ("", 0), Path(tempfile.gettempdir()))

@@ -290,7 +290,7 @@ class Channel:
         """Whether a target that has everything up to ``offset`` of that history can go on from our stream."""
         if not self.complete or not self.stream.start <= offset <= self.ends:
             return False
-        return replid == self.replid or (self.joined is not None and (replid, offset) == (self.joined.replid, self.joined.offset))
+        return replid == self.replid or (self.joined is not None and (replid, offset) == (self.joined.replid, self.begins))
 
     def release_snapshot(self) -> None:
         """No target will ask for the snapshot any more: give its space back."""

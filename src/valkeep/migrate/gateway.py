@@ -297,9 +297,8 @@ class Gateway:
     def continued(self, replid: str, offset: int) -> None:
         self.history = replid
         self._emit(Note(self._clock(), "info", f"the source goes on behind offset {offset}, as {replid}"))
-        if self.options.join is not None and not self.channels:
-            self._open_channels(replid, offset, self.options.join())
-            self._snapshot_taken.set()
+        if self.options.join is not None:
+            self._join(replid, offset, self.options.join())
         self._offset = offset
         for channel in self.channels:
             if channel.source_replid != replid:
@@ -309,6 +308,17 @@ class Gateway:
 
     def _open_channels(self, replid: str, offset: int, joined: Joined | None) -> None:
         self._offset = offset
+    def _join(self, replid: str, offset: int, joined: Joined) -> None:
+        """The target has the data already. Channels that are gone on with know it by our own id, unless it never came to them."""
+        if not self.channels:
+            self._open_channels(replid, offset, joined)
+        for channel in self.channels:
+            channel.joined = joined
+            channel.follow(replid)
+        if self._resumption is not None and self.origin is not None:
+            self._resumption.complete(self.origin, self.address, self.channels)
+        self._snapshot_taken.set()
+
         for target in self.options.formats:
             self.channels.append(self._channel(target, secrets.token_hex(20), replid, offset, joined, None))
         self._resynced.set()

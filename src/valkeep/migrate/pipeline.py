@@ -200,6 +200,7 @@ class _Migration:
             deliver=options.deliver,
             read=options.read,
             rate_seconds=options.rate_seconds,
+            rollback=options.rollback,
         )
         if options.group is not None:
             place = GatewayPlace(options.announce or options.listen, options.spool or options.state_directory)

@@ -24,7 +24,8 @@ __all__ = ["BackFeed"]
 
 
 class BackFeed(PsyncFeed):
-    """``since``: where the new server goes on. ``attach(port)``: makes the old server a replica of our port, and says where it stands (``joined``)."""
+    """``since``: where the new server goes on, the first time. ``attach(port)``: makes the old server a replica of our port, and says where it stands
+    (``joined``)."""
 
     def __init__(
         self,
@@ -47,6 +48,5 @@ class BackFeed(PsyncFeed):
         return self._joined
 
     async def start(self, receiver: Receiver, listening_port: int, since: Position | None = None) -> None:
-        del since
         self._joined = await self._attach(listening_port)
-        await super().start(receiver, listening_port, self._begin)
+        await super().start(receiver, listening_port, since or self._begin)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
@@ -38,14 +37,6 @@ def lost(what: str) -> ConnectionLost:
     return error
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
-    """The old server as it was when it became our replica. ``own``: it was a primary until then, and ``joined`` is in its own history."""
-
-    joined: Joined
-    own: bool
-
-
 class OldServer:
     """``endpoint``: where the fence was raised. ``state``: of the cut-over that it was the source of."""
 
@@ -53,14 +44,18 @@ class OldServer:
         self.endpoint = endpoint
         self._state = state
 
-    async def attach(self, gateway: tuple[str, int]) -> Before:
-        """Make it a replica of the gateway; where it stood at that moment. Raises ``VK-ROLLBACK-LOST`` where it is not any more what it was."""
-        state = self._state
+    async def attach(self, gateway: tuple[str, int], known: frozenset[str]) -> Joined:
+        """Make it a replica of the gateway; where it stood at that moment. ``known``: histories of ours that it may follow already. Raises
+        ``VK-ROLLBACK-LOST`` where it is not any more what it was."""
+        state, where = self._state, self.endpoint.address
         async with await Connection.open(self.endpoint, client_name="valkeep-migrate") as connection:
             info = await server_info(connection)
-            own = info.role == "primary"
-            if own:
-                await self._expect_unwritten(connection, info.replid)
+            if info.replid not in known | {state.source_replid}:
+                raise lost(
+                    f"the old server {where} has another history ({info.replid}, and {state.source_replid} at the cut-over): it was restarted, or promoted"
+                )
+            if info.role == "primary" and state.fence_before and not fence.is_ours(await fence.settings(connection), state.fence_token):
+                raise lost(f"the old server {where} is not fenced any more, and may have taken writes")
             try:
                 said, told = await connection.execute([("INFO", "replication"), ("REPLICAOF", *gateway)])
             except ServerError as error:
@@ -68,22 +63,13 @@ class OldServer:
             refused = next((one for one in (said, told) if isinstance(one, ServerError)), None)
             if refused is not None:
                 raise Refused(
-                    f"the old server {self.endpoint.address} cannot be made a replica: {refused.message}",
+                    f"the old server {where} cannot be made a replica: {refused.message}",
                     remedy="permit MULTI, EXEC, INFO and REPLICAOF to this user there",
                     code="VK-ROLLBACK-DENIED",
                 )
         fields = parse_info(said)
-        joined = Joined(fields.get("master_replid", ""), int(fields.get("master_repl_offset" if own else "slave_repl_offset", "0")))
-        return Before(joined, own or joined.replid == state.source_replid)
-
-    async def _expect_unwritten(self, connection: Connection, replid: str) -> None:
-        state, where = self._state, self.endpoint.address
-        if replid != state.source_replid:
-            raise lost(
-                f"the old server {where} has another history ({replid}, and {state.source_replid} at the cut-over): it was restarted, or promoted"
-            )
-        if state.fence_before and not fence.is_ours(await fence.settings(connection), state.fence_token):
-            raise lost(f"the old server {where} is not fenced any more, and may have taken writes")
+        offset = "master_repl_offset" if info.role == "primary" else "slave_repl_offset"
+        return Joined(fields.get("master_replid", ""), int(fields.get(offset, "0")))
 
     async def left(self) -> str:
         """Why it does not follow the gateway any more, for good; "" while it may come back."""

@@ -15,7 +15,6 @@ What the files say was intended; what happened is asked of the servers::
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from valkeep.errors import Refused, ValkeepError
 from valkeep.migrate import fence
 from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.old import OldServer, old_endpoint
-from valkeep.migrate.back.wayback import BACK, WayBack
+from valkeep.migrate.back.wayback import BACK, WayBack, let_go
 from valkeep.migrate.control import Control, Lock, remove_socket
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.outcome import WayBackResult
@@ -47,7 +46,7 @@ async def commit(options: RunOptions) -> WayBackResult:
             raise _already(main, "rolled back")
         main.step("committed")
         done = await old.release()
-        shutil.rmtree(main.directory / BACK, ignore_errors=True)
+        let_go(main.directory / BACK)
         return WayBackResult("committed", tuple(done), 0)
 
 

@@ -38,7 +38,7 @@ from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import WayBackResult
 from valkeep.migrate.preflight import gather
 from valkeep.migrate.proof import Proof
-from valkeep.migrate.spool import spool_folder
+from valkeep.migrate.resumption import Rebooted, Resumption, discard
 from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.migrate.transform.target import TargetFormat
 from valkeep.migrate.verify import Verifier
@@ -47,10 +47,9 @@ from valkeep.report.events import Phase
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from valkeep.migrate.back.old import Before
     from valkeep.migrate.outcome import RunOptions
 
-__all__ = ["BACK", "WayBack"]
+__all__ = ["BACK", "WayBack", "let_go"]
 
 BACK = "back"
 """The folder of its state, in the migration's."""
@@ -75,16 +74,20 @@ class WayBack:
         self._decision = decision
         self._old = OldServer(old_endpoint(options, state.fence_at), state)
         self._state = StateFile(main.directory / BACK)
-        self._before: Before | None = None
+        self._known: frozenset[str] = frozenset()  # the ids of our own history that the old server may follow already
         self._done: list[str] = []
 
     async def keep(self) -> WayBackResult:
         """Until somebody decides. Raises ``VK-ROLLBACK-LOST`` when there is nothing left to decide."""
         journal = self._journal
-        ledger = Ledger(journal.folder / "ledger.jsonl" if journal.folder is not None else None, journal.emit, journal.clock)
+        ledger: Ledger | None = None
         try:
-            with spool_folder(self._options.spool or self._main.directory) as spool:
-                return await self._keep(ledger, spool)
+            target = await self._format()
+            resumption = self._resumption(target)
+            ledger = Ledger(resumption.ledger_path, journal.emit, journal.clock, since=resumption.ledger)
+            result = await self._keep(ledger, target, resumption)
+            resumption.remove()
+            return result
         except ReplicationGap as gone:
             raise lost(gone.message) from gone
         except asyncio.CancelledError:
@@ -94,15 +97,16 @@ class WayBack:
             self._decision.ended(
                 ValkeepError(f"the way back is not kept any more: {UNDECIDED}", remedy="say it once more", code="VK-ROLLBACK-NOT-YET")
             )
-            ledger.close()
+            if ledger is not None:
+                ledger.close()
 
-    async def _keep(self, ledger: Ledger, spool: Path) -> WayBackResult:
+    async def _keep(self, ledger: Ledger, target: TargetFormat, resumption: Resumption) -> WayBackResult:
         journal = self._journal
         journal.begin("way-back:attach")
         since = await self._begins()
         feed = BackFeed(self._options.target, since, self._attach, patience=PATIENCE_SECONDS, emit=journal.emit, clock=journal.clock)
-        options = await self._gateway_options(feed, spool)
-        async with Gateway(feed, options, ledger, journal.emit, journal.clock) as gateway:
+        options = await self._gateway_options(feed, target, resumption.spool_folder)
+        async with Gateway(feed, options, ledger, journal.emit, journal.clock, resumption) as gateway:
             await gateway.resynced()
             async with self._guarded(gateway):
                 await gateway.online(gateway.channels[0])
@@ -110,7 +114,7 @@ class WayBack:
                 journal.begin("way-back:current")
                 journal.emit(Phase(journal.clock(), "way-back", detail="for `valkeep migrate commit` or `valkeep migrate rollback`"))
                 self._decision.stand()
-                return await self._until_decided(gateway, ledger, spool)
+                return await self._until_decided(gateway, ledger, resumption.spool_folder)
 
     # -- attached ----------------------------------------------------------------------------------------------------------------------
 
@@ -131,28 +135,51 @@ class WayBack:
     async def _attach(self, port: int) -> Joined:
         host, fixed = self._options.announce or (self._host, 0)
         gateway = (host, fixed or port)
-        self._state.write(
-            MigrationState(
-                "attaching",
-                self._options.target.display,
-                self._old.endpoint.display,
-                os.getpid(),
-                gateway=f"{gateway[0]}:{gateway[1]}",
-            )
+        before = self._state.read()
+        written = MigrationState(
+            "attaching",
+            self._options.target.display,
+            self._old.endpoint.display,
+            os.getpid(),
+            gateway=f"{gateway[0]}:{gateway[1]}",
+            gap_end=before.gap_end if before is not None else 0,
         )
-        self._before = await self._old.attach(gateway)
-        self._state.step("attached")
-        return self._before.joined
+        self._state.write(written)
+        stood = await self._old.attach(gateway, self._known)
+        if stood.replid == self._old_state.source_replid:  # it is where its own history ended
+            self._state.step("attached", gap_end=stood.offset)
+        else:
+            self._state.step("attached")
+        return stood
 
-    async def _gateway_options(self, feed: BackFeed, spool: Path) -> GatewayOptions:
+    async def _format(self) -> TargetFormat:
+        async with await Connection.open(self._old.endpoint, client_name="valkeep-migrate") as connection:
+            info = await server_info(connection)
+        return TargetFormat(info.version, info.databases or 16, info.kind == "valkey")
+
+    def _resumption(self, target: TargetFormat) -> Resumption:
+        """What an earlier process left of this way back, or a new beginning."""
+        folder, directory = self._journal.folder, self._state.directory
+        ledger = folder / "ledger.jsonl" if folder is not None else None
+        found = Resumption(directory, self._options.spool or directory, ledger)
+        try:
+            if found.load():
+                found.expect(self._options.field_ttl, (target,))
+                self._known = frozenset(found.channels)
+                return found
+        except Rebooted as error:
+            raise lost(error.message) from error
+        found.begin(self._options.field_ttl, (target,))
+        return found
+
+    async def _gateway_options(self, feed: BackFeed, target: TargetFormat, spool: Path) -> GatewayOptions:
         options, old = self._options, self._old.endpoint
         async with await Connection.open(old, client_name="valkeep-migrate") as connection:
-            info = await server_info(connection)
-            password, user = [await setting(connection, name) for name in ("masterauth", "masteruser")]
+            password, user, tls = [await setting(connection, name) for name in ("masterauth", "masteruser", "tls-replication")]
         host, port = options.listen
         self._host = host or await facing(old)
         return GatewayOptions(
-            formats=(TargetFormat(info.version, info.databases or 16, info.kind == "valkey"),),
+            formats=(target,),
             field_ttl=options.field_ttl,
             listen=(self._host, port),
             allow=options.allow | await addresses(old.host),
@@ -160,25 +187,26 @@ class WayBack:
             spool_limit=options.spool_limit,
             password=Secret(password) if password else None,
             username=user or "default",
+            tls=options.gateway_tls if tls == "yes" else None,
             hold_seconds=None,
             join=feed.joined,
         )
 
     async def _fill_gap(self, gateway: Gateway) -> None:
         """Copy the keys again that the old server wrote by itself after it was drained."""
-        before = self._before
-        assert before is not None  # it was attached
-        if not before.own:
+        state, end = self._old_state, self._state.current.gap_end if self._state.current is not None else 0
+        if not end:
             return
         databases: set[int] = set()
         for endpoint in (self._options.target, self._old.endpoint):
             async with await Connection.open(endpoint, client_name="valkeep-migrate") as connection:
                 databases |= set((await server_info(connection)).keys)
-        state = self._old_state
-        places = await gap.keys_written(self._old.endpoint, state.source_replid, state.source_offset, before.joined.offset, databases | {0})
+        places = await gap.keys_written(self._old.endpoint, state.source_replid, state.source_offset, end, databases | {0})
         if places:
             self._journal.say("info", f"{len(places)} keys that the old server changed by itself are copied again")
             await gateway.recopy(tuple(sorted(places)))
+            await gateway.drained(gateway.source_offset)
+        self._state.step("attached", gap_end=0)
 
     @contextlib.asynccontextmanager
     async def _guarded(self, gateway: Gateway) -> AsyncIterator[None]:
@@ -234,7 +262,7 @@ class WayBack:
         self._main.step("committed")
         gateway.expect_departure()
         done = await self._old.release()
-        shutil.rmtree(self._state.directory, ignore_errors=True)
+        let_go(self._state.directory)
         return WayBackResult("committed", tuple(done), gateway.channels[0].writes, ledger=tuple(ledger.summary()))
 
     async def _roll_back(self, gateway: Gateway, proof: Proof, ledger: Ledger) -> WayBackResult:
@@ -280,3 +308,9 @@ class WayBack:
         return Verifier(
             self._options.target, self._old.endpoint, self._options.field_ttl, gateway.drained, self._journal.emit, spool, recopy
         )
+
+
+def let_go(directory: Path) -> None:
+    """Remove what a way back kept there, and on the spool's disk."""
+    discard(directory)
+    shutil.rmtree(directory, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from valkeep.migrate.preflight.checks import connectivity, readiness, resources, source, target
+from valkeep.migrate.preflight.checks import connectivity, readiness, resources, source, target, way_back
 from valkeep.migrate.preflight.checks.case import Case, Check
 from valkeep.migrate.preflight.finding import Finding
 
@@ -18,7 +18,7 @@ AREAS: Final = {
     "readiness": "Readiness for the move",
 }
 
-CHECKS: Final[tuple[Check, ...]] = (*connectivity.CHECKS, *source.CHECKS, *target.CHECKS, *resources.CHECKS, *readiness.CHECKS)
+CHECKS: Final[tuple[Check, ...]] = (*connectivity.CHECKS, *source.CHECKS, *target.CHECKS, *resources.CHECKS, *readiness.CHECKS, *way_back.CHECKS)
 
 _OF_FILES: Final = {
     connectivity.peer,
