@@ -306,8 +306,6 @@ class Gateway:
             if channel.go_on():
                 self._spawn(self._copier.work_off(channel), "held")
 
-    def _open_channels(self, replid: str, offset: int, joined: Joined | None) -> None:
-        self._offset = offset
     def _join(self, replid: str, offset: int, joined: Joined) -> None:
         """The target has the data already. Channels that are gone on with know it by our own id, unless it never came to them."""
         if not self.channels:
@@ -319,6 +317,8 @@ class Gateway:
             self._resumption.complete(self.origin, self.address, self.channels)
         self._snapshot_taken.set()
 
+    def _open_channels(self, replid: str, offset: int, joined: Joined | None) -> None:
+        self._offset = offset
         for target in self.options.formats:
             self.channels.append(self._channel(target, secrets.token_hex(20), replid, offset, joined, None))
         self._resynced.set()
