@@ -122,12 +122,13 @@ def test_every_command_is_in_the_reference() -> None:
 
 
 def options_by_command() -> set[tuple[str, str]]:
-    """(command, option) of the whole command line; of migrate's commands, the oldest ones, only the last word."""
+    """(command, option) of the whole command line; of migrate's commands, the oldest ones, only the last word, where that is nobody else's."""
     leaves: dict[str, Any] = {}
     for name in cli.commands():
         command = click_command(name)
         subs = getattr(command, "commands", None)
-        leaves |= {sub if name == "migrate" else f"{name} {sub}": one for sub, one in subs.items()} if subs else {name: command}
+        short = {sub for sub in subs or () if name == "migrate" and sub not in cli.commands()}
+        leaves |= {sub if sub in short else f"{name} {sub}": one for sub, one in subs.items()} if subs else {name: command}
     return {(name, option) for name, one in leaves.items() for parameter in one.params for option in parameter.opts if option[:2] == "--"}
 
 

@@ -7,6 +7,7 @@ import typer
 from valkeep.cli.migrate_back import commit, rollback
 from valkeep.cli.migrate_preflight import preflight
 from valkeep.cli.migrate_run import abort, cutover, gateway, run
+from valkeep.cli.migrate_status import status
 from valkeep.cli.migrate_verify import verify
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -23,5 +24,6 @@ app.command(short_help="cut over a migration that waits for it")(cutover)
 app.command(short_help="undo a migration before its end, also after a kill -9")(abort)
 app.command(short_help="cut back to the old server (after `run --rollback`)")(rollback)
 app.command(short_help="give up the way back: the old server is let go")(commit)
+app.command(short_help="every migration on this machine, and what to do next")(status)
 app.command(short_help="compare every key, TTL and field of two servers")(verify)
 app.command(short_help="the gateway alone, as a service")(gateway)

@@ -12,16 +12,19 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from valkeep.errors import ExitCode, Refused, ValkeepError
 
-__all__ = ["Control", "Lock", "ask", "remove_socket"]
+__all__ = ["Control", "Lock", "ask", "is_locked", "remove_socket"]
 
 SOCKET = "control"
 LOCK = "lock"
+LOCK_TRIES = 3
+LOCK_SECONDS = 0.01
 LINE_LIMIT = 1 << 16
 ADDRESS_LIMIT = 107
 ANSWER_SECONDS = 2.0
@@ -46,19 +49,36 @@ class Lock:
                 remedy="choose another folder with --state DIR",
                 code="VK-STATE-WRITE",
             ) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise Refused(
-                f"another Valkeep works on this migration ({self._path.parent})",
-                remedy="wait for it, or end it with `valkeep migrate abort`",
-                code="VK-STATE-LOCKED",
-            ) from None
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(LOCK_SECONDS)  # somebody may only be looking (``is_locked``)
+            else:
+                return
+        self._file.close()
+        raise Refused(
+            f"another Valkeep works on this migration ({self._path.parent})",
+            remedy="wait for it, or end it with `valkeep migrate abort`",
+            code="VK-STATE-LOCKED",
+        )
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a Valkeep works on this folder just now. Takes nothing from anybody for longer than the look takes."""
+    try:
+        with (directory / LOCK).open("r", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+            return False
+    except OSError:  # nobody ever worked here
+        return False
 
 
 class Control:

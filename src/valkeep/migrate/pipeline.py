@@ -17,14 +17,14 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, ExitCode, Refused, ValkeepError
 from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.wayback import BACK, WayBack
-from valkeep.migrate.control import Control, Lock
+from valkeep.migrate.control import Control, Handler, Lock
 from valkeep.migrate.cutover import PATIENCE_SECONDS, Cutover, CutoverResult
 from valkeep.migrate.delivery.elasticache import ElastiCache
 from valkeep.migrate.delivery.external import External
@@ -48,6 +48,7 @@ from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.scanned import LIMITS, UNFOLLOWED_SECONDS, Scanned
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import StateFile
+from valkeep.migrate.status import told
 from valkeep.migrate.unfinished import UNTOUCHED, take_up
 from valkeep.migrate.verify import PATIENCE, Verifier
 from valkeep.report.events import Emit, Phase, VerdictEvent
@@ -122,8 +123,7 @@ class _Migration:
         options, journal = self.options, self.journal
         self._refuse_unfinished()
         here = await options.source.resolve()
-        async with await self._open(options.target) as target:
-            self.goes_on = await take_up(options, self.state, self.resumption, journal)
+        self.goes_on = await take_up(options, self.state, self.resumption, journal)
         report = await self._preflight(here)
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await self._open(options.target))
@@ -140,7 +140,8 @@ class _Migration:
             gateway = await stack.enter_async_context(
                 Gateway(self._feed(here, spool), gateway_options, ledger, journal.emit, journal.clock, kept)
             )
-            await stack.enter_async_context(Control(options.state_directory, {"cutover": self.handover.go, "abort": self.handover.stop}))
+            answers = {"cutover": self.handover.go, "abort": self.handover.stop, "status": self._told(gateway)}
+            await stack.enter_async_context(Control(options.state_directory, answers))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             if options.metrics is not None:
                 stack.enter_context(watched(gateway, options.metrics, lambda: ""))
@@ -199,8 +200,8 @@ class _Migration:
             gateway_tls=options.gateway_tls is not None,
             deliver=options.deliver,
             read=options.read,
-            rate_seconds=options.rate_seconds,
             rollback=options.rollback,
+            rate_seconds=options.rate_seconds,
         )
         if options.group is not None:
             place = GatewayPlace(options.announce or options.listen, options.spool or options.state_directory)
@@ -213,6 +214,14 @@ class _Migration:
         self.journal.write("preflight.json", report.to_json(accepted))
         report.expect_start(accepted)
         return report
+
+    def _told(self, gateway: Gateway) -> Handler:
+        async def told_now() -> dict[str, Any]:
+            step = self.journal.timeline[-1][0]
+            doing = "waiting" if self.handover.ready.waiting else "cutting over" if step == "waiting" else step
+            return told(gateway, self.options.source.display, doing)
+
+        return told_now
 
     async def _wait_for_go(self, gateway: Gateway, proof: Proof) -> None:
         """Until a person says so; what is written meanwhile is compared, so that the pause stays short."""

@@ -15,27 +15,23 @@ import signal
 import ssl
 import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING, Any
 
 from valkeep.client.endpoint import Secret
 from valkeep.errors import UsageError, ValkeepError
-from valkeep.migrate.control import Lock
+from valkeep.migrate.control import Control, Handler, Lock
 from valkeep.migrate.delivery.target import addresses
 from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway import PRESENT_AS, Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.numbers import watched
 from valkeep.migrate.resumption import Rebooted, Resumption
 from valkeep.migrate.spool import spool_folder
+from valkeep.migrate.status import told
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.report.events import Emit, Note
-from valkeep.report.metrics import MetricsServer
 
 if TYPE_CHECKING:
     from valkeep.client.named_primary import Source
@@ -59,52 +55,11 @@ class ServiceSettings:
     spool: Path | None = None
     spool_limit: int = 0
     keep: int = 0
+    present_as: str = PRESENT_AS
     ledger: Path | None = None
     state: Path | None = None
     fresh: bool = False
     source_patience: float = 600.0
-
-
-class _Numbers(Collector):
-    """The gateway's numbers, read when they are asked for."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    def collect(self) -> Iterable[Metric]:
-        gateway = self._gateway
-        offset = GaugeMetricFamily("valkeep_source_offset_bytes", "Offset of the source's stream received so far")
-        offset.add_metric([], gateway.source_offset)
-        yield offset
-        labels = ["version"]
-        keys = CounterMetricFamily("valkeep_snapshot_keys", "Records of the source's snapshot read so far", labels=labels)
-        taken = CounterMetricFamily("valkeep_snapshot_bytes", "Bytes of the source's snapshot read so far", labels=labels)
-        writes = CounterMetricFamily("valkeep_stream_commands", "Commands of the source's stream translated so far", labels=labels)
-        held = GaugeMetricFamily(
-            "valkeep_held_bytes", "Bytes of the source's stream that wait because something cannot be sent", labels=labels
-        )
-        spool = GaugeMetricFamily("valkeep_spool_bytes", "Bytes of translated stream kept on disk", labels=labels)
-        for channel in list(gateway.channels):
-            version = [channel.target.display]
-            keys.add_metric(version, channel.keys)
-            taken.add_metric(version, channel.snapshot_bytes)
-            writes.add_metric(version, channel.writes)
-            held.add_metric(version, channel.held_bytes)
-            spool.add_metric(version, channel.stream.end - channel.stream.start)
-        yield from (keys, taken, writes, held, spool)
-        lag = GaugeMetricFamily("valkeep_target_lag_bytes", "Bytes of our stream that the target has not acknowledged", labels=["target"])
-        online = GaugeMetricFamily("valkeep_target_online", "1 when the target has the snapshot and takes the stream", labels=["target"])
-        for link in list(gateway.links):
-            if link.channel is not None:
-                lag.add_metric([link.peer], link.lag)
-                online.add_metric([link.peer], int(link.online))
-        yield from (lag, online)
-        ledger = CounterMetricFamily(
-            "valkeep_ledger", "Things changed, degraded or refused on the way", labels=["action", "what", "policy"]
-        )
-        for (action, what, policy), count in list(gateway.ledger.counts.items()):
-            ledger.add_metric([action, what, policy], count)
-        yield ledger
 
 
 async def serve(settings: ServiceSettings, emit: Emit) -> None:
@@ -122,6 +77,8 @@ async def serve(settings: ServiceSettings, emit: Emit) -> None:
         keep=settings.keep,
         password=_password(settings.password_file),
         tls=settings.tls,
+        present_as=settings.present_as,
+        late=True,
     )
     with contextlib.ExitStack() as stack:
         resumption = None
@@ -161,11 +118,11 @@ async def _serve(settings: ServiceSettings, options: GatewayOptions, resumption:
         feed = PsyncFeed(settings.source, patience=settings.source_patience, emit=emit, clock=time.monotonic)
         async with Gateway(feed, options, ledger, emit, time.monotonic, resumption) as gateway:
             emit(Note(0.0, "info", f"the gateway listens on {gateway.address[0]}:{gateway.address[1]}"))
-            with contextlib.ExitStack() as stack:
+            async with contextlib.AsyncExitStack() as stack:
+                if settings.state is not None:
+                    await stack.enter_async_context(Control(settings.state, {"status": _told(gateway, settings)}))
                 if settings.metrics is not None:
-                    registry = CollectorRegistry()
-                    registry.register(_Numbers(gateway))
-                    stack.enter_context(MetricsServer(settings.metrics, registry, lambda: failure, lambda: _missing(gateway)))
+                    stack.enter_context(watched(gateway, settings.metrics, lambda: failure))
                 try:
                     await gateway.beside(stop.wait())
                 except ValkeepError as error:
@@ -175,11 +132,11 @@ async def _serve(settings: ServiceSettings, options: GatewayOptions, resumption:
         ledger.close()
 
 
-def _missing(gateway: Gateway) -> str:
-    """Why the gateway is not ready, or ""."""
-    if not gateway.channels or not all(channel.complete for channel in gateway.channels):
-        return "the source's snapshot is not complete yet"
-    return next((f"held at source offset {offset}: {hold.why}" for offset, hold in gateway.held), "")
+def _told(gateway: Gateway, settings: ServiceSettings) -> Handler:
+    async def told_now() -> dict[str, Any]:
+        return told(gateway, settings.source.display, "serving")
+
+    return told_now
 
 
 def _password(path: Path | None) -> Secret | None:
