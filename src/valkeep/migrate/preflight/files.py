@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from valkeep.migrate.preflight.checks import FILE_CHECKS, readiness
+from valkeep.migrate.preflight.checks import FILE_CHECKS, judge, readiness
 from valkeep.migrate.preflight.checks.case import Case, blocker, info, warning
 from valkeep.migrate.preflight.facts import ServerFacts, human
 from valkeep.migrate.preflight.gather import gather
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.preflight.finding import Finding
     from valkeep.migrate.preflight.options import PreflightOptions
 
-__all__ = ["FileFacts", "preflight_files"]
+__all__ = ["FileFacts", "judge_files", "preflight_files"]
 
 _ANY = (99, 0)  # the version of a log that does not say which server wrote it: it may hold whatever there is
 
@@ -53,10 +53,13 @@ async def preflight_files(files: FileFacts, target: Endpoint, options: Preflight
     """Look at the target and judge. Raises what `gather` raises."""
     started = clock()
     there = await gather(target, rate_seconds=0, sample_keys=0, timeout=options.timeout)
-    here = _facts(files)
-    case = Case(here, there, options)
-    checked = (one for check in FILE_CHECKS if files.census is not None or check.run is not readiness.census for one in check.run(case))
-    return PreflightReport((*_findings(files), *_expiry(files, there, options), *checked), here, there, options, None, clock() - started)
+    return PreflightReport(judge_files(files, there, options), _facts(files), there, options, None, clock() - started)
+
+
+def judge_files(files: FileFacts, target: ServerFacts, options: PreflightOptions) -> tuple[Finding, ...]:
+    """Pure."""
+    checks = tuple(check for check in FILE_CHECKS if files.census is not None or check.run is not readiness.census)
+    return (*_findings(files), *_expiry(files, target, options), *judge(Case(_facts(files), target, options), checks))
 
 
 def _facts(files: FileFacts) -> ServerFacts:

@@ -83,15 +83,14 @@ class SnapshotCounter:
             start = HEADER_SIZE
         pos = self._run(self._scanner, memoryview(data), start, len(data))
         self._kept = data[pos:]
-        if self.done:
-            footer = FOOTER_SIZE if self.version is not None and self.version >= FIRST_VERSION_WITH_FOOTER else 0
-            self.size = self.bytes - len(self._kept) + 1 + footer
 
     def _run(self, scanner: Scanner, data: memoryview, pos: int, end: int) -> int:
         while True:
             pos = scanner.scan(data, pos, end)
             if scanner.stop == END:
                 self.done = True
+                footer = FOOTER_SIZE if self.version is not None and self.version >= FIRST_VERSION_WITH_FOOTER else 0
+                self.size = self.bytes - (end - pos) + 1 + footer
                 return pos
             if scanner.stop == ATTENTION:
                 number = scanner.type

@@ -39,9 +39,9 @@ FILE_CHECKS: Final[tuple[Check, ...]] = tuple(check for check in CHECKS if check
 _NEEDS_A_SERVER: Final = ("VK-INFO-DENIED", "VK-PEER")
 
 
-def judge(case: Case) -> tuple[Finding, ...]:
-    """Every check's findings, in the order of `CHECKS`. When a peer turns out to be no server that can be asked, the rest makes no sense and is left out."""
+def judge(case: Case, checks: tuple[Check, ...] = CHECKS) -> tuple[Finding, ...]:
+    """Every check's findings, in their order. When a peer turns out to be no server that can be asked, the rest makes no sense and is left out."""
     found = tuple(connectivity.peer(case))
     if any(finding.severity == "blocker" and finding.code in _NEEDS_A_SERVER for finding in found):
         return found
-    return tuple(finding for check in CHECKS if case.target is not None or not check.needs_target for finding in check.run(case))
+    return tuple(finding for check in checks if case.target is not None or not check.needs_target for finding in check.run(case))
