@@ -246,7 +246,7 @@ class External:
                 await asyncio.wait({stop}, timeout=PROMOTE_SECONDS) if not stop.done() else await asyncio.sleep(PROMOTE_SECONDS)
         finally:
             stop.cancel()
-        why = "the migration was told to stop" if self._stop.is_set() else f"it was no primary after {promoter.seconds:.0f} s"
+        why = "the migration was told to stop" if self._stop.is_set() else f"it was no primary after {promoter.seconds:g} s"
         if promoter.binding:
             raise uncertain(f"{promoter.name} was asked for it, which cannot be taken back, and {why}", run_id)
         if info is None:
