@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -107,3 +109,151 @@ def test_killed_again_and_again_under_load_the_target_ends_equal_and_the_source_
         assert here.info("stats")["sync_full"] == 1
         assert full_syncs(target) == 1
     assert json.loads((one.state / "gateway.json").read_text())["schema"] == 1
+
+
+def test_a_gateway_killed_in_a_hold_goes_on_with_what_it_kept_and_not_with_the_sources_backlog(
+    server: Server, client: Client, tmp_path: Path
+) -> None:
+    source = server("redis-8.0", enable_debug_command="yes", repl_backlog_size="1mb")
+    target = server("valkey-8.1", propagation_error_behavior="panic", enable_debug_command="yes")
+    here, there = client(source), client(target)
+    here.hset("hash:1", "f", "v")
+    here.hset("hash:1", "n", "1")
+    here.execute_command("HPEXPIRE", "hash:1", 10_000_000, "FIELDS", 1, "f")
+    with gateway(source, tmp_path, "--field-ttl", "drop-field", versions=("8.1",)) as one:
+        process = one.listening()
+        follow(there, one.port)
+        here.execute_command("ACL", "SETUSER", "default", "-dump")
+        pipe = here.pipeline(transaction=True)
+        pipe.set("in the same", "transaction")
+        pipe.hincrby("hash:1", "n", 1)  # the target's is another hash: it is copied again, and that is denied
+        pipe.execute()
+        until(lambda: "nothing more is sent" in process.stderr, lambda: process.stderr)
+        for number in range(40):
+            here.set(f"large:{number % 3}", Random(number).randbytes(200_000))
+        here.set("last", "one")
+        offset = here.info("replication")["master_repl_offset"]
+        until(lambda: sum(path.stat().st_size for path in one.state.glob("*/held-*")) > 7_000_000, lambda: str(one.kept()))
+        until(lambda: here.info("replication")["slave0"]["offset"] >= offset, lambda: str(here.info("replication")))
+        process.kill()
+        assert there.get("in the same") is None
+        process = one.listening()
+        until(lambda: "nothing more is sent" in process.stderr, lambda: process.stderr)
+        process.kill()  # and once more, in the same hold
+        process = one.listening()
+        here.execute_command("ACL", "SETUSER", "default", "+dump")
+        drained(here, there)
+        assert digest(there, lasting=True) == digest(here, lasting=True)
+        assert there.hgetall("hash:1") == {b"n": b"2"}
+        assert here.info("stats")["sync_full"] == 1
+        assert full_syncs(target) == 1
+        until(lambda: not [name for name in one.kept() if name.startswith("held")], lambda: str(one.kept()))
+
+
+def test_what_cannot_be_gone_on_with_is_refused_with_its_reason_and_left_as_it_is(server: Server, client: Client, tmp_path: Path) -> None:
+    source, other = server("redis-8.0"), server("redis-8.0")
+    here = client(source)
+    here.mset({f"k{number}": number for number in range(200)})
+    with gateway(source, tmp_path, "--ledger", str(tmp_path / "ledger.jsonl")) as one:
+        process = one.listening()
+        until(lambda: one.state.joinpath("gateway.json").exists() and "begins" in one.state.joinpath("gateway.json").read_text(), "state")
+        second = one.start()
+        assert second.wait() == 4
+        assert second.code == "VK-STATE-LOCKED"
+        here.set("more", 1)
+        until(lambda: here.info("replication")["slave0"]["offset"] == here.info("replication")["master_repl_offset"], "offset")
+        process.kill()
+        saved = tmp_path / "saved"
+        shutil.copytree(one.state, saved, ignore=shutil.ignore_patterns("control"))
+        names = one.kept()
+
+        def kept(kind: str) -> Path:
+            return next(one.state.glob(f"valkeep-kept-*/{kind}-*"))
+
+        def rewritten(**changes: Any) -> None:
+            path = one.state / "gateway.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+        def zeroed() -> None:
+            kept("checkpoint").write_bytes(bytes(1 << 17))
+
+        wrong: list[tuple[str, Callable[[], Any], tuple[str, ...]]] = [
+            ("VK-STATE-READ", lambda: rewritten(schema=99), ()),
+            ("VK-STATE-READ", lambda: (one.state / "gateway.json").write_text("{"), ()),
+            ("VK-STATE-DAMAGED", zeroed, ()),
+            ("VK-STATE-DAMAGED", lambda: kept("checkpoint").unlink(), ()),
+            ("VK-SPOOL-DAMAGED", lambda: kept("stream").unlink(), ()),
+            ("VK-SPOOL-DAMAGED", lambda: os.truncate(kept("stream"), 3), ()),
+            ("VK-SPOOL-DAMAGED", lambda: os.truncate(kept("snapshot"), 30), ()),
+            ("VK-STATE-OTHER", lambda: None, ("--field-ttl", "drop-field")),
+            ("VK-STATE-OTHER", lambda: None, ("--target-version", "8.1")),
+            ("VK-SOURCE-OTHER", lambda: None, ("--source", other.endpoint)),
+        ]
+        for code, damage, options in wrong:
+            damage()
+            process = one.start(*options)
+            assert process.wait() == 4, (code, process.stderr)
+            assert process.code == code, process.stderr
+            assert "--fresh" in process.stderr or code == "VK-SOURCE-OTHER"
+            shutil.rmtree(one.state)
+            shutil.copytree(saved, one.state)
+        assert here.info("stats")["sync_full"] == 1
+        assert client(other).info("stats")["sync_full"] == 0
+
+        data = bytearray(kept("checkpoint").read_bytes())
+        data[40] ^= 1  # one slot: the other one is enough, because nothing behind it was given to a target
+        kept("checkpoint").write_bytes(data)
+        process = one.listening()
+        assert "without a full sync" in process.stderr
+        process.kill()
+        rewritten(boot="another")
+        process = one.listening()
+        assert "it begins with a full sync" in process.stderr
+        until(lambda: here.info("stats")["sync_full"] == 2, "no full sync")
+        process.kill()
+        process = one.listening("--fresh")
+        until(lambda: here.info("stats")["sync_full"] == 3, "no full sync")
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0
+        assert len(one.kept()) == len(names)
+
+
+def test_a_gateway_killed_in_the_snapshot_makes_a_new_one_and_leaves_nothing_of_the_first(
+    server: Server, client: Client, tmp_path: Path
+) -> None:
+    source, target = server("redis-8.0", rdb_key_save_delay="10000"), server("valkey-9.1")
+    here, there = client(source), client(target)
+    here.mset({f"k{number}": number for number in range(300)})
+    with gateway(source, tmp_path) as one:
+        process = one.listening()
+        there.replicaof("127.0.0.1", one.port)
+        until(lambda: "attaches" in process.stderr, lambda: process.stderr)
+        process.kill()
+        here.config_set("rdb-key-save-delay", 0)
+        process = one.listening()
+        follow(there, one.port)
+        assert there.dbsize() == 300
+        assert len(one.kept()) == len({name.partition("-")[0] for name in one.kept()}), one.kept()
+
+
+def test_a_target_that_comes_back_too_late_is_told_why_and_stays_as_it_is(server: Server, client: Client, tmp_path: Path) -> None:
+    source, target = server("redis-8.0", repl_backlog_size="64mb"), server("valkey-9.1")
+    here, there = client(source), client(target)
+    here.set("k", 1)
+    with gateway(source, tmp_path, "--keep", "1", "--spool-limit", "200") as one:
+        process = one.listening()
+        follow(there, one.port)
+        there.replicaof("127.0.0.1", 1)
+        until(lambda: "left at offset" in process.stderr, lambda: process.stderr)
+        for number in range(12):
+            here.set(f"large:{number % 3}", bytes(6_000_000))
+        until(lambda: "no further target can attach" in process.stderr, lambda: process.stderr)
+        until(
+            lambda: not (one.state / "x").exists() and int(min(n for n in one.kept() if n.startswith("stream")).rpartition("-")[2]) > 0, ""
+        )
+        process.kill()
+        process = one.listening()
+        there.replicaof("127.0.0.1", one.port)
+        until(lambda: "is kept, and the snapshot is not kept any more" in process.stderr, lambda: process.stderr)
+        assert there.dbsize() == 1
+        assert here.info("stats")["sync_full"] == 1

@@ -82,7 +82,8 @@ class Gateway:
     ``resumption``: it goes on with what that holds, or leaves there what the next one can go on with; the spool then is its owner's to remove.
 
     What ends its work is raised in whoever waits (``beside``, and the waits below). ``failed_syncs``: full syncs in a row that a target began and did not
-    finish. ``departure``: why the last link ended. ``departing``: targets leave, and that is as it should be. ``history``: the id of the source's stream now.
+    finish. ``departure``: why the last link ended. ``departing``: targets leave, and that is as it should be. ``stranded``:
+    a target came back, and nothing that is kept helps it. ``history``: the id of the source's stream now.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Gateway:
         self.failed_syncs = 0
         self.departure = ""
         self.departing = False
+        self.stranded: ValkeepError | None = None
         self._emit = emit
         self._clock = clock
         self._progress = asyncio.Event()
@@ -428,6 +430,8 @@ class Gateway:
         """The link has ended."""
         if link in self.links:
             self.links.remove(link)
+        if isinstance(link, TargetLink) and link.stranded is not None:
+            self.stranded = link.stranded
         self._upkeep.left(link)
         if link.channel is not None:
             self.failed_syncs = 0 if link.sent >= 0 else self.failed_syncs + 1

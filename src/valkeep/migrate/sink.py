@@ -30,7 +30,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from valkeep.errors import ConnectionLost, RemoteProtocolError, ValkeepError
+from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ValkeepError
 from valkeep.wire import psync
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ READY_SECONDS = 0.2
 SLICE = 256  # bytes of a visitor's requests that are answered at once
 LATER = "NOMASTERLINK"  # a replica that gets this tries again, and keeps what it would go on with
 BROKE_OFF = "the source's snapshot broke off"
-GIVEN_UP = "the snapshot is not kept any more: the target needs a new migration"
+GIVEN_UP = "the snapshot is not kept any more"
 
 
 class Link(Protocol):
@@ -111,6 +111,7 @@ class TargetLink(asyncio.Protocol):
         self.peer = "?"
         self.address = ""
         self.refused = ""
+        self.stranded: Refused | None = None  # nothing that is kept here helps it
         self.version: tuple[int, ...] = ()
         self.channel: Channel | None = None
         self.acknowledged = -1
@@ -276,6 +277,15 @@ class TargetLink(asyncio.Protocol):
         known = channel.knows(request.replid, request.offset - 1)
         if not known and channel.joined is not None:  # "later": whoever is told no would give up what it knows of its own history
             self._refuse(f"{LATER} {request.replid} at {request.offset - 1} is not where {channel.joined} goes on")
+            return
+        if not known and channel.complete and channel.snapshot is None:
+            self.stranded = Refused(
+                f"the target {self.peer} asks to go on behind offset {request.offset - 1} of {request.replid}; of {channel.replid}, {channel.stream.start} to "
+                f"{channel.ends} is kept, and {GIVEN_UP}",
+                remedy="it was away for too long, or has other data: start anew, with --fresh (and --wipe-target)",
+                code="VK-TARGET-BEHIND",
+            )
+            self._refuse(f"ERR {self.stranded.message}")
             return
         send = self._send(channel, request.offset - 1 if known else None, eof="eof" in replica.capabilities and not request.plain)
         self._sender = asyncio.get_running_loop().create_task(send, name=f"target {self.peer}")

@@ -133,6 +133,8 @@ class Native:
         gateway = self._gateway
 
         def state() -> tuple[bool, int, str]:
+            if gateway.stranded is not None:
+                raise gateway.stranded
             there = gateway.departing or any(link.channel is not None for link in gateway.links)
             return there, gateway.failed_syncs, gateway.departure
 
