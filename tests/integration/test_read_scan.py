@@ -18,7 +18,7 @@ import valkey
 from tests.conftest import Server
 from tests.support.managed import MANAGED, managed
 from tests.support.pair import Pair
-from tests.support.verifying import FAR, bounded, endpoint, fill
+from tests.support.verifying import FAR, bounded, endpoint, fill, follow
 from tests.support.verifying import Writers as EverythingWriters
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
@@ -26,6 +26,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.errors import Refused, ValkeepError
 from valkeep.migrate.feed.scan import ScanFeed, _Names
 from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.keyread import KeyRead
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.verify import Comparison, Verifier
@@ -209,6 +210,59 @@ def test_a_value_that_comes_back_is_not_taken_for_one_that_never_changed(server:
             assert there.get("k") == b"new"
 
     bounded(job())
+
+
+def test_a_source_that_is_a_replica_is_read_when_it_has_come_along(server: Server, client: Client, tmp_path: Path) -> None:
+    primary, a, b = server("redis-7.0"), server("redis-7.0"), server("valkey-9.1", propagation_error_behavior="panic")
+    here, there = client(primary), client(b)
+    follow(client(a), primary)
+
+    async def job() -> None:
+        async with following(endpoint(a), b, client, tmp_path) as one:
+            for number in range(20):
+                pipe = here.pipeline(transaction=False)
+                for key in range(500):
+                    pipe.set(f"k{key}", number)
+                pipe.execute()
+                await one.barrier(here.info("replication")["master_repl_offset"])
+                assert set(there.mget([f"k{key}" for key in range(500)])) == {b"%d" % number}
+
+    bounded(job())
+
+
+def test_a_source_without_pexpiretime_is_read_to_within_two_milliseconds(
+    server: Server, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis before 7.0: expiries are TIME + PTTL, and what jitters crosses again, which is no fault."""
+    monkeypatch.setattr(KeyRead, "of", classmethod(lambda cls, _version: cls(exact=False)))
+    a, b = server("redis-7.0"), server("valkey-9.1", propagation_error_behavior="panic")
+    here, there = client(a), client(b)
+    fill(here)
+    pipe = here.pipeline(transaction=False)
+    for i in range(3000):
+        pipe.set(f"ttl:{i}", i, pxat=FAR + i)
+    pipe.execute()
+
+    async def job() -> None:
+        async with following(managed(client, a), b, client, tmp_path) as one:
+            here.set("ttl:0", "new", pxat=FAR)
+            await one.barrier(0)
+            assert there.get("ttl:0") == b"new"
+            assert max(abs(there.pexpiretime(f"ttl:{i}") - FAR - i) for i in range(0, 3000, 50)) <= 2
+            assert here.dbsize() == there.dbsize()
+
+    bounded(job())
+
+
+def test_a_run_that_was_killed_leaves_nothing_that_stops_the_next(server: Server, client: Client, tmp_path: Path) -> None:
+    pair = migrating(server, client, tmp_path, "redis-8.0", "valkey-9.1", FENCEABLE)
+    with pair.run("--read", "scan", "--cutover", "manual", name="first") as run:
+        run.wait_for("waiting")
+        run.kill()
+    with pair.run("--read", "scan", "--wipe-target") as run:
+        assert run.wait() == 0, run.stderr
+        run.assert_nothing_left()
+    assert pair.there.get("k7") == b"v7"
 
 
 def test_a_link_that_breaks_in_a_round_begins_the_round_again(server: Server, client: Client, tmp_path: Path) -> None:

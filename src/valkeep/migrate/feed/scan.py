@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
-from valkeep.errors import ConnectionLost, Refused
+from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.feed import Origin, Position, ReplicationGap
 from valkeep.migrate.feed.given import Given
 from valkeep.migrate.verify.assembled import Assembled
@@ -54,6 +54,7 @@ SHRINKS = 0.8  # … or a round's share of the changes of the one before, above 
 PAUSE = 1.0  # seconds between two rounds at least, while nobody waits for one; else as long as a round takes
 PATIENCE = 60.0  # seconds for which the source may be away
 RETRY = 1.0
+LOOK = 0.01  # seconds between two looks at a replica that has not come along
 BITS = 27, 30  # of the table that a snapshot's names pass: at least, at most (16 and 128 MB); ten for each key between
 _MARK = ("run_id", "rdb_changes_since_last_save", "rdb_last_save_time", "rdb_saves", "evicted_keys")
 
@@ -87,6 +88,7 @@ class ScanFeed:
         self._receiver: Receiver | None = None
         self._scan: KeyScan | None = None
         self._run_id = ""
+        self._replica = False
         self._given = Given(folder, secrets.token_bytes(16), 4)
         self._functions = b""
         self._database = -1  # that the stream is in
@@ -112,6 +114,7 @@ class ScanFeed:
             )
         valkey, keys = info.kind == "valkey", sum(info.keys.values())
         self._run_id = info.run_id
+        self._replica = info.role == "replica"
         self._given = Given(self._folder, secrets.token_bytes(16), partitions_for(keys))
         return Origin(info.name, info.version, info.version if valkey else info.redis_version, valkey, keys, info.fields)
 
@@ -141,13 +144,25 @@ class ScanFeed:
                     raise error.saying(code="VK-SOURCE-LOST") from None
                 self._say("warning", f"{error.message}: the round begins again")
                 await asyncio.sleep(RETRY)
+            except OSError as error:
+                raise ValkeepError(
+                    f"what was given can't be kept in {self._folder}: {error.strerror or error}",
+                    remedy="give a folder with more room (--spool DIR): twice 56 bytes and the name for each key",
+                    code="VK-SPOOL-WRITE",
+                ) from None
 
     def acknowledge(self) -> None:
         """Nobody asks."""
 
     async def reach(self, offset: int) -> int:
-        """Our offset that covers what the source had written when this was called, ``offset`` among it: a round that begins now is waited for."""
-        del offset
+        """Our offset that covers what the source had written when this was called, ``offset`` among it: a round that begins now is waited for.
+
+        A source that is a replica is waited for first: ``offset`` is its primary's.
+        """
+        if self._replica:
+            async with await Connection.open(self._source.without_database(), client_name="valkeep-gateway") as connection:
+                while (await server_info(connection)).offset < offset:  # noqa: ASYNC110 - a server says nothing by itself
+                    await asyncio.sleep(LOOK)
         self._asked += 1
         mine = self._asked
         async with self._news:
@@ -161,7 +176,7 @@ class ScanFeed:
             before = self.rounds[-1] if self.rounds else None
             await self.reach(0)
             newest = self.rounds[-1]
-            if newest.number > 0 and (newest is before or newest.changed <= FEW):
+            if newest is before or (newest.number > 0 and newest.changed <= FEW):  # nothing was written, or little
                 return newest
             if before is not None and before.number > 0 and newest.changed > before.changed * SHRINKS:
                 return newest

@@ -197,8 +197,9 @@ class Session:
         begun = await side.begin(self._target, self._see_target, key, partitions)
         self._read = "psync" if follower.followed else "scan", "scan" if begun.scanned else "psync"
         for text in caveats(*self._read):
-            self._notes.append(text)
-            self._say("note", level="warning", text=text)
+            if text not in self._notes:
+                self._notes.append(text)
+                self._say("note", level="warning", text=text)
         mark = await self._see_source.offset()
         theirs = await side.read(begun, self._progress("target"))
         mine = await follower.snapshot
