@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.data import Snapshots
 from bench.figures import Failure, Figure, table
-from bench.measures import convert, cutover, drain, full_sync, lag, memory, verify
+from bench.measures import convert, cutover, drain, full_sync, lag, memory, push, verify
 from bench.options import BenchOptions
 from valkeep.errors import ExitCode
 from valkeep.runtime.servers import find
@@ -37,6 +37,7 @@ MEASURES: dict[str, Callable[[BenchOptions], list[Figure]]] = {
     "drain": drain.measure,
     "cutover": cutover.measure,
     "verify": verify.measure,
+    "push": push.measure,
 }
 SERVERS = ("redis-8.0", "valkey-8.1", "valkey-9.1")
 
