@@ -6,6 +6,7 @@ Faults that need no whole run are planted in `test_elasticache_promoter`. AWS it
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,14 +175,49 @@ def test_a_run_that_is_aborted_ends_the_migration_at_aws_too(lab: Lab) -> None:
     assert lab.fence == "0"
 
 
-def test_what_a_killed_run_leaves_at_aws_is_said_by_abort(lab: Lab) -> None:
+def test_what_a_killed_run_leaves_at_aws_is_said_by_abort_and_by_the_next_run(lab: Lab) -> None:
     with lab.run("--cutover", "manual") as process:
         process.wait_for("waiting")
         process.kill()
+    with lab.run(name="again") as again:
+        assert again.wait() == 4
+    assert again.code == "VK-A-01"
     with lab.valkeep("abort", "--target", f"elasticache:{GROUP}", report=False) as abort:
         assert abort.wait() == 0, abort.stderr
-    assert f"aws elasticache complete-migration --replication-group-id {GROUP} --force" in abort.stdout
+    ends = f"aws elasticache complete-migration --replication-group-id {GROUP} --force"
+    assert ends in abort.stdout
+    assert ends in again.stderr
     assert lab.plane.group["Status"] == "migrating"
+    assert lab.fence == "0"
+
+
+def test_a_run_that_is_killed_while_aws_promotes_loses_nothing_and_gives_no_writers_back(lab: Lab) -> None:
+    with Writers(lab.source.port, 2) as writers:
+        with lab.run() as process:
+            lab.plane.before = lambda action: setattr(lab.plane, "delay", 4.0 if action == "CompleteMigration" else 0.0)
+            until(lambda: lab.plane.promoting, lambda: process.stderr, 60)
+            process.kill()
+        with lab.valkeep("abort", "--target", f"elasticache:{GROUP}", report=False, name="early") as early:
+            assert early.wait() == 4
+        assert early.code == "VK-ABORT-UNKNOWN"
+        assert lab.fence == "255"
+        lab.plane.wait_for("Complete Migration successful")
+        with lab.valkeep("abort", "--target", f"elasticache:{GROUP}", report=False, name="late") as late:
+            assert late.wait() == 4
+        assert late.code == "VK-ABORT-PROMOTED"
+        writers.stop()
+        assert lost(writers.acknowledged(), lab.there) == []
+    assert lab.role == b"master"
+
+
+def test_a_stop_in_the_middle_ends_what_was_started_at_aws(lab: Lab) -> None:
+    with lab.run("--cutover", "manual") as process:
+        until(lambda: lab.plane.said("Start migration successful"), lambda: process.stderr, 60)
+        process.send(signal.SIGINT)
+        assert process.wait() == 130
+    until(lambda: lab.plane.group["Status"] == "available", "still migrating")
+    assert "CompleteMigration --force" in process.stderr
+    assert lab.role == b"master"
     assert lab.fence == "0"
 
 

@@ -108,6 +108,7 @@ class PlaneOfTests:
         self.events: list[tuple[datetime, str]] = []
         self.lose: set[str] = set()
         self.refuse_to_answer = False
+        self.promoting = False  # it found the data in sync, and is about to promote
         self.before: Callable[[str], None] | None = None
         self.source: tuple[str, int] = ("", 0)
         self.group = self._group()
@@ -173,8 +174,14 @@ class PlaneOfTests:
 
     def _group(self) -> dict[str, Any]:
         members = [
-            {"CacheClusterId": f"{GROUP}-001", "CacheNodeId": "0001", "PreferredAvailabilityZone": "eu-west-1a", "CurrentRole": "primary"},
-            {"CacheClusterId": f"{GROUP}-002", "CacheNodeId": "0001", "PreferredAvailabilityZone": "eu-west-1b", "CurrentRole": "replica"},
+            {
+                "CacheClusterId": f"{GROUP}-00{number}",
+                "CacheNodeId": "0001",
+                "ReadEndpoint": {"Address": f"127.0.0.{number}", "Port": self.target.port},
+                "PreferredAvailabilityZone": f"eu-west-1{zone}",
+                "CurrentRole": role,
+            }
+            for number, zone, role in ((1, "a", "primary"), (2, "b", "replica"))
         ]
         return {
             "ReplicationGroupId": GROUP,
@@ -373,10 +380,11 @@ class PlaneOfTests:
             self._note(f"Start migration failed for {GROUP}: {why}")
 
     def _complete(self, force: bool) -> None:
-        self._ending.wait(self.delay)
         if not force and not self._in_sync():
             self._note(f"Complete migration failed for {GROUP}: data not in sync")
             return
+        self.promoting = True
+        self._ending.wait(self.delay)
         self.admin.execute_command("REPLICAOF", "NO", "ONE")
         self.group["Status"] = "available"
         self._note(f"Complete Migration successful for {GROUP}")

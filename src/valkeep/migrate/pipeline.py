@@ -105,6 +105,7 @@ class _Migration:
         self.state = StateFile(options.state_directory)
         self.handover = Handover(ready, self.state)
         self.promoter = promoter
+        self.members: tuple[str, ...] = ()  # hosts of the replication group that is the target
         self.external: External | None = None  # the delivery, where the target attaches by itself
         self.scanned: Scanned | None = None  # where the source is read by SCAN
         ledger = options.report / "ledger.jsonl" if options.report is not None else None
@@ -206,6 +207,7 @@ class _Migration:
         if options.group is not None:
             place = GatewayPlace(options.announce or options.listen, options.spool or options.state_directory)
             report = await preflight_group(source, options.group, place, wanted, self.journal.emit)
+            self.members = tuple(node.host for node in report.group.nodes if node.host) if report.group is not None else ()
         else:
             report = await preflight(source, options.target, wanted, self.journal.emit)
         if self.goes_on:
@@ -450,7 +452,7 @@ class _Migration:
             formats=(found.format,),
             field_ttl=options.field_ttl,
             listen=(host or await facing(options.target), port),
-            allow=options.allow | await addresses(options.target.host) | await self._ourselves(host),
+            allow=options.allow | await addresses(options.target.host) | await self._group_addresses(host),
             spool=spool,
             spool_limit=options.spool_limit,
             password=found.password,
@@ -462,9 +464,15 @@ class _Migration:
             keep=KEEP if options.deliver == "external" else 0,
         )
 
-    async def _ourselves(self, host: str) -> frozenset[str]:
-        """Who asks the gateway what ElastiCache will ask, before it does."""
-        return frozenset({host or await facing(self.options.target)}) if self.options.group is not None else frozenset()
+    async def _group_addresses(self, host: str) -> frozenset[str]:
+        """Which nodes of a replication group may come besides its primary; and we, who ask the gateway before ElastiCache does."""
+        if self.options.group is None:
+            return frozenset()
+        found = {host or await facing(self.options.target)}
+        for member in self.members:
+            with contextlib.suppress(ConnectionLost):
+                found |= await addresses(member)
+        return frozenset(found)
 
     def _verifier(self, source: Endpoint, gateway: Gateway, spool: Path) -> Verifier:
         async def recopy(database: int, key: bytes) -> None:

@@ -15,13 +15,14 @@ __all__ = ["GroupFacts", "NetworkFacts", "Node", "Route", "Rule", "SecurityGroup
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """``role``: primary | replica, "" where AWS does not say (cluster mode)."""
+    """``role``: primary | replica, "" where AWS does not say (cluster mode). ``host``: its own name, by which it may come to the gateway."""
 
     name: str
     role: str
     zone: str
     status: str = ""
     version: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,7 @@ def _nodes(shards: Sequence[Mapping[str, Any]], clusters: Mapping[str, Mapping[s
                 str(member.get("PreferredAvailabilityZone", "")),
                 str(cluster.get("CacheClusterStatus", "")),
                 str(cluster.get("EngineVersion", "")),
+                str(member.get("ReadEndpoint", {}).get("Address", "")),
             )
         )
     return tuple(found)
