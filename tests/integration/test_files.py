@@ -347,6 +347,11 @@ def test_a_run_from_files_that_is_stopped_or_killed_can_be_undone_and_begun_agai
     with command(path, target, tmp_path, *more) as valkeep:
         assert valkeep.wait() == 0
     assert "valid: 20,000 keys" in valkeep.stdout
+    with Valkeep(
+        "migrate", "abort", "--target", target.endpoint, "--state", str(tmp_path / "state"), folder=tmp_path / "abort", report=False
+    ) as undo:
+        assert undo.wait() == 0
+    assert "nothing is left to undo" in undo.stdout
     assert there.dbsize() == 20_000
     assert there.role()[0] in (b"master", "master")
 

@@ -121,6 +121,8 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
                 remedy="do not move writers there; when no client wrote to it since the cut-over began, `--force` makes the source writable again",
                 code="VK-ABORT-UNKNOWN",
             )
+    if promoted and found.source.startswith("file:"):
+        return [f"nothing is left to undo: {found.target} has what the files hold, and is a primary"]
     if promoted and not force:
         raise Refused(
             f"the target {found.target} is a primary already: the cut-over is complete, and it has every write that the source acknowledged",

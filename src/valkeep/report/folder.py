@@ -106,7 +106,15 @@ class _Teller:
         source, target = self._servers()
         tables = [
             table
-            for table in (self._verified(), self._left(), self._timeline(), self._counts(), self._ledger_lines(), self._findings())
+            for table in (
+                self._verified(),
+                self._limits(),
+                self._left(),
+                self._timeline(),
+                self._counts(),
+                self._ledger_lines(),
+                self._findings(),
+            )
             if table
         ]
         return Story(
@@ -135,7 +143,7 @@ class _Teller:
         if self.run:
             parts.append(f"{self.run.get('keys', 0):,} keys in {self.run.get('elapsed_seconds', 0):.1f} s")
             parts.append(f"source RDB {self.run['source'].get('rdb_version', '?')}")
-            parts.append(f"fence: {self.run.get('fence', '?')}")
+            parts.append(f"fence: {self.run.get('fence', '?')}" if self._has_writers else "read from files")
         if self.preflight:
             parts.append(f"preflight: {self.preflight.get('verdict')}")
             parts.append(f"field TTLs: {self.preflight.get('field_ttl')}")
@@ -145,11 +153,16 @@ class _Teller:
         if self.run:
             errors = self.run.get("unexpected_error_replies", 0)
             dropped = "The target refused no command." if not errors else f"The target refused {errors:,} commands."
-            return f"{self._compared()} {dropped} Writers waited {self.run.get('write_pause_ms', 0):.0f} ms at the cut-over."
+            waited = f" Writers waited {self.run.get('write_pause_ms', 0):.0f} ms at the cut-over." if self._has_writers else ""
+            return f"{self._compared()} {dropped}{waited}"
         if self.preflight and not self.preflight.get("may_start", True):
             return "Preflight did not let the migration start; nothing was changed."
         last = self.recording.steps[-1][0] if self.recording.steps else "preflight"
         return f"The migration did not end: the last step recorded is “{label(last)}”."
+
+    @property
+    def _has_writers(self) -> bool:
+        return self.run.get("read") != "file"
 
     def _compared(self) -> str:
         if mismatches := self.run.get("mismatches", 0):
@@ -184,8 +197,9 @@ class _Teller:
             run = self.run
             errors = run.get("unexpected_error_replies", 0)
             seconds = run.get("full_sync_seconds", 0.0)
+            if self._has_writers:
+                tiles.append(Tile("Write pause", f"{run.get('write_pause_ms', 0):.0f}", "ms", "pause or fence until promotion"))
             tiles += [
-                Tile("Write pause", f"{run.get('write_pause_ms', 0):.0f}", "ms", "pause or fence until promotion"),
                 Tile("Full sync", f"{seconds:.1f}", "s", f"{run.get('keys', 0) / max(seconds, 1e-3):,.0f} keys/s"),
                 Tile("Commands refused by the target", f"{errors:,}", tone="bad" if errors else "good"),
                 Tile("Changed on the way", f"{sum(row['count'] for row in run.get('ledger', ())):,}", note="every one is in the ledger"),
@@ -228,6 +242,11 @@ class _Teller:
             (f"{one['what']}: database {one['database']}", one.get("key") or one.get("key_hex") or "") for one in found.get("examples", ())
         ]
         return Table(f"Verification: {found.get('verdict', 'unknown')}", ("", ""), tuple(rows))
+
+    def _limits(self) -> Table | None:
+        """What this way of reading the source can't promise."""
+        limits = self.run.get("limits", ())
+        return Table("What this cannot promise", ("",), tuple((one,) for one in limits)) if limits else None
 
     def _left(self) -> Table | None:
         """Who on the source's side could take writes right after the promotion."""

@@ -181,3 +181,14 @@ def test_a_folder_of_drills_says_where_their_pages_are(tmp_path: Path, where: st
     with pytest.raises(UsageError) as caught:
         tell(tmp_path / where)
     assert str(drill / "drill.html") in caught.value.remedy
+
+
+def test_a_run_from_files_says_what_they_cannot_promise_and_nothing_of_writers(tmp_path: Path) -> None:
+    limit = "what was written later is not there"
+    run = RUN | {"read": "file", "fence": "", "limits": [limit], "verdict": "unknown", "write_pause_ms": 0.0}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    story = tell(folder(tmp_path, "preflight", "verification"))
+    assert [table.rows for table in story.tables if table.title == "What this cannot promise"] == [((limit,),)]
+    assert "Writers" not in story.sentence
+    assert "Write pause" not in [tile.label for tile in story.tiles]
+    assert "read from files" in story.subtitle
