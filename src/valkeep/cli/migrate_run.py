@@ -273,6 +273,7 @@ def gateway(
         int,
         typer.Option(metavar="MB", min=1, help="How much may be written since the snapshot until it is given up and no target can attach."),
     ] = 4096,
+    present_as: PresentAs = "7.2.4",
     ledger: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the ledger there.", show_default=False)] = None,
     source_patience: Patience = 600.0,
     state: Annotated[
@@ -300,6 +301,7 @@ def gateway(
         spool=spool,
         spool_limit=spool_limit << 20,
         keep=keep << 20,
+        present_as=presented(present_as),
         ledger=ledger,
         source_patience=source_patience,
         state=state,
