@@ -431,6 +431,24 @@ def test_values_of_modules_are_found_before_anything_is_sent(server: Any, client
         assert valkeep.wait() == 4
     assert valkeep.code == "VK-MODULE-VALUES"
     assert "vectors" in valkeep.stderr
+    more = ("--target", target.endpoint)
+    with Valkeep("migrate", "preflight", "--read", str(tmp_path / "dump.rdb"), *more, folder=tmp_path / "look", report=False) as look:
+        assert look.wait() == 1
+    assert "NO-GO" in look.stdout
+    assert "VK-MODULE-VALUES" in look.stdout
+    (tmp_path / "dump.rdb").write_bytes(sealed(b"REDIS0012"))
+    with Valkeep(
+        "migrate",
+        "preflight",
+        "--read",
+        str(tmp_path / "dump.rdb"),
+        *more,
+        "--acknowledge",
+        "VK-TARGET-PERSISTENCE",
+        folder=tmp_path / "again",
+        report=False,
+    ) as look:
+        assert look.wait() == 0
 
 
 def test_a_log_is_not_written_to_a_target_that_would_expire_what_its_next_commands_need(

@@ -1,19 +1,23 @@
-"""``valkeep migrate run --read PATH``: what `migrate_run` does with a running source, where the source is files."""
+"""``valkeep migrate run`` and ``preflight`` with ``--read PATH``: what they do with a running source, where the source is files."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valkeep.cli.endpoint import endpoint
 from valkeep.cli.output import console, write_json
 from valkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from valkeep.errors import ExitCode
+    from valkeep.migrate.preflight import PreflightOptions, PreflightReport
     from valkeep.migrate.restoration import RestoreOptions
+    from valkeep.report.events import Emit
 
-__all__ = ["expect_no_writers", "restore_files"]
+__all__ = ["expect_no_writers", "judged_files", "restore_files"]
 
 
 def expect_no_writers(**given: object) -> None:
@@ -25,6 +29,18 @@ def expect_no_writers(**given: object) -> None:
                 f"{option} is about a running source, and --read PATH reads files, to which nobody writes",
                 remedy=f"leave {option} out, or leave --read out to migrate from the source itself",
             )
+
+
+def judged_files(
+    path: str, target: str | None, password_file: str | None, password_env: str | None, options: PreflightOptions, emit: Emit
+) -> PreflightReport:
+    """Preflight of files. Raises ``UsageError`` without a target."""
+    from valkeep.migrate.restoration import FileSource, judge
+
+    if target is None:
+        raise UsageError("--read PATH without --target", remedy="say which server the files shall go to: --target URL")
+    where = endpoint(target, password_file, password_env)
+    return asyncio.run(judge(FileSource(Path(path)), where, options, emit, time.monotonic))
 
 
 def restore_files(options: RestoreOptions, json: str | None) -> ExitCode:

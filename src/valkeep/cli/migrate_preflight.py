@@ -23,6 +23,7 @@ from valkeep.cli.endpoint import (
     group_of,
     source_now,
 )
+from valkeep.cli.migrate_files import expect_no_writers, judged_files
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, UsageError
 from valkeep.migrate.transform.target import FieldTtl
@@ -46,10 +47,13 @@ def expect_delivery(deliver: str) -> None:
 
 
 def preflight(
-    source: Source,
+    source: Source = "",
     target: Annotated[
         str | None, typer.Option(metavar="URL", help="Where to, or elasticache:ID. Without it only the source is judged.")
     ] = None,
+    read: Annotated[
+        str, typer.Option(metavar="PATH", help="In place of --source: a snapshot or append-only file, of which all is read.")
+    ] = "",
     census: Annotated[
         str, typer.Option(metavar="sample|full", help="Look at some keys by SCAN, or read a whole snapshot (the source forks).")
     ] = "sample",
@@ -87,6 +91,18 @@ def preflight(
     if census not in ("sample", "full"):
         raise UsageError(f"there is no census {census!r}", remedy="say --census sample or --census full")
     accepted = acknowledged(acknowledge or ())
+    if read:
+        options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, deliver=deliver)
+        expect_no_writers(
+            source=source,
+            census=census == "full",
+            rollback=rollback,
+            source_password_file=source_password_file,
+            source_password_env=source_password_env,
+        )
+        return _judged(judged_files(read, target, target_password_file, target_password_env, options, _notes), accepted, json, verbose)
+    if not source:
+        raise UsageError("there is no source", remedy="say --source URL, or --read PATH for a snapshot or an append-only file")
     here = source_now(source, source_password_file, source_password_env)
     expect_delivery(deliver)
     options = PreflightOptions(
@@ -103,6 +119,10 @@ def preflight(
             )
         there = endpoint(target, target_password_file, target_password_env) if target is not None else None
         report = asyncio.run(judge_pair(here, there, options, _notes))
+    return _judged(report, accepted, json, verbose)
+
+
+def _judged(report: PreflightReport, accepted: frozenset[str], json: str | None, verbose: bool) -> ExitCode:
     _show(report, accepted, json, verbose)
     if report.may_start(accepted):
         pass

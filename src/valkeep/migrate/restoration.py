@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.delivery import Delivery
     from valkeep.migrate.verify import Comparison
 
-__all__ = ["FileSource", "RestoreOptions", "restore"]
+__all__ = ["FileSource", "RestoreOptions", "judge", "restore"]
 
 ALL = "all"
 LOOK_SECONDS = 0.02
@@ -103,6 +103,14 @@ async def restore(options: RestoreOptions, emit: Emit, clock: Callable[[], float
         return await _Restoration(options, files, emit, clock).run()
 
 
+async def judge(source: FileSource, target: Endpoint, options: PreflightOptions, emit: Emit, clock: Callable[[], float]) -> PreflightReport:
+    """Preflight alone: read all of the files, look at the target, and change nothing."""
+    with DataFiles.open(source.path) as files:
+        found = await survey(files, emit, clock)
+        files.expect_unchanged()
+        return await preflight_files(_facts(source, found), target, options, clock)
+
+
 class _Restoration:
     def __init__(self, options: RestoreOptions, files: DataFiles, emit: Emit, clock: Callable[[], float]) -> None:
         self.options = options
@@ -150,28 +158,13 @@ class _Restoration:
     async def _preflight(self, found: Survey) -> PreflightReport:
         options, journal = self.options, self.journal
         journal.begin("preflight")
-        torn = found.torn
-        facts = FileFacts(
-            display=options.source.display,
-            files=tuple(str(one.part.path) for one in found.parts),
-            kind=found.kind,
-            version=found.version,
-            product=found.product,
-            census=found.census,
-            keys=found.keys,
-            used_memory=found.used_memory,
-            commands=found.commands,
-            log=found.log,
-            tail=torn.tail if torn else 0,
-            torn_at=torn.snapshot + torn.log if torn else 0,
-        )
         wanted = PreflightOptions(
             field_ttl=options.field_ttl,
             wipe_target=options.wipe_target,
             gateway_tls=options.gateway_tls is not None,
             deliver=options.deliver,
         )
-        report = await preflight_files(facts, options.target, wanted, journal.clock)
+        report = await preflight_files(_facts(options.source, found), options.target, wanted, journal.clock)
         accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
         journal.write("preflight.json", report.to_json(accepted))
         report.expect_start(accepted)
@@ -297,6 +290,24 @@ class _Restoration:
             delivery=delivery.summary(),
             limits=_limits(found, comparison),
         )
+
+
+def _facts(source: FileSource, found: Survey) -> FileFacts:
+    torn = found.torn
+    return FileFacts(
+        display=source.display,
+        files=tuple(str(one.part.path) for one in found.parts),
+        kind=found.kind,
+        version=found.version,
+        product=found.product,
+        census=found.census,
+        keys=found.keys,
+        used_memory=found.used_memory,
+        commands=found.commands,
+        log=found.log,
+        tail=torn.tail if torn else 0,
+        torn_at=torn.snapshot + torn.log if torn else 0,
+    )
 
 
 def _limits(found: Survey, comparison: Comparison) -> tuple[str, ...]:
