@@ -30,7 +30,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from valkeep.errors import RemoteProtocolError
 from valkeep.migrate.checkpoint import Checkpoint, CheckpointFile
@@ -56,8 +56,7 @@ MOVED = 16 << 20
 """Bytes behind the newest boundary that are moved to say something of our own before them."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Beside:
+class _Beside(NamedTuple):
     """What else belongs to a boundary, see `Checkpoint`."""
 
     ledger: LedgerMark

@@ -26,8 +26,8 @@ import json
 import os
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from valkeep.errors import ValkeepError
 from valkeep.migrate.ledger import LedgerMark
@@ -41,11 +41,13 @@ NOTHING = LedgerMark()
 BODY = struct.Struct("<QQQIQQ?40s")  # number, source, own, database, ledger's size, lost fields' size, snapshot, source's replication id
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """``replid``, ``source``: the source's replication id, and the offset of the last byte of it that was translated; ``own``: our offset there; ``database``:
+class Checkpoint(NamedTuple):
+    """One is made for each piece of the stream, hence the kind of value that costs least.
+
+    ``replid``, ``source``: the source's replication id, and the offset of the last byte of it that was translated; ``own``: our offset there; ``database``:
     that is selected there. ``copying``: keys whose copies were under way: they have to be copied again. ``ledger``: how far it was written.
-    ``lost``: bytes of the file of lost fields. ``snapshot``: it is still kept for further targets."""
+    ``lost``: bytes of the file of lost fields. ``snapshot``: it is still kept for further targets.
+    """
 
     replid: str
     source: int

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from valkeep.errors import LocalProtocolError, Refused, ValkeepError
 from valkeep.migrate.transform import commands
@@ -93,8 +93,7 @@ class Wanted:
     why: str = _UNSAID
 
 
-@dataclass(frozen=True, slots=True)
-class Boundary:
+class Boundary(NamedTuple):
     """A place from which the translation can begin anew: source offset ``source``, ``out`` bytes into what this ``feed`` handed out. ``copying``:
     keys whose copies were under way; ``beside``: what the witness said there."""
 
