@@ -130,3 +130,23 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(tmp_path: Path) 
     with pytest.raises(ValkeepError, match="ledger") as wrong:
         Ledger(tmp_path / "file" / "ledger.jsonl")
     assert wrong.value.code == "VK-LEDGER-WRITE"
+
+
+def test_what_was_written_behind_a_mark_is_cut_off_and_its_counts_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    first = Ledger(path)
+    first.record(LedgerNote("degraded", "field-ttl", "é", "keep-field", "clé".encode(), 0, 5, 3))
+    mark = first.mark()
+    assert first.mark() is mark
+    first.record(LedgerNote("degraded", "field-ttl", "é", "keep-field", b"\xff", 0, 6, 4))
+    first.flush()
+    assert (mark.size, first.mark().size) == (len(path.read_bytes().splitlines(keepends=True)[0]), path.stat().st_size)
+    again = Ledger(path, since=mark)
+    again.record(LedgerNote("recopied", "key", "x"))
+    again.close()
+    assert [json.loads(line)["action"] for line in path.read_text().splitlines()] == ["degraded", "recopied"]
+    assert again.counts == {("degraded", "field-ttl", "keep-field"): 3, ("recopied", "key", ""): 1}
+    path.write_bytes(b"")
+    with pytest.raises(ValkeepError, match="were written to it") as error:
+        Ledger(path, since=mark)
+    assert error.value.code == "VK-SPOOL-DAMAGED"

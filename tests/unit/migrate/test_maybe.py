@@ -68,3 +68,24 @@ def test_swapped_databases_take_their_keys_along() -> None:
     assert (1, b"b") in found
     found.swap(1, 1)
     assert (1, b"b") in found
+
+
+def test_what_was_dumped_and_told_since_is_the_same_set() -> None:
+    first, told = MaybeSet(), bytearray()
+    for number in range(1000):
+        first.add(number % 3, b"%d" % number)
+    first.swap(0, 1)
+    told += b"".join(first.dump())
+    first.changed = told.extend
+    first.add(0, b"later")
+    first.swap(1, 2)
+    first.add(1, b"last")
+    again = MaybeSet.loaded(bytes(told))
+    for database in range(3):
+        for key in [b"later", b"last", *(b"%d" % number for number in range(2000))]:
+            assert ((database, key) in again) == ((database, key) in first)
+    for cut in (1, len(told) - 1):
+        with pytest.raises(ValueError, match="cut short"):
+            MaybeSet.loaded(bytes(told[:cut]))
+    with pytest.raises(ValueError, match="kind"):
+        MaybeSet.loaded(b"?" * 40)
