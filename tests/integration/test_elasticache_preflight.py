@@ -251,3 +251,12 @@ def test_options_of_aws_without_a_group_are_a_usage_error(source: Process) -> No
     done = subprocess.run([sys.executable, "-m", "valkeep", "migrate", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "belong to --target elasticache:ID" in done.stderr
+
+
+def test_a_full_census_reads_a_whole_snapshot_for_a_group_too(source: Process, plane: PlaneOfTests) -> None:
+    place = GatewayPlace(("127.0.0.1", free_port()), Path("/tmp"))
+    options = replace(QUICK, full_census=True)
+    address = GroupAddress(GROUP, None, plane.url)
+    report = asyncio.run(preflight_group(Endpoint.parse(source.endpoint), address, place, options, lambda _: None))
+    assert report.source.census is not None
+    assert report.source.census.mode == "full"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
     from valkeep.migrate.elasticache.address import GroupAddress
 
-__all__ = ["target_named", "target_of"]
+__all__ = ["expect_fit", "target_named", "target_of"]
 
 
 def target_of(
@@ -23,7 +23,16 @@ def target_of(
     group = group_of(target, region, url)
     if group is None:
         return endpoint(target, password_file, password_env), None
-    if password_file is not None or password_env is not None:
+    expect_fit(group, password=password_file is not None or password_env is not None, unlike=unlike)
+    from valkeep.migrate.elasticache.plane import Plane
+    from valkeep.migrate.elasticache.survey import primary_endpoint
+
+    return asyncio.run(primary_endpoint(Plane(group))), group
+
+
+def expect_fit(group: GroupAddress, *, password: bool, unlike: tuple[str, ...]) -> None:
+    """Raises ``UsageError`` where options do not go with a replication group. ``unlike``: those that never do; ``password``: one for the target was given."""
+    if password:
         raise UsageError(
             f"{group.display} has no password while it is migrated into: AWS demands encryption in transit off, and AUTH needs it",
             remedy="leave --target-password-file and --target-password-env out; set AUTH after the move",
@@ -33,10 +42,6 @@ def target_of(
             f"{', '.join(unlike)} does not go with --target {group.display}, which attaches by ElastiCache's own migration",
             remedy="leave it out, or give the URL of the group's primary endpoint as the target",
         )
-    from valkeep.migrate.elasticache.plane import Plane
-    from valkeep.migrate.elasticache.survey import primary_endpoint
-
-    return asyncio.run(primary_endpoint(Plane(group))), group
 
 
 def target_named(target: str, password_file: str | None = None, password_env: str | None = None) -> Endpoint | GroupAddress:

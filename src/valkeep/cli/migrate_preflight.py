@@ -23,6 +23,7 @@ from valkeep.cli.endpoint import (
     group_of,
     source_now,
 )
+from valkeep.cli.migrate_elasticache import expect_fit
 from valkeep.cli.migrate_files import expect_no_writers, judged_files
 from valkeep.cli.output import JsonPath, console, progress_console, write_json
 from valkeep.errors import ExitCode, UsageError
@@ -110,6 +111,9 @@ def preflight(
     )
     group = group_of(target or "", aws_region, aws_endpoint_url)
     if group is not None:
+        unlike = {f"--deliver {deliver}": deliver != "native", "--rollback": rollback}
+        password = target_password_file is not None or target_password_env is not None
+        expect_fit(group, password=password, unlike=tuple(name for name, given in unlike.items() if given))
         place = GatewayPlace(address(gateway, "--gateway") if gateway else ("", 0), Path(tempfile.gettempdir()))
         report = asyncio.run(preflight_group(here, group, place, options, _notes))
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from valkeep.cli.migrate_preflight import acknowledged
 from valkeep.errors import UsageError
+from valkeep.migrate import elasticache
 from valkeep.migrate.elasticache.address import GroupAddress
 from valkeep.migrate.elasticache.group import GroupFacts, NetworkFacts, Node, Route, Rule, SecurityGroup, Subnet, permits
 from valkeep.migrate.elasticache.probe import Answers, GatewayFacts
@@ -302,3 +305,15 @@ def test_a_group_is_named_by_its_id_in_any_case() -> None:
     assert GroupAddress.names(" ElastiCache:Lab")
     assert not GroupAddress.names("valkey://elasticache:6379")
     assert GroupAddress.parse("elasticache:Lab-1").display == "elasticache:lab-1"
+
+
+def test_the_policy_permits_just_what_is_called() -> None:
+    source = Path(elasticache.__file__).parent
+    text = "".join(path.read_text() for path in source.glob("*.py"))
+    called = {(service, name) for service, name in re.findall(r'"(elasticache|ec2)",\s*"([a-z_]+)"', text)}
+    called |= {("elasticache", name) for name in re.findall(r'_migrate\("([a-z_]+)"', text)}
+    actions = {f"{service}:{''.join(word.capitalize() for word in name.split('_'))}" for service, name in called}
+    policy = json.loads((PAGE.parents[1] / "how-to" / "elasticache-policy.json").read_text())
+    permitted = [action for statement in policy["Statement"] for action in statement["Action"]]
+    assert sorted(permitted) == sorted(actions)
+    assert len(actions) == 12

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 
 from valkeep.client.endpoint import Endpoint
-from valkeep.errors import ValkeepError
 from valkeep.migrate import fence
 from valkeep.migrate.preflight.checks import Case, judge
 from valkeep.migrate.preflight.codes import CODES
-from valkeep.migrate.preflight.facts import Census, Permission, ServerFacts, human
+from valkeep.migrate.preflight.facts import Census, ServerFacts
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict
 from valkeep.migrate.preflight.gather import gather
 from valkeep.migrate.preflight.options import PreflightOptions
 from valkeep.migrate.preflight.report import PreflightReport
-from valkeep.report.events import Emit, Note, Phase, VerdictEvent
+from valkeep.report.events import Emit, Phase, VerdictEvent
 
 __all__ = [
     "CODES",
@@ -58,28 +56,10 @@ async def preflight(source: Endpoint, target: Endpoint | None, options: Prefligh
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     there = rest[0] if rest else None
-    if options.full_census and here.info and here.kind != "other" and here.mode == "standalone":
-        from valkeep.migrate.preflight.snapshot import explain, read_census
+    if options.full_census:
+        from valkeep.migrate.preflight.snapshot import counted
 
-        used = human(here.number("used_memory") or 0)
-        fork = (here.number("latest_fork_usec") or 0) / 1000
-        cow = human(here.number("rdb_last_cow_size") or 0)
-        emit(
-            Note(
-                at(),
-                "warning",
-                f"the full census makes {here.address} fork once and sends all its data here: used memory {used}, "
-                f"its latest fork took {fork:.1f} ms, its last save copied {cow} of pages",
-                {"used_memory": here.number("used_memory"), "latest_fork_usec": here.number("latest_fork_usec")},
-            )
-        )
-        try:
-            census = await read_census(source, ".".join(map(str, here.version)), here.keys, emit, at)
-            asked = {name: why for name, why in here.unasked.items() if name != "PSYNC"}  # it was run just now
-            here = replace(here, census=census, unasked=asked, commands={**here.commands, "PSYNC": Permission.OK})
-        except ValkeepError as error:
-            name, why = explain(error)
-            here = replace(here, unasked={**here.unasked, name: why})
+        here = await counted(source, here, emit, at)
     findings = judge(Case(here, there, options))
     report = PreflightReport(findings, here, there, options, fence.decide(here), at())
     emit(Phase(at(), "preflight", done=True))

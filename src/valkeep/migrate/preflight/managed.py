@@ -48,10 +48,15 @@ async def preflight_group(
     emit(Phase(0.0, "preflight"))
     options = replace(options, attached_by="ElastiCache")
     plane = Plane(address)
+    sample_keys = 0 if options.full_census else options.sample_keys
     here, (group, there, silent, gateway) = await asyncio.gather(
-        gather(source, rate_seconds=options.rate_seconds, sample_keys=options.sample_keys, timeout=options.timeout),
+        gather(source, rate_seconds=options.rate_seconds, sample_keys=sample_keys, timeout=options.timeout),
         _target(plane, place, options),
     )
+    if options.full_census:
+        from valkeep.migrate.preflight.snapshot import counted
+
+        here = await counted(source, here, emit, lambda: time.monotonic() - started)
     general = judge(Case(here, there, options))
     findings = judge_group(GroupCase(group, here, there, gateway, silent), general)
     report = PreflightReport(findings, here, there, options, fence.decide(here), time.monotonic() - started, group)

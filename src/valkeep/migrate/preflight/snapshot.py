@@ -1,7 +1,7 @@
 """The full census: read one snapshot of the source to its end, and count what is in it. Nothing is decoded and nothing is kept.
 
 We ask as a replica (PSYNC), step over the records (`wire.rdb.scan`), and hang up at the end of the snapshot, before any of the stream. The source
-forks once for it, which the caller says first.
+forks once for it, which `counted` says first.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.replication_reader import ReplicationReader
-from valkeep.errors import RemoteProtocolError
-from valkeep.migrate.preflight.facts import Census, remember
-from valkeep.report.events import Emit, Progress
+from valkeep.errors import RemoteProtocolError, ValkeepError
+from valkeep.migrate.preflight.facts import Census, Permission, ServerFacts, human, remember
+from valkeep.report.events import Emit, Note, Progress
 from valkeep.wire.rdb.handler import module_name
 from valkeep.wire.rdb.opcodes import (
     DIALECT_REDIS,
@@ -36,7 +37,7 @@ from valkeep.wire.rdb.opcodes import (
 )
 from valkeep.wire.rdb.scan import ATTENTION, END, Scanner, parse_header, parse_record_prefix, read_length
 
-__all__ = ["SnapshotCounter", "read_census"]
+__all__ = ["SnapshotCounter", "counted", "read_census"]
 
 _FIELD_TTL: Final = {
     True: {REDIS_TYPE_HASH_METADATA_PRE_GA, REDIS_TYPE_HASH_LISTPACK_EX_PRE_GA, TYPE_HASH_METADATA, TYPE_HASH_LISTPACK_EX},
@@ -141,6 +142,31 @@ class SnapshotCounter:
             snapshot_bytes=self.bytes,
             seconds=seconds,
         )
+
+
+async def counted(source: Endpoint, here: ServerFacts, emit: Emit, at: Callable[[], float]) -> ServerFacts:
+    """The same facts with a full census; says first what that costs the source. Where no snapshot can be had, that is a fact, too."""
+    if not here.info or here.kind == "other" or here.mode != "standalone":
+        return here
+    used = human(here.number("used_memory") or 0)
+    fork = (here.number("latest_fork_usec") or 0) / 1000
+    cow = human(here.number("rdb_last_cow_size") or 0)
+    emit(
+        Note(
+            at(),
+            "warning",
+            f"the full census makes {here.address} fork once and sends all its data here: used memory {used}, "
+            f"its latest fork took {fork:.1f} ms, its last save copied {cow} of pages",
+            {"used_memory": here.number("used_memory"), "latest_fork_usec": here.number("latest_fork_usec")},
+        )
+    )
+    try:
+        census = await read_census(source, ".".join(map(str, here.version)), here.keys, emit, at)
+        asked = {name: why for name, why in here.unasked.items() if name != "PSYNC"}  # it was run just now
+        return replace(here, census=census, unasked=asked, commands={**here.commands, "PSYNC": Permission.OK})
+    except ValkeepError as error:
+        name, why = explain(error)
+        return replace(here, unasked={**here.unasked, name: why})
 
 
 async def read_census(endpoint: Endpoint, version: str, keys: int, emit: Emit, at: Callable[[], float]) -> Census:
