@@ -18,7 +18,14 @@ AREAS: Final = {
     "readiness": "Readiness for the move",
 }
 
-CHECKS: Final[tuple[Check, ...]] = (*connectivity.CHECKS, *source.CHECKS, *target.CHECKS, *resources.CHECKS, *readiness.CHECKS, *way_back.CHECKS)
+CHECKS: Final[tuple[Check, ...]] = (
+    *connectivity.CHECKS,
+    *source.CHECKS,
+    *target.CHECKS,
+    *resources.CHECKS,
+    *readiness.CHECKS,
+    *way_back.CHECKS,
+)
 
 _OF_FILES: Final = {
     connectivity.peer,
