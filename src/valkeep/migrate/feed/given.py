@@ -10,7 +10,7 @@ anew, their rows are put before those of ``now``, which then is ``given``. A key
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
 
@@ -75,21 +75,35 @@ class Given:
 
     def give(self, partition: int, database: int, keys: Sequence[tuple[bytes, Seen | None]]) -> None:
         """These keys of one partition are given as they are here."""
+        rows, names = self.rows(partition, database, keys)
+        self._rows += rows
+        self._names += names
+
+    def correct(self, partition: int, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keys of this partition were given otherwise than by a round. Between two partitions only; see ``rows``."""
+        for row, name in rows:
+            self._rows += row
+            self._names += name
+        self.advance(partition, whole=False)
+
+    def rows(self, partition: int, database: int, keys: Sequence[tuple[bytes, Seen | None]]) -> tuple[bytes, bytes]:
+        """Rows and names of these keys of one partition."""
         there = [(key, seen) for key, seen in keys if seen is not None]
+        rows, names = self._spiller.rows[partition], self._spiller.names[partition]
         if there:
             if not self._assembled.version:
                 self._decoder.feed(self._assembled.begin(there[0][1].payload))
             self._decoder.feed(self._assembled.page(database, there))
-            self._rows += self._spiller.rows[partition]
-            self._names += self._spiller.names[partition]
-            self._spiller.rows[partition].clear()
-            self._spiller.names[partition].clear()
         odd = {key for _, key, _ in self._assembled.odd}
         self._assembled.odd.clear()
         for key, seen in keys:
             if seen is None or key in odd:
-                self._rows += _NOT_THERE.pack(self._spiller.key_digest(database, key), bytes(16), -1, -1)
-                self._names += NAME.pack(database, len(key)) + key
+                rows += _NOT_THERE.pack(self._spiller.key_digest(database, key), bytes(16), -1, -1)
+                names += NAME.pack(database, len(key)) + key
+        made = bytes(rows), bytes(names)
+        rows.clear()
+        names.clear()
+        return made
 
     def advance(self, partition: int, *, whole: bool = True) -> None:
         """``whole``: all of the partition's changes were given, so that ``now`` is what the next round is compared with; else the old rows stay, behind those

@@ -93,7 +93,7 @@ class ScanFeed:
         self._functions = b""
         self._database = -1  # that the stream is in
         self._known: tuple[str, ...] = ()  # the source's mark before the newest round that is complete
-        self._owed: set[Place] = set()  # what was given otherwise than by a round
+        self._copied: dict[Place, tuple[bytes, bytes]] = {}  # rows of what was given otherwise than by a round
         self._asked = 0
         self._answered = 0
         self._news = asyncio.Condition()
@@ -192,7 +192,8 @@ class ScanFeed:
                 async with contextlib.aclosing(scan.read(database, names)) as parts:
                     async for part in parts:
                         found |= {(database, name): seen for name, seen in part}
-        self._owed |= set(places)
+        for place, one in found.items():
+            self._copied[place] = self._given.rows(self._given.partition(place), place[0], [(place[1], one)])
         return [
             Copy(*place, self.received, seen.payload, seen.expire_ms) if (seen := found[place]) else Copy(*place, self.received, None)
             for place in places
@@ -280,7 +281,7 @@ class ScanFeed:
                     await self._news.wait_for(lambda: self._asked > self._answered)
         asked = self._asked
         mark = await self._mark(scan)
-        if mark and mark == self._known and not self._owed:
+        if mark and mark == self._known:
             await self._answer(asked)
             return
         await self._round(scan, newest.number + 1, mark, asked)
@@ -288,34 +289,27 @@ class ScanFeed:
     async def _round(self, scan: KeyScan, number: int, mark: tuple[str, ...], asked: int) -> None:
         began = self._clock()
         given, changed = self._given, 0
-        owed, self._owed = self._owed, set()
         spill = given.now()
         try:
+            async with contextlib.aclosing(scan.pages()) as pages:
+                async for page in pages:
+                    spill.page(page.database, page.keys)
+            spill.finish_pages()
+        finally:
+            spill.close()
+        functions = await scan.function_dump()
+        if functions != self._functions:
+            self._give(encode(b"FUNCTION", b"RESTORE", functions, b"FLUSH"))
+            self._functions = functions
+        for partition in range(given.partitions):
+            given.correct(partition, [self._copied.pop(place) for place in list(self._copied) if given.partition(place) == partition])
+            whole = False
             try:
-                async with contextlib.aclosing(scan.pages()) as pages:
-                    async for page in pages:
-                        spill.page(page.database, page.keys)
-                spill.finish_pages()
+                for batch in given.changed(partition):
+                    changed += await self._give_again(scan, partition, batch)
+                whole = True
             finally:
-                spill.close()
-            functions = await scan.function_dump()
-            if functions != self._functions:
-                self._give(encode(b"FUNCTION", b"RESTORE", functions, b"FLUSH"))
-                self._functions = functions
-            for partition in range(given.partitions):
-                whole = False
-                try:
-                    for batch in given.changed(partition):
-                        changed += await self._give_again(scan, partition, batch)
-                    mine = [key for key in owed if given.partition(key) == partition]
-                    changed += await self._give_again(scan, partition, mine)
-                    whole = True
-                finally:
-                    given.advance(partition, whole=whole)
-                owed.difference_update(mine)
-        except BaseException:
-            self._owed |= owed
-            raise
+                given.advance(partition, whole=whole)
         await self._complete(Round(number, spill.spiller.keys, changed, self._clock() - began), mark, asked)
 
     async def _give_again(self, scan: KeyScan, partition: int, batch: Sequence[Place]) -> int:
@@ -327,6 +321,7 @@ class ScanFeed:
                     commands = [] if database == self._database else [encode(b"SELECT", database)]
                     self._database = database
                     for key, seen in part:
+                        self._copied.pop((database, key), None)
                         if seen is None:
                             commands.append(encode(b"DEL", key))
                         else:
