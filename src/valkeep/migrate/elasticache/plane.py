@@ -40,24 +40,30 @@ class Plane:
                 code="VK-AWS-EXTRA",
             ) from error
         self._failures = BotoCoreError
-        config = Config(
+        self._config = Config(
             connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"mode": "standard", "total_max_attempts": ATTEMPTS}
         )
+        self._clients: dict[str, Any] = {}  # by service; made when they are needed, which takes a moment
         try:
-            session = boto3.session.Session(region_name=address.region)
-            self._clients = {name: session.client(name, endpoint_url=address.url, config=config) for name in ("elasticache", "ec2")}
+            self._session = boto3.session.Session(region_name=address.region)
+            self._client("elasticache")
         except (BotoCoreError, ValueError) as error:
             raise explain(error, "a session with AWS", address.group) from error
 
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self._session.client(service, endpoint_url=self.address.url, config=self._config)
+        return self._clients[service]
+
     @property
     def region(self) -> str:
-        return str(self._clients["elasticache"].meta.region_name)
+        return str(self._client("elasticache").meta.region_name)
 
     async def call(self, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """One call, as boto3 names it. Raises ``ValkeepError``; ``definite=False`` where it may have been carried out."""
         from botocore.exceptions import ClientError
 
-        method = getattr(self._clients[service], operation)
+        method = getattr(self._client(service), operation)
         try:
             reply: Mapping[str, Any] = await asyncio.to_thread(method, **parameters)
         except (ClientError, self._failures) as error:
