@@ -22,8 +22,9 @@ from tests.support.verifying import FAR, bounded, endpoint, fill, follow
 from tests.support.verifying import Writers as EverythingWriters
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
+from valkeep.cli import run
 from valkeep.client.endpoint import Endpoint
-from valkeep.errors import Refused, ValkeepError
+from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.feed.scan import ScanFeed, _Names
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.keyread import KeyRead
@@ -345,6 +346,23 @@ def test_a_source_that_denies_scan_too_is_refused_before_anything_is_touched(ser
     assert "VK-SOURCE-COMMANDS" in run.stderr
     assert "+scan" in run.stderr
     until(lambda: not pair.there.dbsize(), "an empty target")
+
+
+def test_preflight_judges_by_the_way_in_which_the_source_would_be_read(
+    server: Server, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = managed(client, server("redis-8.0"))
+    words = ["migrate", "preflight", "--source", f"redis://managed:pw@127.0.0.1:{source.port}", "--verbose"]
+    assert run(words) == ExitCode.JUDGED_BAD
+    refused = capsys.readouterr().out
+    assert "does not let this user replicate" in refused
+    assert "--read scan" in refused
+    run([*words, "--read", "scan"])
+    judged = capsys.readouterr().out
+    assert "this user may read the source's keys" in judged
+    assert "NO-GO" not in judged
+    for code in ("VK-BACKLOG", "VK-OUTPUT-BUFFER", "VK-FORK-MEMORY"):
+        assert code not in judged
 
 
 def test_a_node_of_a_cluster_is_refused(server: Server, tmp_path: Path) -> None:

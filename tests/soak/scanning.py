@@ -1,4 +1,4 @@
-"""Sources read by SCAN, under writers of every kind and under links that break, again and again: ``python -m tests.soak.scanning [SEED [RUNS]]``.
+"""Sources read by SCAN, under writers of every kind and under links that break, again and again: ``python tests/soak/scanning.py [SEED [RUNS]]``.
 
 The judge is the servers' own: source and target are the same Valkey, and DEBUG DIGEST of both must be equal once the writers have stopped, the last round has
 arrived, and what expired has gone on both. The verification by two scans must say the same.
@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 import valkey
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support import nodes
 from tests.support.managed import managed

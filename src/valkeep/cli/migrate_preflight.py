@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.report.events import Event
 
-__all__ = ["Deliver", "acknowledged", "expect_delivery", "preflight"]
+__all__ = ["WAYS", "Deliver", "acknowledged", "expect_delivery", "preflight"]
 
+WAYS = ("psync", "scan")  # to read a running source
 DELIVERIES = ("native", "push")
 Deliver = Annotated[
     str, typer.Option(metavar="native|push", help="How the target gets it: it replicates from us, or we write to it as a client.")
@@ -53,8 +54,12 @@ def preflight(
         str | None, typer.Option(metavar="URL", help="Where to, or elasticache:ID. Without it only the source is judged.")
     ] = None,
     read: Annotated[
-        str, typer.Option(metavar="PATH", help="In place of --source: a snapshot or append-only file, of which all is read.")
-    ] = "",
+        str,
+        typer.Option(
+            metavar="psync|scan|PATH",
+            help="How the move would read the source; or, in place of --source, a snapshot or append-only file, of which all is read.",
+        ),
+    ] = "psync",
     census: Annotated[
         str, typer.Option(metavar="sample|full", help="Look at some keys by SCAN, or read a whole snapshot (the source forks).")
     ] = "sample",
@@ -92,7 +97,7 @@ def preflight(
     if census not in ("sample", "full"):
         raise UsageError(f"there is no census {census!r}", remedy="say --census sample or --census full")
     accepted = acknowledged(acknowledge or ())
-    if read:
+    if read not in WAYS:
         options = PreflightOptions(field_ttl=field_ttl, wipe_target=wipe_target, deliver=deliver)
         expect_no_writers(
             source=source,
@@ -107,7 +112,7 @@ def preflight(
     here = source_now(source, source_password_file, source_password_env)
     expect_delivery(deliver)
     options = PreflightOptions(
-        field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full", deliver=deliver, rollback=rollback
+        field_ttl=field_ttl, wipe_target=wipe_target, full_census=census == "full", read=read, deliver=deliver, rollback=rollback
     )
     group = group_of(target or "", aws_region, aws_endpoint_url)
     if group is not None:

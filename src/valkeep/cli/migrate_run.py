@@ -33,7 +33,7 @@ from valkeep.cli.endpoint import (
 from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, presented
 from valkeep.cli.migrate_elasticache import target_named, target_of
 from valkeep.cli.migrate_files import expect_no_writers, restore_files
-from valkeep.cli.migrate_preflight import Deliver, acknowledged, expect_delivery
+from valkeep.cli.migrate_preflight import WAYS, Deliver, acknowledged, expect_delivery
 from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.errors import ConnectionLost, ExitCode, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
@@ -51,7 +51,6 @@ __all__ = ["abort", "cutover", "gateway", "run"]
 
 E = TypeVar("E", bound=StrEnum)
 KEY_SECONDS = 0.05
-WAYS = ("psync", "scan")  # to read a running source
 WILDCARDS = ("0.0.0.0", "::", "*")
 
 Policy = Annotated[FieldTtl, typer.Option(help="TTLs on hash fields, for a Valkey before 9: keep the field, drop it, or refuse to start.")]

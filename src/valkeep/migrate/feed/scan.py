@@ -15,7 +15,7 @@ a table): who finds both bits set may have been there, and waits for round 1. So
 **Offsets are ours**: bytes given since the snapshot. ``reach`` says which of them has everything that the source had written when it was asked: the end of a
 round that began later. Where INFO proves that nothing was written since the last round began (`_mark`), that round will do.
 
-What this can't promise, and `explanation/replication` says so: no moment before the fence is one of the source's; keys of one transaction may come in
+What this can't promise, and the report says so (`scanned.LIMITS`): no moment before the fence is one of the source's; keys of one transaction may come in
 different rounds; a key that was written twice between two rounds is given once; what is no part of the digest is not followed. Behind the fence one last round
 makes both sides equal, and takes as long as any other.
 """
