@@ -174,7 +174,7 @@ async def _attach(target: Connection, gateway: tuple[str, int]) -> None:
     except ServerError as error:
         raise Refused(
             f"the target does not take REPLICAOF: {error.message}",
-            remedy="permit REPLICAOF to this user; managed services that deny it are not supported yet",
+            remedy="permit REPLICAOF to this user; on ElastiCache: --target elasticache:ID; where a service denies it: --attach external or --deliver push",
             code="VK-TARGET-REPLICAOF",
         ) from error
 

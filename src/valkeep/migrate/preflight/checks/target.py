@@ -101,7 +101,7 @@ def commands(case: Case) -> Findings:
         yield blocker(
             "VK-TARGET-COMMANDS",
             "the target does not let this user make it a replica, or a primary again",
-            remedy + "; on a managed service let the service start the replication from the gateway (ElastiCache: StartMigration)",
+            remedy + "; on ElastiCache say --target elasticache:ID; on other managed services --attach external or --deliver push",
             target=f"{user}: REPLICAOF {lacking['REPLICAOF']}",
         )
     else:
