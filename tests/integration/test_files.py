@@ -18,6 +18,7 @@ import pytest
 
 from tests.integration.test_pairs import WITH_FIELD_TTL, as_the_target_has_it, everything, load, names
 from tests.support.fixtures_snapshots import VECTOR_SET, item
+from tests.support.nodes import Setting
 from tests.support.scripted_primary import sealed
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
@@ -68,7 +69,6 @@ def equal(client: Callable[..., Any], oracle: Any, target: Any, source_spec: str
     [
         ("redis-7.0", "valkey-8.0", FieldTtl.REFUSE),
         ("redis-8.0", "valkey-8.1", FieldTtl.DROP_FIELD),
-        ("redis-8.0", "valkey-9.1", FieldTtl.REFUSE),
         ("valkey-8.1", "valkey-9.1", FieldTtl.REFUSE),
         ("valkey-9.1", "valkey-8.0", FieldTtl.KEEP_FIELD),
     ],
@@ -85,7 +85,7 @@ def test_every_key_of_a_snapshot_arrives(
     equal(client, source, target, source_spec, target_spec, policy)
 
 
-AOF = {"appendonly": "yes", "appendfsync": "always", "auto-aof-rewrite-percentage": 0}
+AOF: dict[str, Setting] = {"appendonly": "yes", "appendfsync": "always", "auto-aof-rewrite-percentage": 0}
 
 
 def log_of(node: Any) -> Path:
@@ -133,9 +133,8 @@ def reloaded(server: Any, spec: str, folder: Path, **settings: Any) -> Any:
     [
         ("redis-7.0", "valkey-8.1", {"aof-use-rdb-preamble": "no"}, FieldTtl.REFUSE),
         ("redis-8.0", "valkey-9.1", {"aof-timestamp-enabled": "yes"}, FieldTtl.REFUSE),
-        ("redis-8.0", "valkey-8.0", {}, FieldTtl.KEEP_FIELD),
         ("valkey-8.0", "valkey-9.1", {"aof-timestamp-enabled": "yes", "aof-use-rdb-preamble": "no"}, FieldTtl.REFUSE),
-        ("valkey-9.1", "valkey-9.1", {}, FieldTtl.REFUSE),
+        ("valkey-9.1", "valkey-8.0", {}, FieldTtl.KEEP_FIELD),
     ],
 )
 def test_what_a_log_says_is_what_a_server_makes_of_it_also_when_it_was_rewritten_under_writes(
