@@ -22,11 +22,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
-from valkeep.client.server_info import ServerInfo, server_info
+from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, ExitCode, ValkeepError
 from valkeep.migrate.fence import Aborted
 from valkeep.migrate.promotion import recorded, uncertain
@@ -47,6 +47,7 @@ DRAIN_SECONDS = 0.005  # the same while writers wait
 PROMOTE_SECONDS = 0.02
 MISSING_SECONDS = 30.0  # a managed target that restarts its link takes its time
 FULL_SYNCS = 5
+PRIMARY, REPLICA = "master", "slave"  # on the wire
 
 
 class External:
@@ -108,13 +109,13 @@ class External:
     # -- Successor -------------------------------------------------------------------------------------------------------------------
 
     async def identify(self) -> str:
-        return (await self._look()).run_id
+        return (await self._look()).get("run_id", "")
 
     async def drained(self, source_offset: int) -> None:
         (channel,) = self._gateway.channels
         while (ours := channel.covering(source_offset)) is None:
             await self._gateway.beside(asyncio.sleep(DRAIN_SECONDS))
-        while (applied := self._applied(info := await self._look())) < ours:
+        while (applied := self._applied(info := await self._look("replication"))) < ours:
             if applied < 0:
                 raise self._lost(info)
             await self._gateway.beside(asyncio.sleep(DRAIN_SECONDS))
@@ -136,32 +137,32 @@ class External:
         return recorded(self._state, self._journal.emit, self._journal.clock)
 
     async def errors(self) -> int:
-        return (await self._look()).number("unexpected_error_replies") - self._found.error_replies
+        return int((await self._look()).get("unexpected_error_replies", "0")) - self._found.error_replies
 
     def summary(self) -> dict[str, object]:
         return {"how": "external", "promoter": self._promoter.name}
 
     # -- looking at the target ---------------------------------------------------------------------------------------------------------
 
-    async def _look(self) -> ServerInfo:
-        """What the target says of itself, over a new connection where the last one broke: a promotion may close it."""
+    async def _look(self, *section: str) -> Mapping[str, str]:
+        """The target's INFO, over a new connection where the last one broke: a promotion may close it. Nothing else is asked: the rest may be denied."""
         if self._target.closed:
             self._target = await Connection.open(self._options.target, client_name="valkeep-migrate")
-        return await server_info(self._target)
+        return parse_info(await self._target.call("INFO", *section))
 
-    async def _seen(self) -> ServerInfo | None:
+    async def _seen(self) -> Mapping[str, str] | None:
         """The same; None where it does not answer."""
         try:
             return await self._look()
         except ValkeepError:
             return None
 
-    def _applied(self, info: ServerInfo) -> int:
+    def _applied(self, info: Mapping[str, str]) -> int:
         """Our offset up to which it has applied our stream; -1 where it does not follow it."""
         (channel,) = self._gateway.channels
-        if info.role != "replica" or info.replid != channel.replid:
+        if info.get("role") != REPLICA or info.get("master_replid") != channel.replid:
             return -1
-        return info.number("slave_repl_offset", -1)
+        return int(info.get("slave_repl_offset", "-1"))
 
     async def _until_attached(self) -> None:
         gateway, journal = self._gateway, self._journal
@@ -174,7 +175,7 @@ class External:
                 break
             if link.peer not in strangers and info is not None:
                 strangers.add(link.peer)
-                text = f"{link.peer} replicates from the gateway, and the target {self._options.target.address} does not (yet): it is a {info.role}"
+                text = f"{link.peer} replicates from the gateway, and the target {self._options.target.address} does not (yet): it is a {_role(info)}"
                 journal.say("warning", text)
             await asyncio.sleep(LOOK_SECONDS)
         self._attached = True
@@ -210,7 +211,7 @@ class External:
             return 0.0
         missing = missing or now
         info = await self._seen()
-        if info is not None and info.role == "primary" and not gateway.departing:
+        if info is not None and info.get("role") == PRIMARY and not gateway.departing:
             raise self._lost(info)
         if now - missing > MISSING_SECONDS:
             raise ConnectionLost(
@@ -220,18 +221,23 @@ class External:
             )
         return missing
 
-    def _lost(self, info: ServerInfo) -> ConnectionLost:
-        where = info.fields.get("master_host", "")
-        what = f"follows {where}:{info.fields.get('master_port', '')}, whose stream is {info.replid}" if where else f"is a {info.role}"
+    def _lost(self, info: Mapping[str, str]) -> ConnectionLost:
+        where = info.get("master_host", "")
+        what = (
+            f"follows {where}:{info.get('master_port', '')}, whose stream is {info.get('master_replid', '?')}"
+            if where
+            else f"is a {_role(info)}"
+        )
         return ConnectionLost(
             f"the target {self._options.target.address} does not follow the gateway any more: it {what}",
-            remedy="it was told so, promoted too early, or restarted: see its log, then start again (--wipe-target replaces the part that it has)",
+            remedy="it was told so, promoted too early (then see that nobody writes to it: the source goes on), or restarted: see its log, then start again "
+            "(--wipe-target replaces the part that it has)",
             code="VK-TARGET-LOST",
         )
 
     # -- the promotion -----------------------------------------------------------------------------------------------------------------
 
-    async def _until_primary(self, run_id: str) -> ServerInfo:
+    async def _until_primary(self, run_id: str) -> Mapping[str, str]:
         """The target as a primary. Raises ``Aborted`` where it is surely none and need not become one, else an error that is not definite."""
         promoter, clock = self._promoter, self._journal.clock
         until = clock() + promoter.seconds
@@ -239,7 +245,7 @@ class External:
         try:
             while True:
                 info = await self._seen()
-                if info is not None and info.role == "primary":
+                if info is not None and info.get("role") == PRIMARY:
                     return info
                 if clock() > until or (stop.done() and not promoter.binding):
                     break
@@ -260,12 +266,12 @@ class External:
         self._gateway.departing = False
         return Aborted(f"{text}; the source goes on writing", remedy=remedy, code="VK-PROMOTE-LATE")
 
-    def _expect_ours(self, info: ServerInfo, run_id: str) -> None:
+    def _expect_ours(self, info: Mapping[str, str], run_id: str) -> None:
         (channel,) = self._gateway.channels
-        if info.run_id != run_id:
-            raise uncertain(f"it is a primary, and another process (run_id {info.run_id})", run_id)
-        former = info.fields.get("master_replid2", "")
-        behind = info.number("second_repl_offset", -1)
+        if info.get("run_id", "") != run_id:
+            raise uncertain(f"it is a primary, and another process (run_id {info.get('run_id', '?')})", run_id)
+        former = info.get("master_replid2", "")
+        behind = int(info.get("second_repl_offset", "-1"))
         if former and (former != channel.replid or behind <= self._have):
             raise uncertain(
                 f"it is a primary, and what it followed last was {former} up to {behind}: not {channel.replid} up to {self._have} and beyond",
@@ -302,3 +308,7 @@ class External:
             error.changed = f"nothing on the source; {'; '.join(self._undone)}{replaced}"
         for line in self._undone:
             self._journal.say("info", line)
+
+
+def _role(info: Mapping[str, str]) -> str:
+    return {PRIMARY: "primary", REPLICA: "replica"}.get(info.get("role", ""), "server without a role")
