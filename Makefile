@@ -99,6 +99,7 @@ fuzz: build ## the long seeded mutator over wire (ARGS='--seconds 600')
 
 soak: build servers ## kill -9 at every step of the cut-over; drills that must not lie, also on a busy machine (takes an hour)
 	$(call run-script,tests/soak/cutover.py)
+	$(call run-script,tests/soak/links.py)
 	$(call run-script,tests/soak/files.py)
 	$(call run-script,tests/soak/rollback.py)
 	$(call run-script,tests/soak/drills.py)
