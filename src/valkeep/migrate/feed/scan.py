@@ -51,7 +51,8 @@ __all__ = ["Round", "ScanFeed"]
 
 FEW = 1000  # changed keys in a round, below which another one makes the last one no shorter
 SHRINKS = 0.8  # … or a round's share of the changes of the one before, above which
-PAUSE = 1.0  # seconds between two rounds at least, while nobody waits for one; else as long as a round takes
+PAUSE = 1.0  # seconds between two rounds at least, while nobody waits for one …
+IDLE = 3.0  # … and so many times as long as a round takes: all that they are good for is that the next one has less to give
 PATIENCE = 60.0  # seconds for which the source may be away
 RETRY = 1.0
 LOOK = 0.01  # seconds between two looks at a replica that has not come along
@@ -277,7 +278,7 @@ class ScanFeed:
         newest = self.rounds[-1]
         async with self._news:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(PAUSE, newest.seconds)):
+                async with asyncio.timeout(max(PAUSE, IDLE * newest.seconds)):
                     await self._news.wait_for(lambda: self._asked > self._answered)
         asked = self._asked
         mark = await self._mark(scan)
