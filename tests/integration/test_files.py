@@ -24,10 +24,12 @@ from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ValkeepError
+from valkeep.migrate.control import ask
 from valkeep.migrate.outcome import NotEqual, RunResult
 from valkeep.migrate.restoration import FileSource, RestoreOptions, restore
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify.file_side import compare_with_file
+from valkeep.report.events import Event, Phase
 from valkeep.wire.resp import encode
 
 pytestmark = pytest.mark.server
@@ -328,6 +330,7 @@ def test_a_run_from_files_that_is_stopped_or_killed_can_be_undone_and_begun_agai
         valkeep.send(signal.SIGINT)
         assert valkeep.wait() == 130
     until(lambda: there.role()[0] in (b"master", "master"), "the target's release")
+    abort = ("migrate", "abort", "--target", target.endpoint, "--state", str(tmp_path / "state"))
     with command(path, target, tmp_path, *more) as valkeep:
         valkeep.wait_for("snapshot-taken")
         target.pause()  # nobody gets further meanwhile
@@ -337,18 +340,14 @@ def test_a_run_from_files_that_is_stopped_or_killed_can_be_undone_and_begun_agai
     with command(path, target, tmp_path, *more) as valkeep:
         assert valkeep.wait() == 4
     assert valkeep.code == "VK-TARGET-REPLICA"
-    with Valkeep(
-        "migrate", "abort", "--target", target.endpoint, "--state", str(tmp_path / "state"), folder=tmp_path / "abort", report=False
-    ) as undo:
+    with Valkeep(*abort, folder=tmp_path / "abort", report=False) as undo:
         assert undo.wait() == 0
     assert "detached" in undo.stdout
     assert "fenced" not in undo.stdout
     with command(path, target, tmp_path, *more) as valkeep:
         assert valkeep.wait() == 0
     assert "valid: 20,000 keys" in valkeep.stdout
-    with Valkeep(
-        "migrate", "abort", "--target", target.endpoint, "--state", str(tmp_path / "state"), folder=tmp_path / "abort", report=False
-    ) as undo:
+    with Valkeep(*abort, folder=tmp_path / "abort", report=False) as undo:
         assert undo.wait() == 0
     assert "nothing is left to undo" in undo.stdout
     assert there.dbsize() == 20_000
@@ -464,3 +463,28 @@ def test_a_log_is_not_written_to_a_target_that_would_expire_what_its_next_comman
         brought(log, target, tmp_path, deliver=deliver)
         assert client(target).get("k") is None
         assert client(target).get("kept") == b"v"
+
+
+def test_an_abort_reaches_a_run_from_files_and_is_answered(server: Any, client: Callable[..., Any], tmp_path: Path) -> None:
+    source, target = server("redis-7.0"), server("valkey-8.1")
+    client(source).set("k", "v")
+    options = RestoreOptions(
+        FileSource(saved(source, client(source))),
+        Endpoint.parse(target.endpoint),
+        accept=frozenset({"all"}),
+        state=tmp_path / "state",
+    )
+    answers: list[asyncio.Task[Any]] = []
+
+    def aborts_when_attached(event: Event) -> None:
+        if isinstance(event, Phase) and event.name == "online":
+            answers.append(asyncio.create_task(ask(tmp_path / "state", "abort")))
+
+    async def run() -> Any:
+        with pytest.raises(ValkeepError) as stopped:
+            await restore(options, aborts_when_attached, time.monotonic)
+        assert stopped.value.code == "VK-ABORTED"
+        return await answers[0]
+
+    assert "detached" in asyncio.run(run())["done"][0]
+    assert client(target).role()[0] in (b"master", "master")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
-from valkeep.migrate.control import Lock
+from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.delivery.native import Native
 from valkeep.migrate.delivery.push import Push, expiry
 from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
@@ -34,6 +34,7 @@ from valkeep.migrate.feed.file import FileFeed, commands_of, place_of
 from valkeep.migrate.feed.files import DataFiles
 from valkeep.migrate.feed.survey import Survey, survey
 from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import NotEqual, RunResult
@@ -117,9 +118,21 @@ class _Restoration:
         self.files = files
         self.journal = Journal(options.report, emit, clock)
         self.state = StateFile(options.state_directory)
-        self.undone: list[str] = []
+        self.handover = Handover(Ready(), self.state)
 
     async def run(self) -> RunResult:
+        try:
+            async with Control(self.options.state_directory, {"abort": self.handover.stop}):
+                try:
+                    return await self._run()
+                finally:
+                    self.handover.ended()  # before the control socket closes: whoever asked gets an answer
+        except asyncio.CancelledError:
+            if not self.handover.told_to_stop:
+                raise
+            raise self.handover.aborted() from None
+
+    async def _run(self) -> RunResult:
         options, journal = self.options, self.journal
         journal.begin("survey")
         found = await survey(self.files, journal.emit, journal.clock)
@@ -137,7 +150,7 @@ class _Restoration:
             )
             await self._read_all(gateway, feed, found)
             way = Push if options.deliver == "push" else Native
-            delivery: Delivery = way(options, gateway, target, target_found, self.state, journal, self.undone)
+            delivery: Delivery = way(options, gateway, target, target_found, self.state, journal, self.handover.undone)
             async with delivery.held():
                 if found.log and delivery.summary().get("expiry") == expiry.RECOPY:
                     raise _expires(options)
