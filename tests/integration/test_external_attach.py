@@ -167,10 +167,14 @@ def test_abort_while_it_waits_for_the_target_touches_nothing_and_says_what_is_le
     assert pair.promoted
 
 
-def test_a_target_that_is_promoted_too_early_ends_the_migration_and_the_source_goes_on(pair: Pair) -> None:
+def test_a_target_that_is_promoted_too_early_ends_the_migration_also_where_another_replica_stays(
+    server: Server, client: Client, pair: Pair
+) -> None:
     pair.here.set("k", "v")
     with run(pair, "--cutover", "manual") as process:
-        pair.there.replicaof("127.0.0.1", gateway_port(process))
+        port = gateway_port(process)
+        client(server("valkey-8.1")).replicaof("127.0.0.1", port)
+        pair.there.replicaof("127.0.0.1", port)
         process.wait_for("waiting")
         pair.there.replicaof("NO", "ONE")
         assert process.wait() == 4, process.stderr

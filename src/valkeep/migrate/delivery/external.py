@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["External"]
 
-LOOK_SECONDS = 0.25  # between two looks at a target that is about to attach, or that was attached
+LOOK_SECONDS = 0.5  # between two looks at a target that is about to attach, or that was attached
 DRAIN_SECONDS = 0.005  # the same while writers wait
 PROMOTE_SECONDS = 0.02
 MISSING_SECONDS = 30.0  # a managed target that restarts its link takes its time
@@ -77,6 +77,8 @@ class External:
         self._attached = False
         self._have = 0  # our offset up to which the target said it has everything
         self._stop = asyncio.Event()
+        self._opening = asyncio.Lock()
+        self._opened: list[Connection] = []
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -101,6 +103,8 @@ class External:
         finally:
             if guard is not None:
                 guard.cancel()
+            for connection in self._opened:
+                await connection.close()
 
     def hurry(self) -> None:
         """Somebody wants to stop: a promotion that has not been seen is not waited for any more."""
@@ -137,7 +141,9 @@ class External:
         return recorded(self._state, self._journal.emit, self._journal.clock)
 
     async def errors(self) -> int:
-        return int((await self._look()).get("unexpected_error_replies", "0")) - self._found.error_replies
+        async with await Connection.open(self._options.target, client_name="valkeep-migrate") as target:
+            info = parse_info(await target.call("INFO", "stats"))
+        return int(info.get("unexpected_error_replies", "0")) - self._found.error_replies
 
     def summary(self) -> dict[str, object]:
         return {"how": "external", "promoter": self._promoter.name}
@@ -146,14 +152,16 @@ class External:
 
     async def _look(self, *section: str) -> Mapping[str, str]:
         """The target's INFO, over a new connection where the last one broke: a promotion may close it. Nothing else is asked: the rest may be denied."""
-        if self._target.closed:
-            self._target = await Connection.open(self._options.target, client_name="valkeep-migrate")
+        async with self._opening:
+            if self._target.closed:
+                self._target = await Connection.open(self._options.target, client_name="valkeep-migrate")
+                self._opened.append(self._target)
         return parse_info(await self._target.call("INFO", *section))
 
-    async def _seen(self) -> Mapping[str, str] | None:
+    async def _seen(self, *section: str) -> Mapping[str, str] | None:
         """The same; None where it does not answer."""
         try:
-            return await self._look()
+            return await self._look(*section)
         except ValkeepError:
             return None
 
@@ -170,7 +178,7 @@ class External:
         strangers: set[str] = set()
         while True:
             link = await gateway.online(gateway.channels[0])
-            info = await self._seen()
+            info = await self._seen("replication")
             if info is not None and self._applied(info) >= gateway.channels[0].begins:
                 break
             if link.peer not in strangers and info is not None:
@@ -198,24 +206,29 @@ class External:
             watching.cancel()
 
     async def _check(self, missing: float) -> float:
-        """``missing``: since when there is no link, on the loop's clock (0: there is one). Raises ``ConnectionLost``."""
+        """``missing``: since when the target does not follow, on the loop's clock (0: it does). Raises ``ConnectionLost``. The target itself is asked: a link
+        may be somebody else's."""
         gateway, now = self._gateway, asyncio.get_running_loop().time()
-        why = f" (its last link: {gateway.departure})" if gateway.departure else ""
+        if gateway.departing:
+            return 0.0
+        info = await self._seen("replication") if self._attached else None
+        if info is not None and self._applied(info) >= 0 and info.get("master_link_status") == "up":
+            return 0.0
+        why = f" (the last link that ended: {gateway.departure})" if gateway.departure else ""
         if gateway.failed_syncs >= FULL_SYNCS:
             raise ConnectionLost(
                 f"{gateway.failed_syncs} full syncs were begun and none finished{why}",
                 remedy="see the target's log: disk space, memory or an error while loading; then start again",
                 code="VK-TARGET-SYNC",
             )
-        if gateway.departing or not self._attached or any(link.channel is not None for link in gateway.links):
+        if not self._attached or gateway.departing:
             return 0.0
         missing = missing or now
-        info = await self._seen()
-        if info is not None and info.get("role") == PRIMARY and not gateway.departing:
+        if info is not None and info.get("role") == PRIMARY:
             raise self._lost(info)
         if now - missing > MISSING_SECONDS:
             raise ConnectionLost(
-                f"the target {self._options.target.address} has not been attached for {MISSING_SECONDS:.0f} s{why}",
+                f"the target {self._options.target.address} has not followed the gateway for {MISSING_SECONDS:.0f} s{why}",
                 remedy="see its log, and the network between it and the gateway; --allow says who may attach",
                 code="VK-TARGET-UNREACHED",
             )
