@@ -127,6 +127,17 @@ def test_an_unreachable_port_is_found_before_elasticache_is_asked(lab: Lab, liar
     assert lab.plane.calls == []
 
 
+def test_an_address_of_another_machine_that_is_not_reached_from_here_is_left_to_aws_test(
+    lab: Lab, liar: LyingGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elasticache, "is_here", lambda _: False)  # behind NAT
+    liar.close()
+    error = lab.fails(lambda promoter: promoter.begin(("127.0.0.1", liar.port)))
+    assert error.code == "VK-EC-TEST"
+    assert "unable to connect" in error.message
+    assert any("TestMigration decides" in one for one in lab.said)
+
+
 def test_what_only_aws_finds_wrong_ends_in_its_own_words(lab: Lab) -> None:
     lab.plane.newest = (7, 0)
     lab.plane.databases = 32

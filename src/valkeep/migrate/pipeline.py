@@ -468,8 +468,8 @@ class _Migration:
         """Which nodes of a replication group may come besides its primary; and we, who ask the gateway before ElastiCache does."""
         if self.options.group is None:
             return frozenset()
-        found = {host or await facing(self.options.target)}
-        for member in self.members:
+        found = {host, await facing(self.options.target)}
+        for member in (*self.members, *((self.options.announce or ("",))[:1])):
             with contextlib.suppress(ConnectionLost):
                 found |= await addresses(member)
         return frozenset(found)

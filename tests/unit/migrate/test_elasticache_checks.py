@@ -97,7 +97,9 @@ TARGET = replace(
     commands=MAY | {"REPLICAOF": Permission.DENIED, "PSYNC": Permission.DENIED},
 )
 ANSWERS = Answers(version=(7, 2, 4), role="master", offset=812, protected="no", databases=16)
-GATEWAY = GatewayFacts("10.0.3.5", 6400, here=True, runs=True, answers=ANSWERS, free=10_000_000_000, spool="/var/spool", ready="")
+GATEWAY = GatewayFacts(
+    "10.0.3.5", 6400, here=True, runs=True, answers=ANSWERS, free=10_000_000_000, spool="/var/spool", ready="", address="10.0.3.5"
+)
 OPTIONS = PreflightOptions(attached_by="ElastiCache")
 
 
@@ -156,8 +158,10 @@ PLANTED: tuple[tuple[int, Mapping[str, Any], Severity], ...] = (
     (9, {"group": network(gateway_groups=None)}, U),
     (10, {"group": network(groups=(SecurityGroup("sg-cache", (), EVERYTHING),))}, B),
     (10, {"group": network(groups=None)}, U),
+    (10, {"gateway": replace(GATEWAY, here=False)}, U),
     (11, {"group": network(routes={"subnet-a": (Route("10.9.0.0/16", "local"),), "subnet-b": (Route("10.0.0.0/16", "local"),)})}, B),
     (11, {"group": network(routes={name: (Route("10.0.0.0/16", "pcx-1", active=False),) for name in ("subnet-a", "subnet-b")})}, B),
+    (11, {"group": network(routes={name: (Route("0.0.0.0/0", "nat-1"),) for name in ("subnet-a", "subnet-b")})}, B),
     (11, {"group": network(routes=None)}, U),
     (12, {"group": network(groups=(SecurityGroup("sg-cache", EVERYTHING, EVERYTHING),))}, W),
     (12, {"group": network(groups=None)}, U),
@@ -186,7 +190,8 @@ PLANTED: tuple[tuple[int, Mapping[str, Any], Severity], ...] = (
     (26, {"group": replace(GROUP, pending=("PrimaryClusterId",))}, W),
     (27, {"gateway": replace(GATEWAY, host="0.0.0.0")}, B),
     (27, {"gateway": replace(GATEWAY, host="127.0.0.1"), "target": replace(TARGET, loopback=False)}, B),
-    (27, {"gateway": replace(GATEWAY, here=False, runs=False)}, B),
+    (27, {"gateway": replace(GATEWAY, here=False, runs=False)}, W),
+    (27, {"gateway": replace(GATEWAY, host="no.such.name", address="")}, B),
     (27, {"gateway": replace(GATEWAY, port=0)}, W),
     (28, {"source": replace(SOURCE, info={**SOURCE.info, "loading": "1"})}, B),
     (29, {"gateway": answers(unanswered=(("CLUSTER INFO", "ERR unknown command"),))}, B),

@@ -65,6 +65,15 @@ class Route:
     via: str
     active: bool = True
 
+    def leads_to(self, address: str) -> bool:
+        """The way to the internet (a default route) leads to no private address."""
+        try:
+            where = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        away = self.block in ("0.0.0.0/0", "::/0") and where.is_private
+        return self.active and not away and _holds(self.block, address)
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkFacts:

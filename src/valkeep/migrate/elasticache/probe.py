@@ -19,7 +19,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import parse_info, text_of, version_of
 from valkeep.errors import Refused, ServerError, ValkeepError
 
-__all__ = ["NEEDED", "NEWEST", "Answers", "GatewayFacts", "ask", "facing", "look_at_gateway"]
+__all__ = ["NEEDED", "NEWEST", "Answers", "GatewayFacts", "ask", "facing", "is_here", "look_at_gateway", "resolve"]
 
 NEEDED: Final = ("info", "config", "command", "cluster", "sync", "psync")
 NEWEST: Final = (7, 2)  # of a Redis that AWS takes as a source; what the gateway presents
@@ -44,8 +44,9 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class GatewayFacts:
-    """``host``, ``port``: what ElastiCache is told (port 0: not decided). ``here``: whether that is an address of this machine. ``runs``: something listens
-    there. ``free``: bytes below the spool's folder."""
+    """``host``, ``port``: what ElastiCache is told (port 0: not decided). ``address``: of that host ("": its name leads nowhere). ``here``: whether it is one
+    of this machine. ``runs``: something listens there. ``free``: bytes below the spool's folder. ``ready``: "" when the snapshot is spooled, else why not;
+    None: nobody asked."""
 
     host: str
     port: int
@@ -54,7 +55,8 @@ class GatewayFacts:
     answers: Answers | None = None
     free: int | None = None
     spool: str = ""
-    ready: str | None = None  # "": the snapshot is spooled; else why not; None: nobody asked
+    ready: str | None = None
+    address: str = ""
 
     @property
     def display(self) -> str:
@@ -64,10 +66,10 @@ class GatewayFacts:
 async def look_at_gateway(address: tuple[str, int], spool: Path, *, ready: str | None = None) -> GatewayFacts:
     """Raises nothing: what cannot be found out is a fact."""
     host, port = address
-    here = _is_here(host)
+    resolved = await resolve(host)
     answers = await ask(address) if port else None
     runs = answers is not None and not answers.reached
-    return GatewayFacts(host, port, here, runs, answers, _free(spool), str(spool), ready)
+    return GatewayFacts(host, port, is_here(resolved), runs, answers, _free(spool), str(spool), ready, resolved)
 
 
 async def ask(address: tuple[str, int]) -> Answers:
@@ -130,15 +132,23 @@ def _missing(known: Any) -> tuple[str, ...]:
     return tuple(name for name, row in zip(NEEDED, known, strict=True) if not row)
 
 
-def _is_here(host: str) -> bool:
+async def resolve(host: str) -> str:
+    """An address of this name, "" where it has none."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return ""
+    return str(found[0][4][0]) if host else ""
+
+
+def is_here(address: str) -> bool:
     """Whether a socket can be bound to it: an address of this machine."""
     try:
-        family, kind, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as tried:
-            tried.bind(place)
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as tried:
+            tried.bind((address, 0))
     except OSError:
         return False
-    return True
+    return address != ""
 
 
 def facing(host: str, port: int) -> str:

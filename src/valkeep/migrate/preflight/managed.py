@@ -72,7 +72,8 @@ async def _target(plane: Plane, place: GatewayPlace, options: PreflightOptions) 
         shards = (await plane.group()).get("NodeGroups") or [{}]
         endpoint = shards[0].get("PrimaryEndpoint") or {}
         host = facing(str(endpoint.get("Address", "")), int(endpoint.get("Port", 0))) if endpoint else ""
-    group, gateway = await asyncio.gather(survey(plane, host), look_at_gateway((host, port), place.spool))
+    gateway = await look_at_gateway((host, port), place.spool)
+    group = await survey(plane, gateway.address)
     there, silent = await _endpoint(group, options)
     return group, there, silent, gateway
 

@@ -67,10 +67,12 @@ def network(case: GroupCase) -> Finding:
             "name it: --gateway HOST:PORT here, --listen HOST:PORT when you run; or acknowledge that every port is open",
             **evidence,
         )
+    if not gateway.address:
+        return blocker(f"the name {gateway.host} leads nowhere", "give an address, or a name that the target can resolve, too", **evidence)
     if not gateway.here and not gateway.runs:
-        return blocker(
-            "nothing answers at the gateway's address, and it is none of this machine",
-            "give an address of this machine (or what leads to it), or start the gateway there",
+        return warning(
+            "nothing answers at the gateway's address yet, and it is none of this machine",
+            "give an address of this machine; or acknowledge that what is there (NAT, a load balancer) leads to the gateway when it runs",
             **evidence,
         )
     return ok("the gateway has an address that the target can be told", **evidence)

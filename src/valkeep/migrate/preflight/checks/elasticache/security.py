@@ -53,7 +53,7 @@ def target_out(case: GroupCase) -> Finding:
         _rules(groups, "egress"),
         "the target's security groups let it out to the gateway",
         "egress",
-        case.gateway.host,
+        case.gateway.address,
         _ours(case),
     )
 
@@ -74,11 +74,12 @@ def machine_in(case: GroupCase) -> Finding:
     if groups is None or case.group.endpoint is None:
         return _not_looked(case, "what the target's security groups let in", _GROUPS, "elasticache:DescribeCacheClusters")
     rules = _rules(groups, "ingress")
-    let = permits(rules, case.group.endpoint[1], case.gateway.host, _ours(case))
+    let = permits(rules, case.group.endpoint[1], case.gateway.address, _ours(case)) if case.gateway.here else None
     evidence = {"port": case.group.endpoint[1], "rules": _shown(rules)}
     title = "the target's security groups let this machine in, which reads there to verify"
     if let is None:
-        return unknown(f"whether {title} is not known: a prefix list is named", "look into it, and acknowledge that it holds", **evidence)
+        why = "a prefix list is named" if case.gateway.here else "the gateway's address is none of this machine"
+        return unknown(f"whether {title} is not known: {why}", "look into it, and acknowledge that it holds", **evidence)
     if not let:
         return blocker(
             f"not true: {title}",
@@ -95,11 +96,7 @@ def routes(case: GroupCase) -> Finding:
     lost = [
         subnet.name
         for subnet in network.subnets
-        if not permits(
-            [Rule("-1", 0, 0, frozenset({route.block})) for route in network.routes.get(subnet.name, ()) if route.active],
-            0,
-            case.gateway.host,
-        )
+        if not any(route.leads_to(case.gateway.address) for route in network.routes.get(subnet.name, ()))
     ]
     shown = "; ".join(
         f"{subnet.name}: " + ", ".join(f"{route.block} → {route.via}" for route in network.routes.get(subnet.name, ()))
