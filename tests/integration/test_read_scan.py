@@ -365,6 +365,13 @@ def test_preflight_judges_by_the_way_in_which_the_source_would_be_read(
         assert code not in judged
 
 
+def test_there_is_no_way_back_to_a_scanned_source(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("preflight", "run"):
+        words = ["migrate", command, "--source", "redis://127.0.0.1:1", "--target", "valkey://127.0.0.1:2", "--read", "scan", "--rollback"]
+        assert run(words) == ExitCode.USAGE
+        assert "has no history to go on with" in capsys.readouterr().err
+
+
 def test_a_node_of_a_cluster_is_refused(server: Server, tmp_path: Path) -> None:
     node = server("valkey-9.1", cluster_enabled="yes")
     feed = ScanFeed(endpoint(node), tmp_path, lambda _: None, time.monotonic)

@@ -33,13 +33,22 @@ if TYPE_CHECKING:
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.report.events import Event
 
-__all__ = ["WAYS", "Deliver", "acknowledged", "expect_delivery", "preflight"]
+__all__ = ["WAYS", "Deliver", "acknowledged", "expect_delivery", "expect_way_back", "preflight"]
 
 WAYS = ("psync", "scan")  # to read a running source
 DELIVERIES = ("native", "push")
 Deliver = Annotated[
     str, typer.Option(metavar="native|push", help="How the target gets it: it replicates from us, or we write to it as a client.")
 ]
+
+
+def expect_way_back(read: str) -> None:
+    """Raises ``UsageError`` where there can't be a way back to the source."""
+    if read == "scan":
+        raise UsageError(
+            "--rollback needs a source that may be replicated, and that can replicate: one that is read by SCAN has no history to go on with",
+            remedy="leave --rollback or --read scan out",
+        )
 
 
 def expect_delivery(deliver: str) -> None:
@@ -109,6 +118,8 @@ def preflight(
         return _judged(judged_files(read, target, target_password_file, target_password_env, options, _notes), accepted, json, verbose)
     if not source:
         raise UsageError("there is no source", remedy="say --source URL, or --read PATH for a snapshot or an append-only file")
+    if rollback:
+        expect_way_back(read)
     here = source_now(source, source_password_file, source_password_env)
     expect_delivery(deliver)
     options = PreflightOptions(

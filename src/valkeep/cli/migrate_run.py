@@ -33,7 +33,7 @@ from valkeep.cli.endpoint import (
 from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, presented
 from valkeep.cli.migrate_elasticache import target_named, target_of
 from valkeep.cli.migrate_files import expect_no_writers, restore_files
-from valkeep.cli.migrate_preflight import WAYS, Deliver, acknowledged, expect_delivery
+from valkeep.cli.migrate_preflight import WAYS, Deliver, acknowledged, expect_delivery, expect_way_back
 from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.errors import ConnectionLost, ExitCode, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
@@ -185,6 +185,8 @@ def run(
     if not source:
         raise UsageError("there is no source", remedy="say --source URL, or --read PATH to read a snapshot or an append-only file")
     expect_delivery(deliver)
+    if rollback:
+        expect_way_back(read)
     if rollback and deliver != "native":
         raise UsageError(
             "--rollback needs a target that replicates from us: one that is written to has no history that the way back could begin from",
