@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,21 @@ class Pair:
         with Valkeep("migrate", command, *self.where(), *more, folder=self.folder / command, report=False) as process:
             process.wait()
         return process
+
+    def preflight(self, *more: str) -> Valkeep:
+        """Ended."""
+        pair = ("--source", self.source.endpoint, "--target", self.target.endpoint)
+        with Valkeep("migrate", "preflight", *pair, *more, folder=self.folder / "preflight", report=False) as process:
+            process.wait()
+        return process
+
+    def valkeep_status(self) -> dict[str, Any]:
+        """What `valkeep migrate status` says of it."""
+        where = ("--state", str(self.folder / "state"), "--json", "-")
+        with Valkeep("migrate", "status", *where, folder=self.folder / "status", report=False) as process:
+            process.wait()
+        (found,) = json.loads(process.stdout)["migrations"]
+        return dict(found)
 
     @property
     def fence(self) -> str:

@@ -171,9 +171,10 @@ class _Migration:
     async def _keep_way_back(self) -> WayBackResult:
         """Until somebody says `valkeep migrate commit` or `rollback`."""
         decision = Decision()
-        answers = {"commit": decision.commit, "rollback": decision.rollback, "abort": self.handover.stop}
+        way_back = WayBack(self.options, self.state, self.journal, decision)
+        answers = {"commit": decision.commit, "rollback": decision.rollback, "abort": self.handover.stop, "status": way_back.told}
         async with Control(self.options.state_directory, answers):
-            return await WayBack(self.options, self.state, self.journal, decision).keep()
+            return await way_back.keep()
 
     # -- steps ----------------------------------------------------------------------------------------------------------------------
 

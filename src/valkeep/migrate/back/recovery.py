@@ -61,7 +61,7 @@ async def roll_back(options: RunOptions, emit: Emit, clock: Callable[[], float])
             raise _already(main, "committed")
         decision = Decision()
         way_back = WayBack(options, main, Journal(options.report, emit, clock), decision)
-        answers = {"commit": decision.commit, "rollback": decision.rollback}
+        answers = {"commit": decision.commit, "rollback": decision.rollback, "status": way_back.told}
         async with Control(options.state_directory, answers):
             keeping = asyncio.ensure_future(way_back.keep())
             asking = asyncio.ensure_future(_as_soon_as_it_stands(decision))

@@ -14,8 +14,8 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Secret
@@ -40,6 +40,7 @@ from valkeep.migrate.preflight import gather
 from valkeep.migrate.proof import Proof
 from valkeep.migrate.resumption import Rebooted, Resumption, discard
 from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.migrate.status import told
 from valkeep.migrate.transform.target import TargetFormat
 from valkeep.migrate.verify import Verifier
 from valkeep.report.events import Phase
@@ -55,6 +56,7 @@ BACK = "back"
 """The folder of its state, in the migration's."""
 PATIENCE_SECONDS = 300.0
 GUARD_SECONDS = 0.5
+HELD_SECONDS = 0.2
 UNDECIDED = (
     "the cut-over is complete and nothing is decided about the way back: the old server stays read-only, and is not kept current until "
     "`valkeep migrate rollback` (or `commit`) goes on"
@@ -71,11 +73,19 @@ class WayBack:
         self._main = main
         self._journal = Journal(options.report / BACK if options.report is not None else None, journal.emit, journal.clock)
         self._host = ""
+        self._gateway: Gateway | None = None
         self._decision = decision
         self._old = OldServer(old_endpoint(options, state.fence_at), state)
         self._state = StateFile(main.directory / BACK)
         self._known: frozenset[str] = frozenset()  # the ids of our own history that the old server may follow already
         self._done: list[str] = []
+
+    async def told(self) -> dict[str, Any]:
+        """`valkeep migrate status`."""
+        source = self._options.target.display
+        if self._gateway is None:
+            return {"pid": os.getpid(), "doing": "way-back:attach", "source": source, "targets": []}
+        return told(self._gateway, source, "way-back")
 
     async def keep(self) -> WayBackResult:
         """Until somebody decides. Raises ``VK-ROLLBACK-LOST`` when there is nothing left to decide."""
@@ -107,6 +117,7 @@ class WayBack:
         feed = BackFeed(self._options.target, since, self._attach, patience=PATIENCE_SECONDS, emit=journal.emit, clock=journal.clock)
         options = await self._gateway_options(feed, target, resumption.spool_folder)
         async with Gateway(feed, options, ledger, journal.emit, journal.clock, resumption) as gateway:
+            self._gateway = gateway
             await gateway.resynced()
             async with self._guarded(gateway):
                 await gateway.online(gateway.channels[0])
@@ -238,7 +249,7 @@ class WayBack:
                         if not verified:
                             proof = Proof(await stack.enter_async_context(self._verifier(gateway, spool)), self._journal)
                             stack.push_async_callback(proof.close)
-                            await gateway.beside(proof.full())
+                            await _unless_held(gateway, proof.full())
                             verified = True
                         result = await self._roll_back(gateway, proof, ledger)
                 except ValkeepError as error:
@@ -267,10 +278,7 @@ class WayBack:
 
     async def _roll_back(self, gateway: Gateway, proof: Proof, ledger: Ledger) -> WayBackResult:
         journal, options = self._journal, self._options
-        if gateway.held:
-            _, hold = gateway.held[0]
-            raise fence.Aborted(f"the way back is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
-        await gateway.beside(proof.settle())
+        await _unless_held(gateway, proof.settle())
         async with contextlib.AsyncExitStack() as stack:
             new = await stack.enter_async_context(await Connection.open(options.target, client_name="valkeep-migrate"))
             old = await stack.enter_async_context(await Connection.open(self._old.endpoint, client_name="valkeep-migrate"))
@@ -308,6 +316,22 @@ class WayBack:
         return Verifier(
             self._options.target, self._old.endpoint, self._options.field_ttl, gateway.drained, self._journal.emit, spool, recopy
         )
+
+
+async def _unless_held(gateway: Gateway, work: Coroutine[Any, Any, object]) -> None:
+    """Wait for ``work``, which would wait for ever for a stream that does not go on. Raises ``Aborted`` then."""
+    task = asyncio.ensure_future(gateway.beside(work))
+    try:
+        while not task.done():
+            if gateway.held:
+                _, hold = gateway.held[0]
+                raise fence.Aborted(f"the way back is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
+            await asyncio.wait({task}, timeout=HELD_SECONDS)
+        task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 def let_go(directory: Path) -> None:

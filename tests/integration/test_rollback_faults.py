@@ -1,0 +1,118 @@
+"""What can happen while a way back stands: links break, servers are restarted, something cannot be carried back, somebody presses Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Server
+from tests.support.pair import Pair, ProxiedPair
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
+from tests.support.writers import Writers, lost
+
+pytestmark = [pytest.mark.slow]
+Client = Callable[..., Any]
+
+
+@pytest.fixture
+def pair(server: Server, client: Client, tmp_path: Path) -> Pair:
+    source, target = server("redis-7.0"), server("valkey-9.1")
+    here = client(source)
+    here.mset({f"k{number}": number for number in range(100)})
+    return Pair(source, target, here, client(target), tmp_path)
+
+
+def test_links_that_break_cost_no_write_and_no_full_sync(server: Server, client: Client, tmp_path: Path) -> None:
+    source, target = server("redis-8.0"), server("valkey-9.1")
+    with Proxy(source.address) as to_source, Proxy(target.address) as to_target:
+        pair = ProxiedPair(source, target, client(source), client(target), tmp_path, to_source, to_target)
+        with pair.run("--rollback") as run:
+            run.wait_for("way-back:current")
+            with Writers(target.port, 3) as writers:
+                for _ in range(3):
+                    to_target.cut()
+                    pair.here.client_kill_filter(_type="master")
+                    writers.wait_for_acks(10)
+                assert pair.valkeep("rollback").process.returncode == 0, run.stderr
+            assert run.wait() == 0, run.stderr
+        assert lost(writers.acknowledged(), pair.here) == []
+        assert pair.there.info()["sync_partial_err"] == pair.here.info()["sync_partial_err"] == 0
+
+
+def test_a_new_server_that_was_restarted_ends_the_way_back(pair: Pair) -> None:
+    with pair.run("--rollback") as run:
+        run.wait_for("way-back:current")
+        pair.target.kill()
+        pair.target.launch()
+        assert run.wait() == 5
+        assert run.code == "VK-ROLLBACK-LOST"
+    assert pair.valkeep("commit").process.returncode == 0
+    assert pair.here.execute_command("ROLE")[0] == b"master"
+    assert pair.fence == "255"
+
+
+def test_what_cannot_be_carried_back_holds_it_and_refuses_the_rollback(pair: Pair) -> None:
+    with pair.run("--rollback") as run:
+        run.wait_for("way-back:current")
+        pair.there.execute_command("HSETEX", "h", "EX", "1000", "FIELDS", "1", "f", "v")
+        pair.there.set("behind", "it")
+        until(lambda: "Redis 7.0" in run.stderr and "field" in run.stderr, lambda: run.stderr)
+        rolled = pair.valkeep("rollback")
+        assert (rolled.code, rolled.process.returncode) == ("VK-HELD", 1)
+        assert pair.promoted
+        assert pair.there.set("goes", "on")
+        assert pair.valkeep("commit").process.returncode == 0, run.stderr
+        assert run.wait() == 0
+    assert pair.here.get("behind") is None
+
+
+def test_ctrl_c_decides_nothing_and_says_so(pair: Pair) -> None:
+    with pair.run("--rollback") as run:
+        run.wait_for("way-back:current")
+        status = pair.valkeep_status()
+        assert (status["running"], status["live"]["doing"]) == (True, "way-back")
+        run.send(signal.SIGINT)
+        assert run.wait() == 130
+        assert "nothing is decided about the way back" in run.stderr
+        run.assert_nothing_left()
+    pair.there.set("k1", "later")
+    assert pair.valkeep("rollback").process.returncode == 0
+    assert pair.here.get("k1") == b"later"
+    assert pair.here.set("k1", "again")
+
+
+def test_servers_with_passwords_have_a_way_back(server: Server, client: Client, tmp_path: Path) -> None:
+    source = server("redis-8.0", requirepass="old-secret", masterauth="for-the-gateway")
+    target = server("valkey-9.1", requirepass="new-secret", primaryauth="old-secret")
+    (tmp_path / "old").write_text("old-secret\n")
+    (tmp_path / "new").write_text("new-secret\n")
+    pair = Pair(source, target, client(source, password="old-secret"), client(target, password="new-secret"), tmp_path)
+    access = ("--source-password-file", str(tmp_path / "old"), "--target-password-file", str(tmp_path / "new"))
+    with pair.run("--rollback", *access) as run:
+        run.wait_for("way-back:current")
+        pair.there.set("k", "v")
+        assert pair.valkeep("rollback", *access).process.returncode == 0, run.stderr
+        assert run.wait() == 0, run.stderr
+    assert pair.here.get("k") == b"v"
+    kept = "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file() and path.parent != tmp_path)
+    assert "secret" not in kept
+    assert "for-the-gateway" not in kept
+
+
+def test_a_rollback_of_a_push_is_refused_before_anything_is_done(pair: Pair) -> None:
+    with pair.run("--rollback", "--deliver", "push") as run:
+        assert run.wait() == 2
+        assert "--rollback needs a target that replicates from us" in run.stderr
+
+
+def test_preflight_says_whether_there_is_a_way_back(pair: Pair) -> None:
+    process = pair.preflight("--rollback", "--json", "-")
+    codes = {finding["code"]: finding["severity"] for finding in json.loads(process.stdout)["findings"]}
+    assert codes["VK-ROLLBACK-VERSION"] == "ok"
+    assert codes["VK-ROLLBACK-FIELD-TTL"] == "warning"
