@@ -467,12 +467,13 @@ class _Migration:
 
     async def _group_addresses(self, host: str) -> frozenset[str]:
         """Which nodes of a replication group may come besides its primary; and we, who ask the gateway before ElastiCache does."""
-        if self.options.group is None:
+        options = self.options
+        if options.group is None:
             return frozenset()
-        found = {host, await facing(self.options.target)}
-        for member in (*self.members, *((self.options.announce or ("",))[:1])):
+        found = {host, await facing(options.target)}
+        for name in (*self.members, *([options.announce[0]] if options.announce is not None else [])):
             with contextlib.suppress(ConnectionLost):
-                found |= await addresses(member)
+                found |= await addresses(name)
         return frozenset(found)
 
     def _verifier(self, source: Endpoint, gateway: Gateway, spool: Path) -> Verifier:
