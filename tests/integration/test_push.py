@@ -75,7 +75,7 @@ def everything(client: Client, port: int, *, field_ttl: bool) -> dict[tuple[int,
 
 @pytest.fixture
 def pair(server: Server, client: Client, tmp_path: Path) -> Pair:
-    source, target = server("redis-8.0"), server("valkey-9.1")
+    source, target = server("redis-8.0", repl_backlog_size="64mb"), server("valkey-9.1")
     here = client(source)
     here.mset({f"k{number}": f"v{number}" for number in range(200)})
     return Pair(source, target, here, client(target), tmp_path)
@@ -362,10 +362,40 @@ def test_a_user_who_may_not_set_anything_is_served_without_import_mode(pair: Pai
     assert json.loads((run.report / "run.json").read_text())["delivery"]["expiry"] == "recopy"
 
 
-@pytest.mark.parametrize("phase", ["attach", "waiting"])
-def test_after_a_kill_abort_puts_the_target_in_order(pair: Pair, phase: str) -> None:
+def test_a_run_that_was_killed_is_gone_on_with_and_nothing_is_done_twice(pair: Pair) -> None:
+    with Counting(pair.here, 7) as load:
+        with pair.run(*PUSH, "--cutover", "manual") as run:
+            run.wait_for("waiting")
+            run.kill()
+        pair.there.set("witness", "of a target that was not wiped")
+        wanted = load.done + 50
+        until(lambda: load.done > wanted, "the load goes on")
+        with pair.run(*PUSH, "--cutover", "manual", name="again") as run:
+            run.wait_for("online")
+            assert "this one goes on" in run.stderr
+            assert pair.there.delete("witness") == 1
+            run.wait_for("waiting")
+            assert pair.valkeep("cutover").process.returncode == 0, run.stderr
+            load.stop()
+            assert run.wait() == 0, run.stderr
+            run.assert_nothing_left(pair.folder / "state")
+    same(pair.here, pair.there)
+    assert import_mode(pair.there) == "no"
+
+
+def test_a_run_that_was_killed_in_its_snapshot_begins_anew(pair: Pair) -> None:
+    with pair.run(*PUSH) as run:
+        run.wait_for("attach")
+        run.kill()
+    with pair.run(*PUSH, "--wipe-target", name="again") as run:
+        assert run.wait() == 0, run.stderr
+    assert pair.there.dbsize() == 200
+    assert import_mode(pair.there) == "no"
+
+
+def test_after_a_kill_abort_puts_the_target_in_order(pair: Pair) -> None:
     with pair.run(*PUSH, "--cutover", "manual") as run:
-        run.wait_for(phase)
+        run.wait_for("waiting")
         run.kill()
     abort = pair.valkeep("abort")
     assert abort.process.returncode == 0, abort.stderr

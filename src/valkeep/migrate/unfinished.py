@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import Refused
+from valkeep.migrate import marker
 from valkeep.migrate.abort import restore_target
 
 if TYPE_CHECKING:
@@ -30,10 +31,19 @@ UNTOUCHED = frozenset({"VK-TARGET-REPLICA", "VK-TARGET-NOT-EMPTY"})
 async def take_up(options: RunOptions, state: StateFile, resumption: Resumption, journal: Journal) -> bool:
     """Whether this run goes on where a killed one was. Raises ``Refused`` where the target is no copy any more, and where what was kept cannot be believed."""
     left = state.read()
-    if left is None or left.step not in ("attaching", "attached") or left.delivery != "native" or left.detach_by:
+    if left is None or left.step not in ("attaching", "attached") or left.delivery not in ("native", "push") or left.detach_by:
         return False
     async with await Connection.open(options.target, client_name="valkeep-migrate") as target:
-        if (options.read, options.deliver, options.fresh) == ("psync", "native", False) and resumption.load():
+        if left.delivery == "push":
+            if (
+                (options.read, options.deliver, options.fresh) == ("psync", "push", False)
+                and resumption.load()
+                and await _has_ours(target, resumption)
+            ):
+                text = f"an earlier run (pid {left.pid}) was killed when it wrote to the target; this one goes on (--fresh begins anew)"
+                journal.say("info", text)
+                return True
+        elif (options.read, options.deliver, options.fresh) == ("psync", "native", False) and resumption.load():
             _expect_copy(options.target.address, await server_info(target), left, resumption.channels)
             journal.say(
                 "info", f"an earlier run (pid {left.pid}) was killed when the target followed it; this one goes on (--fresh begins anew)"
@@ -43,6 +53,13 @@ async def take_up(options: RunOptions, state: StateFile, resumption: Resumption,
     state.step("aborted")
     journal.say("info", "; ".join([f"an earlier run (pid {left.pid}) was killed, and this one begins anew", *done]))
     return False
+
+
+async def _has_ours(target: Connection, resumption: Resumption) -> bool:
+    """Whether a target that is written to says by its marker how far it is."""
+    value = await marker.read(target)
+    found = None if value is None else marker.Marker.parse(value)
+    return found is not None and found.replid in resumption.channels
 
 
 def _expect_copy(where: str, found: ServerInfo, left: MigrationState, ours: Iterable[str]) -> None:

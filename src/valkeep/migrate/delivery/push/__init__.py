@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from valkeep.client.connection import Connection
-from valkeep.client.server_info import parse_info, server_info
+from valkeep.client.server_info import parse_info, server_info, text_of
 from valkeep.errors import ConnectionLost, ExitCode, Refused, ServerError, ValkeepError
 from valkeep.migrate import marker, promotion
 from valkeep.migrate.abort import restore_target
 from valkeep.migrate.delivery.push import expiry
-from valkeep.migrate.delivery.push.door import Door
+from valkeep.migrate.delivery.push.door import NAME, Door
 from valkeep.migrate.delivery.push.refusals import lost, refused
 from valkeep.migrate.delivery.push.snapshot import SnapshotLoad
 from valkeep.migrate.delivery.push.stream import PushLink
@@ -75,17 +75,19 @@ class Push:
         touched = False
         try:
             await self._gateway.resynced()
-            wipe = bool(sum(self._found.info.keys.values()))
+            begun = await self._begun()
+            wipe = begun is None and bool(sum(self._found.info.keys.values()))
             if wipe or not self._found.early:
                 await self._gateway.snapshot_taken()
-            import_mode = await self._at_target(expiry.found)
-            self._before = {expiry.SETTING: import_mode} if import_mode else {}
+            if begun is None:
+                import_mode = await self._at_target(expiry.found)
+                self._before = {expiry.SETTING: import_mode} if import_mode else {}
             self._state.write(self._first_state())
             touched = True
             self._journal.begin("attach")
             await self._prepare(wipe=wipe)
-            link = await self._load()
-            carrying = asyncio.create_task(link.run(None), name="push")
+            link = await self._load(begun)
+            carrying = asyncio.create_task(link.run(begun), name="push")
             carrying.add_done_callback(self._ended)
             self._state.step("attached")
             await self._online(link)
@@ -170,14 +172,36 @@ class Push:
             except ServerError as error:
                 raise refused(self._options.target.address, [b"FLUSHALL"], error, "--wipe-target") from error
 
-    async def _load(self) -> PushLink:
+    async def _begun(self) -> marker.Marker | None:
+        """Where a run that was killed left this very channel in the target; None: it has none of it."""
+        (channel,) = self._gateway.channels
+        left = self._state.current
+        if left is None or left.delivery != "push" or left.step not in ("attaching", "attached") or not channel.complete:
+            return None
+        await self._at_target(_end_others)
+        value = await self._at_target(marker.read)
+        found = None if value is None else marker.Marker.parse(value)
+        if found is None or found.replid != channel.replid:
+            return None
+        if not channel.stream.start <= found.offset <= channel.stream.committed:
+            raise Refused(
+                f"the target {self._options.target.address} has our stream up to {found.offset}, and {channel.stream.start} to "
+                f"{channel.stream.committed} of it is here",
+                remedy="begin anew: --fresh --wipe-target",
+                code="VK-PUSH-MARKER",
+            )
+        self._before = dict(left.target_before)
+        return found
+
+    async def _load(self, begun: marker.Marker | None) -> PushLink:
         gateway, journal = self._gateway, self._journal
         (channel,) = gateway.channels
-        assert channel.snapshot is not None  # nobody has released it yet
         link = self._link = PushLink(gateway, channel, self._door, renewals=self._expiry == expiry.RECOPY)
         gateway.adopt(link)
-        load = SnapshotLoad(channel.snapshot, self._door, link.loaded)
-        await gateway.beside(load.run())
+        if begun is None:
+            assert channel.snapshot is not None  # nobody has released it yet
+            load = SnapshotLoad(channel.snapshot, self._door, link.loaded)
+            await gateway.beside(load.run())
         await gateway.snapshot_taken()
         journal.begin("snapshot-taken")
         return link
@@ -249,3 +273,12 @@ class Push:
             if isinstance(error, ValkeepError):
                 error.definite = False
                 error.exit_code = ExitCode.UNCERTAIN
+
+
+async def _end_others(target: Connection) -> None:
+    """End the connections of a delivery that was killed: what it had sent may still be executed."""
+    for one in text_of(await target.call("CLIENT", "LIST")).splitlines():
+        fields = dict(field.partition("=")[::2] for field in one.split())
+        if fields.get("name") == NAME:
+            with contextlib.suppress(ServerError):  # it is gone already
+                await target.call("CLIENT", "KILL", "ID", fields["id"])

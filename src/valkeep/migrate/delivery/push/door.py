@@ -13,8 +13,9 @@ from valkeep.migrate.delivery.push.refusals import lost
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
 
-__all__ = ["Door"]
+__all__ = ["NAME", "Door"]
 
+NAME = "valkeep-push"
 PATIENCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 
@@ -30,7 +31,7 @@ class Door:
 
     async def open(self) -> Connection:
         """Raises ``ConnectionLost`` (trying again may help, unless it has a code) or ``Refused``."""
-        connection = await Connection.open(self.target, client_name="valkeep-push")
+        connection = await Connection.open(self.target, client_name=NAME)
         try:
             run_id = (await server_info(connection)).run_id
             if run_id != self.run_id:

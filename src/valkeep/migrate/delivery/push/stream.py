@@ -63,6 +63,7 @@ class PushLink:
         self._renewals = renewals
         self._marked = Marker(channel.replid, channel.begins)
         self._under_way: Closed | None = None
+        self._reached = -1  # as ``acknowledged``, but for copies that are under way
         self._closed = ""
         self._heard = asyncio.Event()
         self._stopping = False
@@ -234,6 +235,7 @@ class PushLink:
         self._acknowledge(closed.end)
 
     def _acknowledge(self, offset: int) -> None:
+        self._reached = max(self._reached, offset)
         self.acknowledged = max(self.acknowledged, min([offset, *self._copying.values()]))
         self._heard.set()
         self._gateway.heard(self)
@@ -290,7 +292,7 @@ class PushLink:
             await self._gateway.recopy(some)
             self.recopied += len(some)
         end = self._channel.ends
-        while self._marked.offset < end and not self._closed:
+        while self._reached < end and not self._closed:
             self._heard.clear()
             await self._heard.wait()
 
@@ -302,4 +304,4 @@ class PushLink:
         if error is not None:
             self._gateway.fail(error)
         elif not self._closed:
-            self._acknowledge(self._marked.offset)
+            self._acknowledge(self._reached)
