@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-import valkey
 
 from tests.conftest import Server
+from tests.support import nodes
+from tests.support.certificate import self_signed
+from tests.support.counting import Counting, kill_pushing, same
 from tests.support.pair import Pair, ProxiedPair
 from tests.support.proxy import Proxy
 from tests.support.rdb_oracle import said
@@ -22,6 +23,7 @@ from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
 from valkeep.migrate import marker
+from valkeep.runtime import ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 Client = Callable[..., Any]
@@ -138,75 +140,6 @@ def test_a_push_equals_native_delivery_key_by_key(server: Server, client: Client
     assert len(both[0]) > 1800
     assert both[0] == both[1]
     assert client(native).function_list() == client(pushed).function_list()
-
-
-class Counting:
-    """Writes that show when they are done twice, or not: counters, appended letters, lists, transactions, other databases; values and times."""
-
-    def __init__(self, client: Any, seed: int) -> None:
-        self._client = client
-        self._random = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self.done = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        rng = self._random
-        while not self._stop.is_set():
-            pipe = self._client.pipeline(transaction=rng.random() < 0.3)
-            for _ in range(rng.randint(1, 20)):
-                self._one(pipe, rng, rng.randint(0, 9))
-            try:
-                pipe.execute()
-            except valkey.ResponseError:  # the source is fenced
-                return
-            self.done += 1
-            time.sleep(0.001)
-
-    @staticmethod
-    def _one(pipe: Any, rng: random.Random, name: int) -> None:
-        match rng.randint(0, 7):
-            case 0:
-                pipe.incr(f"counter:{name}")
-            case 1:
-                pipe.append(f"text:{name}", "x")
-            case 2:
-                pipe.rpush(f"row:{name}", rng.random())
-            case 3:
-                pipe.lpop(f"row:{name}")
-            case 4:
-                pipe.hincrby(f"map:{name}", "n", 3)
-            case 5:
-                pipe.zincrby(f"board:{name}", 1, "player")
-            case 6:
-                pipe.set(f"timed:{name}", "v", px=rng.randint(50, 3000))
-            case _:
-                pipe.expire(f"timed:{name}", 100)
-
-
-def kill_pushing(there: Any) -> None:
-    """Break the delivery's own connections; the verification's stay."""
-    for one in there.client_list():
-        if one["name"] == "valkeep-push":
-            there.execute_command("CLIENT", "KILL", "ID", one["id"])
-
-
-def same(here: Any, there: Any) -> None:
-    keys = {key for key in here.keys("*") if not key.startswith(b"timed:")}
-    assert keys == {key for key in there.keys("*") if not key.startswith(b"timed:")}
-    for key in sorted(keys):
-        assert said(here, key) == said(there, key)
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -351,15 +284,48 @@ def test_a_user_who_may_not_write_is_refused_before_anything_is_changed(pair: Pa
     assert pair.there.dbsize() == 0
 
 
-def test_a_user_who_may_not_set_anything_is_served_without_import_mode(pair: Pair) -> None:
-    pair.there.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-config", "-replicaof", "-psync", "-sync")
-    where = [f"valkey://app:secret@127.0.0.1:{pair.target.port}" if word == pair.target.endpoint else word for word in pair.where()]
-    pair.where = lambda: tuple(where)  # type: ignore[method-assign]
-    with Writers(pair.source.port) as writers, pair.run(*PUSH) as run:
-        assert run.wait() == 0, run.stderr
-        writers.stop()
-        assert lost(writers.acknowledged(), pair.there) == []
-    assert json.loads((run.report / "run.json").read_text())["delivery"]["expiry"] == "recopy"
+def test_a_target_as_services_give_it_takes_a_push_over_tls_from_a_user_who_may_only_read_and_write(
+    server: Server, client: Client, tmp_path: Path
+) -> None:
+    self_signed(tmp_path, "IP:127.0.0.1")
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    reserved = ports.reserve()
+    tls: dict[str, nodes.Setting] = {
+        "tls-port": reserved.port,
+        "tls-cert-file": cert,
+        "tls-key-file": key,
+        "tls-ca-cert-file": cert,
+        "tls-auth-clients": "no",
+    }
+    source, target = server("redis-8.0"), server("valkey-8.1", tls)
+    there = client(target)
+    there.execute_command(
+        "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config", "-replicaof", "-psync", "-sync", "-debug"
+    )
+    password = tmp_path / "password"
+    password.write_text("secret")
+    where = (
+        "--source",
+        source.endpoint,
+        "--target",
+        f"valkeys://app@127.0.0.1:{reserved.port}?ca={cert}",
+        "--state",
+        str(tmp_path / "state"),
+    )
+    more = ("--target-password-file", str(password), "--acknowledge", "all")
+    try:
+        fill(client(source), field_ttl=False)
+        with Writers(source.port) as writers, Valkeep("migrate", "run", *where, *more, *PUSH, folder=tmp_path / "run") as run:
+            run.wait_for("follow")
+            kill_pushing(there)
+            assert run.wait() == 0, run.stderr
+            writers.stop()
+            assert lost(writers.acknowledged(), there) == []
+        assert "secret" not in run.stderr
+        result = json.loads((run.report / "run.json").read_text())
+        assert (result["verdict"], result["delivery"]["expiry"]) == ("valid", "recopy")
+    finally:
+        reserved.release()
 
 
 def test_a_run_that_was_killed_is_gone_on_with_and_nothing_is_done_twice(pair: Pair) -> None:
