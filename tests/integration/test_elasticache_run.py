@@ -92,6 +92,10 @@ def test_a_source_of_redis_8_moves_under_writers_and_no_acknowledged_write_is_lo
     preflight = json.loads((process.report / "preflight.json").read_text())
     assert [one["code"] for one in preflight["findings"][:31]] == [f"VK-A-{number:02}" for number in range(1, 32)]
     process.assert_nothing_left()
+    with Valkeep("report", str(process.report), folder=lab.folder / "shown", report=False) as shown:
+        assert shown.wait() == 0, shown.stderr
+    assert all(f"VK-A-{number:02}" in shown.stdout for number in range(1, 32)), "numbered checks are shown whole"
+    assert "never against AWS itself" in shown.stdout
     everything = "".join(path.read_text(errors="replace") for path in lab.folder.rglob("*") if path.is_file())
     assert "never-shown-anywhere" not in everything
 

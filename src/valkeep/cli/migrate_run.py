@@ -247,6 +247,8 @@ def run(
     out.print(f"  next: {_next(options, result)}", markup=False)
     for row in result.ledger:
         out.print(f"  ledger: {row['action']} {row['what']} {row['policy']} × {row['count']}", markup=False)
+    for limit in result.limits:
+        out.print(f"  note: {limit}", markup=False)
     if report is not None:
         out.print(f"  report: {report} (valkeep report {report} shows it again)", markup=False)
     write_json(result.to_json(), json, changed=f"all that is said above; the migration is {result.verdict}, only its JSON is missing")

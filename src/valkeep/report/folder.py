@@ -21,6 +21,8 @@ from valkeep.report.story import Chart, Panel, Span, Story, Table, Tile
 
 __all__ = ["tell"]
 
+NUMBERED = "VK-A-"  # checks of a list that is shown whole, also where all is well
+
 _JSON: Final = ("preflight", "run", "verification", "cutover")
 _CUT: Final = frozenset({"pause", "drain", "verify-changed", "fence", "drain-after-fence", "promote", "promoted"})
 LEDGER_ROWS: Final = 50
@@ -290,8 +292,8 @@ class _Teller:
         )
 
     def _findings(self) -> Table | None:
-        tones = {"blocker": "bad", "warning": "warn", "ok": "good"}
-        found = [f for f in self.preflight.get("findings", ()) if f["severity"] != "ok"]
+        tones = {"blocker": "bad", "warning": "warn", "unknown": "warn", "ok": "good"}
+        found = [f for f in self.preflight.get("findings", ()) if f["severity"] != "ok" or f["code"].startswith(NUMBERED)]
         rows = tuple((f["code"], f["severity"], f["title"], f["remedy"]) for f in found)
         columns = ("code", "severity", "finding", "remedy")
         return (
