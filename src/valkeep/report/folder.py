@@ -180,7 +180,7 @@ class _Teller:
         return [
             (f["code"], f["title"])
             for f in self.preflight.get("findings", ())
-            if f["code"] in wanted and f["severity"] in ("blocker", "warning")
+            if f["code"] in wanted and f["severity"] in ("blocker", "warning", "unknown")
         ]
 
     def _tiles(self) -> tuple[Tile, ...]:
