@@ -156,6 +156,28 @@ def test_a_kill_while_the_promotion_is_waited_for_is_undone_by_abort_as_far_as_i
     assert pair.there.execute_command("ROLE")[:3] == [b"slave", b"127.0.0.1", port]
 
 
+def test_a_run_that_was_killed_goes_on_with_the_target_that_still_looks_for_it(pair: Pair) -> None:
+    pair.here.mset({f"k{number}": number for number in range(100)})
+    with Writers(pair.source.port, 2) as writers:
+        with run(pair, "--cutover", "manual", name="first") as process:
+            port = gateway_port(process)
+            pair.there.replicaof("127.0.0.1", port)
+            process.wait_for("waiting")
+            process.kill()
+        writers.wait_for_acks(5)
+        with run(pair, name="second") as process:
+            until(lambda: "goes on replicating" in process.stderr, lambda: process.stderr)
+            assert "let the target" not in process.stderr
+            until(lambda: "promote the target" in process.stderr, lambda: process.stderr, 30)
+            pair.there.replicaof("NO", "ONE")
+            assert process.wait() == 0, process.stderr
+        writers.stop()
+        acknowledged = writers.acknowledged()
+    assert lost(acknowledged, pair.there) == []
+    assert pair.here.info("stats")["sync_full"] == 3  # ours, and one for each verification
+    assert pair.target.log().count("Full resync from primary") == 1
+
+
 def test_abort_while_it_waits_for_the_target_touches_nothing_and_says_what_is_left(pair: Pair) -> None:
     with run(pair) as process:
         gateway_port(process)
@@ -233,6 +255,9 @@ class Slow:
 
     async def begin(self, gateway: tuple[str, int]) -> None:
         self.there.replicaof(*gateway)
+
+    async def taken_up(self) -> None:
+        raise AssertionError("nothing was killed")
 
     async def watch(self) -> None:
         await asyncio.Event().wait()

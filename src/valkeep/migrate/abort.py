@@ -202,6 +202,8 @@ async def restore_target(target: Connection, found: MigrationState) -> list[str]
     if found.delivery == "push":
         return await _restore_pushed(target, found)
     if found.detach_by:
+        if (await server_info(target)).role == "primary":
+            return []
         return [
             f"the target attached by itself, and was not detached by us: detach it by {found.detach_by}; it keeps what was copied so far"
         ]

@@ -360,7 +360,7 @@ class _Migration:
     def _kept(self, found: TargetFound) -> Resumption | None:
         """What the gateway goes on with, or leaves for a run after a kill -9."""
         options = self.options
-        if options.read != "psync" or options.deliver not in ("native", "push"):
+        if options.read != "psync":
             return None
         if self.goes_on:
             self.resumption.expect(options.field_ttl, (found.format,))

@@ -47,8 +47,8 @@ def recorded(state: StateFile, emit: Emit, clock: Callable[[], float]) -> float:
 async def beyond_return(
     promotion: Coroutine[Any, Any, Done], emit: Emit, clock: Callable[[], float], on_stop: Callable[[], None] = lambda: None
 ) -> Done:
-    """Run it to its end: the target has everything, the source refuses, and half a promotion helps nobody. Ctrl-C counts after it. ``on_stop``: told of it, for a
-    promotion that waits for somebody else."""
+    """Run it to its end: the target has everything, the source refuses, and half a promotion helps nobody. Ctrl-C counts after it. ``on_stop``: told of it,
+    for a promotion that waits for somebody else."""
     work = asyncio.ensure_future(promotion)
     try:
         return await asyncio.shield(work)

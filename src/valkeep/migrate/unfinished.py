@@ -31,28 +31,26 @@ UNTOUCHED = frozenset({"VK-TARGET-REPLICA", "VK-TARGET-NOT-EMPTY"})
 async def take_up(options: RunOptions, state: StateFile, resumption: Resumption, journal: Journal) -> bool:
     """Whether this run goes on where a killed one was. Raises ``Refused`` where the target is no copy any more, and where what was kept cannot be believed."""
     left = state.read()
-    if left is None or left.step not in ("attaching", "attached") or left.delivery not in ("native", "push") or left.detach_by:
+    if left is None or left.step not in ("attaching", "attached"):
         return False
     async with await Connection.open(options.target, client_name="valkeep-migrate") as target:
-        if left.delivery == "push":
-            if (
-                (options.read, options.deliver, options.fresh) == ("psync", "push", False)
-                and resumption.load()
-                and await _has_ours(target, resumption)
-            ):
-                text = f"an earlier run (pid {left.pid}) was killed when it wrote to the target; this one goes on (--fresh begins anew)"
-                journal.say("info", text)
-                return True
-        elif (options.read, options.deliver, options.fresh) == ("psync", "native", False) and resumption.load():
-            _expect_copy(options.target.address, await server_info(target), left, resumption.channels)
-            journal.say(
-                "info", f"an earlier run (pid {left.pid}) was killed when the target followed it; this one goes on (--fresh begins anew)"
-            )
+        same = (options.read, options.deliver, options.fresh) == ("psync", left.delivery, False)
+        if same and resumption.load() and await _stands(target, left, resumption):
+            when = "it wrote to the target" if left.delivery == "push" else "the target followed it"
+            journal.say("info", f"an earlier run (pid {left.pid}) was killed when {when}; this one goes on (--fresh begins anew)")
             return True
         done = await restore_target(target, left)
     state.step("aborted")
     journal.say("info", "; ".join([f"an earlier run (pid {left.pid}) was killed, and this one begins anew", *done]))
     return False
+
+
+async def _stands(target: Connection, left: MigrationState, resumption: Resumption) -> bool:
+    """Whether the target can go on. Raises ``Refused`` where it is no copy any more."""
+    if left.delivery == "push":
+        return await _has_ours(target, resumption)
+    _expect_copy(target.endpoint.address, await server_info(target), left, resumption.channels)
+    return True
 
 
 async def _has_ours(target: Connection, resumption: Resumption) -> bool:
@@ -66,7 +64,8 @@ def _expect_copy(where: str, found: ServerInfo, left: MigrationState, ours: Iter
     fields = found.fields
     if found.role != "primary":
         follows = f"{fields.get('master_host')}:{fields.get('master_port')}"
-        if follows == left.gateway:
+        # others may have told it another address of the gateway; by the stream it is seen whom it follows
+        if follows == left.gateway or (left.delivery == "external" and (found.replid in ours or left.step == "attaching")):
             return
         raise _left(f"the target {where} follows {follows}, and not the gateway at {left.gateway} any more")
     if left.step == "attaching" and not sum(found.keys.values()):

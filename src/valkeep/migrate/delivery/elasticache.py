@@ -107,6 +107,10 @@ class ElastiCache:
             self._say("warning", f"{refused.message}: a first try of ours may have been carried out")
         self._say("info", f"StartMigration: {self.group} was told to replicate from {gateway[0]}:{gateway[1]}")
 
+    async def taken_up(self) -> None:
+        self._seen = set(await self._plane.events())
+        self._started = True
+
     async def watch(self) -> None:
         migrating = False
         pause = POLL_SECONDS

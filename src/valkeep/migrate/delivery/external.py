@@ -14,6 +14,8 @@ the gateway's stream, to an offset behind everything that was drained: so it was
 same makes two primaries: the message says so. A promotion that cannot be taken back (``Promoter.binding``) is never called off: the source stays fenced until a
 person looks.
 
+A run that was killed is gone on with (`unfinished`): the target's link comes back to the same stream, and nobody is asked to begin again.
+
 Detaching is the promoter's, too; what is left to a person is said, and stands in the state file for ``valkeep migrate abort``.
 """
 
@@ -91,7 +93,7 @@ class External:
             self._state.write(self._first_state())
             self._journal.begin("attach")
             asked = True
-            await self._gateway.beside(self._promoter.begin(self._address))
+            await self._gateway.beside(self._begin())
             guard = asyncio.create_task(self._guard(), name="target guard")
             await self._gateway.beside(self._until_attached())
             self._state.step("attached")
@@ -291,6 +293,13 @@ class External:
                 run_id,
             )
 
+    async def _begin(self) -> None:
+        info = await self._look("replication")
+        if self._applied(info) >= 0:
+            await self._promoter.taken_up()
+        else:
+            await self._promoter.begin(self._address)
+
     # -- the end -----------------------------------------------------------------------------------------------------------------------
 
     def _first_state(self) -> MigrationState:
@@ -298,7 +307,13 @@ class External:
         where = f"{host}:{port}"
         options, promoter = self._options, self._promoter
         return MigrationState(
-            "attaching", options.source.display, options.target.display, os.getpid(), gateway=where, detach_by=promoter.detach_by
+            "attaching",
+            options.source.display,
+            options.target.display,
+            os.getpid(),
+            gateway=where,
+            delivery="external",
+            detach_by=promoter.detach_by,
         )
 
     async def _undo(self, error: BaseException) -> None:

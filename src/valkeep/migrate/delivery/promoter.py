@@ -42,6 +42,10 @@ class Promoter(Protocol):
         will not come."""
         ...
 
+    async def taken_up(self) -> None:
+        """Instead of ``begin``: the target follows the gateway already, as an earlier run had asked for that was killed."""
+        ...
+
     async def watch(self) -> None:
         """Runs from ``begin`` until the target is promoted or the move ends (it is cancelled then). Never returns; raises when the target gave up."""
         ...
@@ -72,6 +76,9 @@ class Person:
     async def begin(self, gateway: tuple[str, int]) -> None:
         host, port = gateway
         self._say(f"let the target {self._target} replicate from {host}:{port} (REPLICAOF {host} {port}, or your provider's way)")
+
+    async def taken_up(self) -> None:
+        self._say(f"the target {self._target} goes on replicating from the gateway")
 
     async def watch(self) -> None:
         await asyncio.Event().wait()
