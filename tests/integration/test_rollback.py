@@ -22,6 +22,53 @@ Client = Callable[..., Any]
 FENCED, OPEN = "255", "0"
 PANIC: dict[str, nodes.Setting] = {"propagation-error-behavior": "panic"}
 WRITES = 10_000
+COMMANDS = """
+SET a 1 EX 900
+SET a 2 KEEPTTL
+SET a 3 IFEQ 2 KEEPTTL
+DELIFEQ a nothing
+SET gone 1
+DELIFEQ gone 1
+MSETEX 2 m1 1 m2 2 EX 900
+HSETEX f EX 900 FIELDS 2 one 1 two 2
+HSETEX f NX EX 900 FIELDS 1 three 3
+HSETEX f FIELDS 1 four 4
+HEXPIRE f 900 FIELDS 1 four
+HEXPIRE f 800 XX FIELDS 2 one four
+HGETEX f EX 700 FIELDS 1 one
+HPERSIST f FIELDS 1 two
+HGETDEL f FIELDS 1 three
+HINCRBY f two 5
+GEOADD g 13.36 38.11 Palermo 15.08 37.50 Catania
+GEOSEARCHSTORE near g FROMLONLAT 15 37 BYRADIUS 200 km
+GEOSEARCHSTORE within g BYPOLYGON 4 10 30 20 30 20 45 10 45
+BITOP OR bits a m1
+SETRANGE range 5 xyz
+BITFIELD field SET u8 0 255
+PFADD hll a b c
+RPUSH l 1 2 3 4
+LMPOP 1 l LEFT COUNT 2
+LMOVE l l2 LEFT RIGHT
+SADD set 1 2 3
+SPOP set
+SINTERSTORE set2 set set
+ZADD z 1 a 2 b 3 c
+ZADD z GT CH 5 a
+ZRANGESTORE z2 z 0 1
+ZMPOP 1 z MIN
+COPY l l3
+RENAME l3 l4
+EXPIRE l4 900 NX
+PERSIST l4
+XADD x * k v
+XGROUP CREATE x g 0
+XREADGROUP GROUP g c STREAMS x >
+XAUTOCLAIM x g d 0 0
+INCRBYFLOAT float 1.5
+SORT l STORE sorted
+FUNCTION FLUSH
+SWAPDB 2 3
+"""
 
 
 @pytest.fixture
@@ -177,6 +224,54 @@ def test_a_way_back_that_was_killed_is_gone_on_with_and_rolled_back(pair: Pair) 
     assert pair.here.info()["sync_partial_err"] == pair.there.info()["sync_partial_err"] == 0
     assert pair.valkeep("rollback").process.returncode == 0  # it was done already
     assert pair.valkeep("commit").code == "VK-ROLLBACK-NONE"
+
+
+def test_who_did_not_ask_for_a_way_back_has_one_while_the_backlog_reaches(pair: Pair) -> None:
+    with pair.run() as run, Writers(pair.source.port, 2, prefix="old") as before:
+        assert run.wait() == 0, run.stderr
+        write(pair.there, 500)
+        rolled = pair.valkeep("rollback")
+        assert rolled.process.returncode == 0, rolled.stderr
+        before.wait_for_acks(3)
+        before.stop()
+        assert lost(before.acknowledged(), pair.here) == []
+    assert pair.here.get("counter") == b"50"
+    assert fence_of(pair.there) == FENCED
+
+
+def test_a_new_server_that_followed_another_one_meanwhile_is_no_beginning(pair: Pair, server: Server, client: Client) -> None:
+    other = server("valkey-9.1")
+    with pair.run() as run:
+        assert run.wait() == 0, run.stderr
+    client(other).set("of", "another")
+    pair.there.replicaof("127.0.0.1", other.port)
+    until(lambda: pair.there.get("of"), lambda: "it does not follow")
+    pair.there.replicaof("NO", "ONE")
+    assert pair.valkeep("rollback").code == "VK-ROLLBACK-LOST"
+    assert pair.here.execute_command("ROLE")[0] == b"master"
+
+
+@pytest.mark.parametrize(("old", "policy"), [("redis-7.0", "keep-field"), ("redis-8.0", "refuse"), ("valkey-8.0", "keep-field")])
+def test_what_only_a_newer_valkey_says_reaches_the_old_server(pair_of: Callable[[str, str], Pair], old: str, policy: str) -> None:
+    """The old server would end with the first command that it does not know (`propagation-error-behavior panic`); the rollback compares everything."""
+    pair = pair_of(old, "valkey-9.1")
+    with pair.run("--rollback", "--field-ttl", policy) as run:
+        run.wait_for("way-back:current")
+        there = pair.there
+        for line in COMMANDS.strip().splitlines():
+            there.execute_command(*line.split())
+        there.eval(
+            "redis.call('SET', KEYS[1], 'by a script'); return redis.call('HSETEX', KEYS[2], 'EX', '900', 'FIELDS', '1', 'f', 'v')",
+            2,
+            "s1",
+            "s2",
+        )
+        rolled = pair.valkeep("rollback")
+        assert rolled.process.returncode == 0, rolled.stderr
+        assert run.wait() == 0, run.stderr
+    ours, theirs = contents(pair.here), contents(there)
+    assert ours.keys() == theirs.keys()
+    assert {key for key in ours if ours[key] != theirs[key]} == set()
 
 
 def test_a_way_back_that_nobody_keeps_can_be_committed(pair: Pair) -> None:

@@ -187,10 +187,10 @@ def run(
     expect_delivery(deliver)
     if rollback:
         expect_way_back(read)
-    if rollback and deliver != "native":
+    if rollback and (deliver, attach) != ("native", "native"):
         raise UsageError(
-            "--rollback needs a target that replicates from us: one that is written to has no history that the way back could begin from",
-            remedy="leave --rollback out, or --deliver",
+            "--rollback needs a target that we may tell to replicate from us: any other has no history that the way back could surely begin from",
+            remedy="leave --rollback out, or --deliver and --attach",
         )
     unlike = {"--deliver push": deliver != "native", "--rollback": rollback, "--read " + read: read != "psync"}
     there, group = target_of(

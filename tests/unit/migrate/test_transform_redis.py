@@ -54,6 +54,7 @@ def test_commands_of_field_ttls_reach_who_knows_them() -> None:
 
 def test_options_that_only_a_valkey_has_are_copied_instead() -> None:
     assert said(R80, "HSETEX", "h", "NX", "PXAT", "9", "FIELDS", "1", "f", "v") == ((0, b"h"),)
+    assert said(TargetFormat((8, 1)), "GEOSEARCHSTORE", "d", "g", "BYPOLYGON", "3", "1", "1", "2", "2", "3", "1") == ((0, b"d"),)
     assert said(R80, "GEOSEARCHSTORE", "d", "g", "BYPOLYGON", "3", "1", "1", "2", "2", "3", "1") == ((0, b"d"),)
     assert said(R80, "MSETEX", "1", "k", "v", "PXAT", "9") == ((0, b"k"),)
 

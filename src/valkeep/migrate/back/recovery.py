@@ -99,6 +99,12 @@ async def _settled(options: RunOptions) -> tuple[StateFile, OldServer]:
             remedy="`valkeep migrate abort` undoes what it changed",
             code="VK-ROLLBACK-NONE",
         )
+    if found.delivery == "push":
+        raise Refused(
+            "the target was written to as by a client: it has no history that a way back could begin from",
+            remedy="migrate back: `valkeep migrate run` from the new server to the old one, where that is a Valkey",
+            code="VK-ROLLBACK-NONE",
+        )
     old = OldServer(old_endpoint(options, found.fence_at), found)
     back = StateFile(main.directory / BACK)
     rolling = back.read()

@@ -133,10 +133,14 @@ class WayBack:
         """Where the new server's own writes begin."""
         async with await Connection.open(self._options.target, client_name="valkeep-migrate") as connection:
             info = await server_info(connection)
-        run_id = self._old_state.target_run
-        if info.role != "primary" or (run_id and info.run_id != run_id):
+        state, begins = self._old_state, info.number("second_repl_offset", -1) - 1
+        if info.role != "primary" or info.run_id != state.target_run:
             raise lost(f"the new server {self._options.target.address} is a {info.role} now, or was restarted since the cut-over")
-        return Position(info.replid, info.number("second_repl_offset") - 1)
+        if begins < 0 or info.fields.get("master_replid2") != state.channel:
+            raise lost(
+                f"the new server {self._options.target.address} does not know where its own history began: it followed another server meanwhile"
+            )
+        return Position(info.replid, begins)
 
     @property
     def _old_state(self) -> MigrationState:

@@ -76,7 +76,7 @@ class Native:
             self._journal.begin("attach")
             await _attach(self._target, self._address)
             guard = asyncio.create_task(self._guard(), name="target guard")
-            self._state.step("attached")
+            self._state.step("attached", channel=self._gateway.channels[0].replid)
             await self._loaded()
             yield
         except BaseException as error:

@@ -41,8 +41,8 @@ def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: b
     if valkey:
         if source_version >= (8, 1) and not (target.valkey and target.version >= (8, 1)):  # SET … IFEQ
             looked_at.add(b"SET")
-        if not target.valkey:
-            looked_at |= _NOT_REDIS
+        if not target.valkey or target.version < (9, 0):
+            looked_at |= _VALKEY_9
     else:
         looked_at |= {name for name, since in _SINCE_REDIS.items() if source_version >= since}
     if lossy and not target.field_ttl and source_version >= (7, 4):
@@ -172,7 +172,8 @@ def _bitop(args: list[bytes], situation: Situation) -> Outcome:
 
 def _geo(args: list[bytes], situation: Situation) -> Outcome:
     """GEOSEARCHSTORE … BYPOLYGON is Valkey's (9.0)."""
-    polygon = not situation.target.valkey and any(arg.upper() == b"BYPOLYGON" for arg in args[3:])
+    new = situation.target.valkey and situation.target.version >= (9, 0)
+    polygon = not new and any(arg.upper() == b"BYPOLYGON" for arg in args[3:])
     return recopy(args, situation) if polygon else PASS
 
 
@@ -256,7 +257,7 @@ _SINCE_REDIS: Mapping[bytes, tuple[int, int]] = {
     b"SET": (8, 4),
 }
 
-_NOT_REDIS = frozenset({b"GEOSEARCHSTORE", b"HSETEX"})
-"""Names that a Redis may know, with options of Valkey's that it does not."""
+_VALKEY_9 = frozenset({b"GEOSEARCHSTORE", b"HSETEX"})
+"""Names that others may know, with options of Valkey 9 that they do not."""
 
 _FIELD_SENSITIVE = frozenset({b"HSET", b"HMSET", b"HINCRBY", b"HINCRBYFLOAT", b"HSETNX", b"SORT", b"RENAME", b"RENAMENX"})
