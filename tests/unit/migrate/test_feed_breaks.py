@@ -120,6 +120,34 @@ def test_a_link_that_breaks_in_the_middle_of_a_command_goes_on_with_its_next_byt
     run(work())
 
 
+class Brief(ScriptedPrimary):
+    """Whoever goes on gets ten bytes more, and is hung up on at once."""
+
+    async def _psync(self, args: list[bytes], writer: asyncio.StreamWriter) -> None:
+        wanted = int(args[2])
+        if args[1] == b"?" or wanted > self.offset:
+            await super()._psync(args, writer)
+            return
+        self.continued += 1
+        start = wanted - self.backlog_begins
+        writer.write(b"+CONTINUE\r\n" + self.backlog[start : start + 10])
+        writer.close()
+
+
+def test_a_link_that_breaks_as_soon_as_it_went_on_is_asked_for_what_comes_next_and_not_again() -> None:
+    async def work() -> None:
+        async with following(Brief(b"snapshot")) as story:
+            primary = story.primary
+            primary.happen(SET * 3)
+            await primary.hang_up()
+            await until(lambda: len(story.kept.streamed) >= 3 * len(SET))
+            assert story.kept.streamed == SET * 3
+            assert story.feed.received == primary.offset
+            assert primary.continued >= 3 * len(SET) // 10
+
+    run(work())
+
+
 def test_a_source_that_is_away_is_waited_for_and_each_reason_is_told_once() -> None:
     async def work() -> None:
         async with following() as story:

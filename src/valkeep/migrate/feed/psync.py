@@ -205,9 +205,10 @@ class PsyncFeed:
         if self._closed:  # meanwhile
             link.close()
         await asyncio.wait({link.begun, link.lost}, return_when=asyncio.FIRST_COMPLETED)
+        if link.begun.done():  # if it has broken since, it may have come further: who asks again has to ask from there
+            return needed
         try:
-            if link.lost.done():
-                await link.lost
+            await link.lost
         except NotContinued as error:
             await self._look_again(at, since, break_)  # it says more precisely why
             raise ReplicationGap(error.message, remedy=error.remedy) from None
