@@ -28,7 +28,7 @@ LIMITS: Final = (
     "what verification does not compare is not followed either: idle times, counters of use, consumers that own nothing",
     "the pause at the cut-over holds a whole round and a whole comparison",
 )
-UNFOLLOWED_SECONDS = 5.0  # for looking again at keys that differ: each look waits for a round, and behind the fence all is compared anyway
+UNFOLLOWED_SECONDS = 3.0  # for looking again at keys that differ: each look waits for a round, and behind the fence all is compared anyway
 ROOM = 1.3  # the last round may take so many times as long as the one before
 DRAIN, ALL = 0.5, 0.8  # shares of the lease that the cut-over gives to draining, and to draining with the comparison
 LONGEST_LEASE = 60_000  # ms
