@@ -146,6 +146,8 @@ def test_a_failover_that_sentinels_are_told_to_make_is_followed_without_a_full_s
         async with await Connection.open(story.source.sentinels[0]) as sentinel:
             assert await sentinel.call("SENTINEL", "FAILOVER", "valkeep") == b"OK"
         await _after_the_failover(story, old)
+        assert f"nothing more is read from the source {old.address}" in story.said
+        assert f"the source {old.address} is not the primary any more" in story.said  # it still answered
 
     run(server, tmp_path, test)
 

@@ -19,6 +19,7 @@ from valkeep.cli.endpoint import (
     TargetPasswordFile,
     address,
     endpoint,
+    source_of,
 )
 from valkeep.cli.output import JsonPath, console, write_json
 from valkeep.errors import ExitCode
@@ -48,7 +49,7 @@ def commit(
     from valkeep.migrate.outcome import RunOptions
 
     options = RunOptions(
-        source=endpoint(source, source_password_file, source_password_env),
+        source=source_of(source, source_password_file, source_password_env),
         target=endpoint(target, target_password_file, target_password_env),
         state=state,
     )
@@ -83,7 +84,7 @@ def rollback(
     from valkeep.report.terminal import watch
 
     options = RunOptions(
-        source=endpoint(source, source_password_file, source_password_env),
+        source=source_of(source, source_password_file, source_password_env),
         target=endpoint(target, target_password_file, target_password_env),
         state=state,
         field_ttl=field_ttl,
