@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -27,6 +28,7 @@ from valkeep.errors import ValkeepError
 from valkeep.migrate.control import ask
 from valkeep.migrate.outcome import NotEqual, RunResult
 from valkeep.migrate.restoration import FileSource, RestoreOptions, restore
+from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify.file_side import compare_with_file
 from valkeep.report.events import Event, Phase
@@ -254,7 +256,16 @@ def test_what_has_expired_since_the_snapshot_was_made_is_no_difference(server: A
 
 def command(path: Path, target: Any, folder: Path, *more: str) -> Valkeep:
     return Valkeep(
-        "migrate", "run", "--read", str(path), "--target", target.endpoint, "--state", str(folder / "state"), *more, folder=folder / "run"
+        "migrate",
+        "run",
+        "--read",
+        str(path),
+        "--target",
+        target.endpoint,
+        "--state",
+        str(folder / "state"),
+        *more,
+        folder=folder / f"run-{uuid4()}",
     )
 
 
@@ -331,27 +342,39 @@ def test_a_run_from_files_that_is_stopped_or_killed_can_be_undone_and_begun_agai
         assert valkeep.wait() == 130
     until(lambda: there.role()[0] in (b"master", "master"), "the target's release")
     abort = ("migrate", "abort", "--target", target.endpoint, "--state", str(tmp_path / "state"))
-    with command(path, target, tmp_path, *more) as valkeep:
-        valkeep.wait_for("snapshot-taken")
-        target.pause()  # nobody gets further meanwhile
-        valkeep.kill()
-        target.resume()
-    assert there.role()[0] in (b"slave", "slave")
-    with command(path, target, tmp_path, *more) as valkeep:
-        assert valkeep.wait() == 4
-    assert valkeep.code == "VK-TARGET-REPLICA"
-    with Valkeep(*abort, folder=tmp_path / "abort", report=False) as undo:
-        assert undo.wait() == 0
-    assert "detached" in undo.stdout
-    assert "fenced" not in undo.stdout
+    for undone in (True, False):
+        with command(path, target, tmp_path, *more) as valkeep:
+            valkeep.wait_for("snapshot-taken")
+            target.pause()  # nobody gets further meanwhile
+            valkeep.kill()
+            target.resume()
+        assert there.role()[0] in (b"slave", "slave")
+        if undone:
+            with Valkeep(*abort, folder=tmp_path / "abort", report=False) as undo:
+                assert undo.wait() == 0
+            assert "detached" in undo.stdout
+            assert "fenced" not in undo.stdout
     with command(path, target, tmp_path, *more) as valkeep:
         assert valkeep.wait() == 0
+    assert "was killed, and this one begins anew; the target is detached" in valkeep.stderr
     assert "valid: 20,000 keys" in valkeep.stdout
     with Valkeep(*abort, folder=tmp_path / "abort", report=False) as undo:
         assert undo.wait() == 0
     assert "nothing is left to undo" in undo.stdout
     assert there.dbsize() == 20_000
     assert there.role()[0] in (b"master", "master")
+
+
+def test_the_state_of_another_migration_is_left_alone(server: Any, client: Callable[..., Any], tmp_path: Path) -> None:
+    target = server("valkey-8.1")
+    (tmp_path / "appendonly.aof").write_bytes(encode(b"SET", b"a", b"x"))
+    state = StateFile(tmp_path / "state")
+    state.write(MigrationState("cutting", "redis://127.0.0.1:1", target.endpoint, 1))
+    with command(tmp_path / "appendonly.aof", target, tmp_path, "--acknowledge", "all") as valkeep:
+        assert valkeep.wait() == 4
+    assert valkeep.code == "VK-STATE-UNFINISHED"
+    assert (StateFile(tmp_path / "state").read() or state.current) == state.current
+    assert client(target).dbsize() == 0
 
 
 def test_a_difference_between_file_and_target_is_found_and_the_target_not_promoted(

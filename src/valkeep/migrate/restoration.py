@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
+from valkeep.migrate.abort import restore_target
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.delivery.native import Native
 from valkeep.migrate.delivery.push import Push, expiry
@@ -137,6 +138,7 @@ class _Restoration:
         journal.begin("survey")
         found = await survey(self.files, journal.emit, journal.clock)
         self.files.expect_unchanged()
+        await self._put_back_what_was_left()
         report = await self._preflight(found)
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await Connection.open(options.target, client_name="valkeep-migrate"))
@@ -167,6 +169,22 @@ class _Restoration:
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
         journal.write_if_possible("run.json", result.to_json())
         return result
+
+    async def _put_back_what_was_left(self) -> None:
+        """A run that was killed left the target attached: this one begins anew."""
+        options, left = self.options, self.state.read()
+        if left is None or left.step in ("promoted", "aborted"):
+            return
+        if not left.source.startswith("file:") or left.target != options.target.display:
+            raise Refused(
+                f"{options.state_directory} has the state of a migration from {left.source} to {left.target}, which is {left.step}",
+                remedy="give another --state folder, or end that one first: valkeep migrate abort",
+                code="VK-STATE-UNFINISHED",
+            )
+        async with await Connection.open(options.target, client_name="valkeep-migrate") as target:
+            done = await restore_target(target, left)
+        self.state.step("aborted")
+        self.journal.say("info", "; ".join([f"an earlier run (pid {left.pid}) was killed, and this one begins anew", *done]))
 
     async def _preflight(self, found: Survey) -> PreflightReport:
         options, journal = self.options, self.journal
