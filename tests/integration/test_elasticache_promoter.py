@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -254,6 +256,30 @@ def test_what_was_started_is_ended_with_force_which_is_the_only_way(lab: Lab) ->
     (said,) = lab.run(undone(lab, lambda: None))
     assert "CompleteMigration --force" in said
     assert lab.role == "master"
+
+
+def test_a_stop_while_the_start_is_under_way_ends_what_was_started(lab: Lab) -> None:
+    asked = threading.Event()
+
+    def slow(action: str) -> None:
+        if action == "StartMigration":
+            asked.set()
+            time.sleep(0.5)  # AWS takes its time to answer
+
+    lab.plane.before = slow
+
+    async def stopped(promoter: ElastiCache) -> list[str]:
+        beginning = asyncio.ensure_future(promoter.begin(lab.address))
+        await asyncio.to_thread(asked.wait)
+        beginning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        return await promoter.undo()
+
+    (said,) = lab.run(stopped)
+    assert "CompleteMigration --force" in said
+    assert lab.plane.calls[-2:] != ["CompleteMigration", "StartMigration"]
+    until(lambda: lab.plane.group["Status"] == "available", "still migrating")
 
 
 def test_a_migration_that_aws_ended_by_itself_is_not_ended_twice(lab: Lab) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Self
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
+from valkeep.migrate.abort import to_the_end
 from valkeep.migrate.elasticache.plane import Plane
 from valkeep.migrate.elasticache.probe import ask, is_here, resolve
 from valkeep.migrate.preflight.checks.elasticache.migration import objection
@@ -95,7 +96,7 @@ class ElastiCache:
         await self._available()
         self._started = True  # intent first: whatever becomes of the call, it may have begun
         try:
-            await self._plane.start(gateway)
+            await to_the_end(self._plane.start(gateway))  # who stops us meanwhile ends what was begun, and not before it has
         except ConnectionLost as lost:
             if await self._plane.status() != "migrating":
                 raise
