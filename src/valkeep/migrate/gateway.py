@@ -10,8 +10,8 @@ give that password (``password``). The listening socket is bound to one address,
 A channel is made when the source answers PSYNC with a full resync, one for each target format that was asked for. Sources are asked for one
 snapshot, whatever the number of targets.
 
-What it does not do (yet): continue a broken source link by PSYNC, clusters, delivery by push. A broken source link ends the gateway with the
-reason; targets that come back are continued from the spool.
+A broken source link is the feed's business: it goes on where it was, or ends the gateway with the reason. Targets that come back are continued from the
+spool.
 """
 
 from __future__ import annotations
