@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,26 @@ def test_a_target_that_was_promoted_and_written_to_is_named_and_left_alone(kille
     with killed.run("--fresh", "--wipe-target", name="fresh") as run:
         assert run.wait() == 0, run.stderr
     assert killed.there.get("mine") is None
+    assert kept(killed) == []
+
+
+def test_a_start_that_fails_costs_nothing_that_is_kept_and_a_source_that_cannot_go_on_is_named(killed: Pair) -> None:
+    where = json.loads((killed.folder / "state" / "gateway.json").read_text())["listen"]
+    with socket.create_server(tuple(where)), killed.run(name="listen") as run:
+        assert run.wait() == 4, run.stderr
+    assert run.code == "VK-LISTEN"
+    assert kept(killed)
+    killed.here.config_set("repl-backlog-size", 16384)
+    for number in range(20):
+        killed.here.set(f"more:{number}", bytes(100_000))
+    with killed.run(name="gap") as run:
+        assert run.wait() == 4, run.stderr
+    assert run.code == "VK-SOURCE-GAP"
+    assert "--fresh" in run.stderr
+    assert kept(killed)
+    with killed.run("--fresh", "--wipe-target", name="fresh") as run:
+        assert run.wait() == 0, run.stderr
+    assert killed.there.dbsize() == 520
     assert kept(killed) == []
 
 

@@ -177,7 +177,7 @@ def lived(steps: Steps, pieces: list[int], delays: list[int], lives: list[int], 
     assert target.databases == source.databases
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     STEPS,
     st.lists(st.integers(1, 300), min_size=1, max_size=5),
@@ -219,7 +219,7 @@ def test_a_planted_fault_is_found(fault: str, steps: Steps, act: str, monkeypatc
             self.stream.commit(self.stream.end)
 
     def all_lives() -> None:
-        for first, second in itertools.product(range(4, 24), (3, 11)):
+        for first, second in itertools.product(range(4, 24, 2), (3, 11)):
             lived(steps, [17], [5], [first, second], ["show", act])
 
     all_lives()

@@ -209,7 +209,7 @@ def followed(data: bytes, seen: list[tuple[int, State]], pieces: list[int], dela
     return bytes(out)
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(STEPS, st.lists(st.integers(1, 300), min_size=1, max_size=5), st.lists(st.integers(0, 6), min_size=1, max_size=5))
 def test_the_target_ends_where_the_source_ends(
     steps: list[tuple[bool, list[tuple[bytes, ...]]]], pieces: list[int], delays: list[int]
@@ -223,7 +223,7 @@ def test_the_target_ends_where_the_source_ends(
     assert target.databases == source.databases
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(
     STEPS,
     st.lists(st.integers(1, 300), min_size=1, max_size=5),

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.channel import GETACK, Channel, Joined, Kept
 from valkeep.migrate.copier import Copier
-from valkeep.migrate.feed import Position
+from valkeep.migrate.feed import Position, ReplicationGap
 from valkeep.migrate.portrait import Portrait
 from valkeep.migrate.sink import Link, TargetLink
 from valkeep.migrate.transform.outcomes import Hold
@@ -177,7 +177,10 @@ class Gateway:
         self.address = self._portrait.address = bound.getsockname()[:2]
         if since is None:
             self._emit(Phase(self._clock(), "snapshot"))
-        await self._feed.start(self, self.address[1], since)
+        try:
+            await self._feed.start(self, self.address[1], since)
+        except ReplicationGap as error:
+            raise error.saying(remedy=f"{error.remedy}. A full sync has to be asked for: --fresh") from None
         self._spawn(self._feed.run(), "feed")
         self._spawn(self._upkeep.run(), "upkeep")
 

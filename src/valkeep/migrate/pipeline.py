@@ -133,7 +133,7 @@ class _Migration:
                 if options.fence is not FenceMode.EXTERNAL:  # now, and not after the copy has replaced what a promoted target got since
                     await expect_down(fence_at)
             kept = self._kept(found)
-            stack.callback(self.resumption.remove)  # a run that ends, however, but by a kill -9, leaves nothing to go on with
+            stack.callback(self._let_go)
             ledger = Ledger(self.resumption.ledger_path, journal.emit, journal.clock, since=self.resumption.ledger)
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
@@ -356,6 +356,12 @@ class _Migration:
         )
 
     # -- parts ----------------------------------------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        """What ends a run, but for a kill -9, leaves nothing to go on with; unless the target still follows it, as after a killed run whose source is away."""
+        left = self.state.current
+        if left is None or left.step not in ("attaching", "attached"):
+            self.resumption.remove()
 
     def _kept(self, found: TargetFound) -> Resumption | None:
         """What the gateway goes on with, or leaves for a run after a kill -9."""
