@@ -4,7 +4,8 @@ A copy sends millions of commands, of which nearly all are answered ``+OK``. Who
 kept of a block's replies is what somebody may want to look at: errors, and lists (what EXEC answers), each with its place in the block.
 
 Like `Subscription`, it takes over an open `Connection`, logged in and all. The bytes may be written before it is known how many replies they will have
-(``write``, then ``expect``). A connection that breaks ends everything with ``ConnectionLost(definite=False)``.
+(``write``, then ``expect``). A connection that breaks, or whose peer says nothing for as long as we have patience, ends everything with
+``ConnectionLost(definite=False)``.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ __all__ = ["Bulk", "Odd"]
 Odd = tuple[int, resp.Value]
 """A reply worth a look, and its place among the block's replies."""
 
+PATIENCE_SECONDS: Final = 120.0  # a server may be busy with one large command, such as FLUSHALL
 _HIGH_WATER: Final = 1 << 20
 _OK: Final = b"+OK\r\n"
 _OKS: Final = _OK * (1 << 16)
 
 
 class Bulk(asyncio.Protocol):
-    """``in_flight``: blocks whose replies have not all come."""
+    """``in_flight``: blocks whose replies have not all come. ``patience``: seconds that a peer may let us wait."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, patience: float = PATIENCE_SECONDS) -> None:
         self.endpoint = connection.endpoint
+        self.patience = patience
         self.lost: ValkeepError | None = None
         self._parser = resp.Parser()
         self._plain = True  # nothing but +OK has come so far, and the parser is not used
@@ -67,9 +70,21 @@ class Bulk(asyncio.Protocol):
         self._settle()
         return future
 
+    async def answer(self, replies: asyncio.Future[list[Odd]]) -> list[Odd]:
+        """Wait for what ``expect`` gave. Raises ``ConnectionLost``."""
+        try:
+            async with asyncio.timeout(self.patience):
+                return await replies
+        except TimeoutError:
+            raise self._too_late() from None
+
     async def room(self) -> None:
         """Return when the peer reads what was written. Raises ``ConnectionLost``."""
-        await self._writable.wait()
+        try:
+            async with asyncio.timeout(self.patience):
+                await self._writable.wait()
+        except TimeoutError:
+            raise self._too_late() from None
         if self.lost is not None:
             raise self.lost.saying()
 
@@ -127,6 +142,13 @@ class Bulk(asyncio.Protocol):
             self._got -= replies
             if not future.done():
                 future.set_result(odd)
+
+    def _too_late(self) -> ConnectionLost:
+        error = ConnectionLost(
+            f"{self.endpoint.address} has said nothing for {self.patience:g} s", remedy="is it stopped or overloaded?", definite=False
+        )
+        self._fail(error)
+        return error
 
     def _fail(self, error: ValkeepError) -> None:
         if self.lost is not None:

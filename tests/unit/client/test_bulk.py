@@ -105,3 +105,16 @@ def test_a_break_ends_what_is_in_flight_and_whatever_comes_after_it() -> None:
                 await bulk.room()
 
     asyncio.run(run())
+
+
+def test_a_peer_that_says_nothing_is_given_up_after_a_while() -> None:
+    async def run() -> None:
+        async with talking(b"+OK\r\n") as bulk:
+            bulk.patience = 0.1
+            bulk.write(b"anything")
+            with pytest.raises(ConnectionLost, match="has said nothing"):
+                await bulk.answer(bulk.expect(2))
+            with pytest.raises(ConnectionLost):
+                bulk.write(b"more")
+
+    asyncio.run(run())

@@ -88,7 +88,7 @@ class Lanes:
                 try:
                     while pending and (ended or len(pending) >= WINDOW):
                         block, answer = pending[0]
-                        self._judge(block, await answer)
+                        self._judge(block, await bulk.answer(answer))
                         pending.popleft()
                     if ended:
                         continue

@@ -185,7 +185,7 @@ class LargeValue:
                 await bulk.room()
             version = self._header.version.to_bytes(2, "little")
             bulk.write(version + crc64(version, crc).to_bytes(8, "little") + b"\r\n$7\r\nREPLACE\r\n")
-            for _, reply in await bulk.expect(2):
+            for _, reply in await bulk.answer(bulk.expect(2)):
                 if isinstance(reply, ServerError):
                     raise refused(self._door.target.address, words, reply, f"snapshot, database {self._database}")
         finally:

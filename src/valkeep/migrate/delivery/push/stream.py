@@ -137,7 +137,7 @@ class PushLink:
         if begin is None:
             begin = self._marked
             bulk.write(resp.encode(b"SET", marker.KEY, begin.value))
-            self._judge_plain(await bulk.expect(1))
+            self._judge_plain(await bulk.answer(bulk.expect(1)))
         self._marked = begin
         self.online = True
         self._acknowledge(begin.offset)
@@ -227,7 +227,7 @@ class PushLink:
         """Close the batch, and look at what became of it."""
         closed = self._under_way = batches.close(out)
         self._write(bulk, out)
-        odd = await bulk.expect(closed.replies)
+        odd = await bulk.answer(bulk.expect(closed.replies))
         self._judge(closed, odd)
         self._under_way = None
         self._marked = Marker(self._channel.replid, closed.end, batches.database)
