@@ -33,7 +33,6 @@ from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
     from valkeep.migrate.delivery import Errand
-    from valkeep.migrate.delivery import Errand
     from valkeep.migrate.delivery.target import TargetFound
     from valkeep.migrate.gateway import Gateway
     from valkeep.migrate.journal import Journal
