@@ -93,8 +93,9 @@ def basic_commands(case: GroupCase) -> Finding:
     answers = case.gateway.answers
     if answers is None or not case.gateway.runs:
         return info(
-            "the gateway does not run yet: `valkeep migrate run` asks it all this before ElastiCache does",
+            "the gateway does not run yet (or does not answer this machine, see its --allow): `valkeep migrate run` asks all this before ElastiCache does",
             gateway=case.gateway.display,
+            asked=answers.reached if answers is not None else "no port is decided",
         )
     return objection(answers, (case.group.parameters or {}).get("databases", ""), case.gateway.display) or ok(
         "the gateway answers what ElastiCache asks, as a Redis 7.2 without AUTH",
