@@ -30,6 +30,8 @@ from valkeep.wire.rdb.record import Record
 class Stream:
     """A follower whose stream has come as far as anybody asks."""
 
+    followed = True
+
     def __init__(self, directory: Path) -> None:
         self.written = Written(100, 0, directory)
 
@@ -92,6 +94,49 @@ def test_a_link_that_blinks_makes_no_key_equal(tmp_path: Path, monkeypatch: pyte
         assert found.counts["different"] == 11
 
     asyncio.run(story())
+    found.close()
+
+
+class Changing(Server):
+    """An eye on a server where every look finds another value; ``until``: so many times."""
+
+    def __init__(self, until: int) -> None:
+        super().__init__(b"0")
+        self.until = until
+        self.looks = 0
+
+    async def look(self, keys: Sequence[Key]) -> Looked:
+        self.looks += 1
+        record = Record(0, b"k", -1, KIND_STRING, b"%d" % min(self.looks, self.until))
+        return Looked([Seen(dump_payload(record, DIALECT_REDIS, 11), -1) for _ in keys], 1)
+
+
+@pytest.mark.parametrize(("changes", "differ"), [(1, 1), (3, 1), (10_000, 0)])
+def test_of_a_source_that_is_not_followed_only_a_value_that_stands_still_can_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: int, differ: int
+) -> None:
+    monkeypatch.setattr(settle, "DOUBT_SECONDS", 0.02)
+
+    async def barrier(offset: int) -> None:
+        del offset
+
+    stream, found = Stream(tmp_path), Found(tmp_path)
+    stream.followed = False
+    eyes = cast("tuple[Eye, Eye]", (Changing(changes), Server(b"target")))
+    settler = Settler(cast("Follower", stream), eyes, barrier, found, Mode.EXACT, exact=True, hides_fields=False)
+
+    async def story() -> None:
+        settler.owe([(0, b"k")])
+        await settler.pay()
+        assert found.counts["different"] == differ
+        assert len(settler.debt) == 1 - differ
+        settler.owe([(0, b"held")])
+        await settler.settle_in_pause(5.0, 100)  # nobody writes: what differs does
+        assert found.counts["different"] == 2
+        assert settler.debt == {}
+
+    asyncio.run(story())
+    assert eyes[0].looks >= settle.DOUBTS  # type: ignore[attr-defined]
     found.close()
 
 
