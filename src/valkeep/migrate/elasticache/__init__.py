@@ -8,6 +8,7 @@ group's status, its events, and what INFO says on the target itself.
     plane      the calls, by boto3 (the extra `[aws]`), each error with its code and its remedy
     group      facts: the group, its nodes, its parameters, its network; frozen
     survey     asks for all of that; a missing permission is a fact, too
+    probe      asks the gateway what ElastiCache will ask it
 
 **AWS itself was never part of a test.** Everything here was run against a control plane of the tests, which speaks this API over a real Valkey 8.1.
 """
