@@ -148,6 +148,28 @@ def test_a_link_that_breaks_as_soon_as_it_went_on_is_asked_for_what_comes_next_a
     run(work())
 
 
+class Fickle(ScriptedPrimary):
+    """Whoever goes on is hung up on before a byte has come."""
+
+    async def _psync(self, args: list[bytes], writer: asyncio.StreamWriter) -> None:
+        await super()._psync(args, writer)
+        if args[1] != b"?":
+            writer.close()
+
+
+def test_a_source_that_takes_us_back_and_drops_us_again_is_given_up_and_not_asked_in_a_tight_loop() -> None:
+    async def work() -> None:
+        async with following(Fickle(b"snapshot"), patience=0.8) as story:
+            await story.primary.hang_up()
+            error = await story.end()
+            assert error.code == "VK-SOURCE-LOST"
+            assert "times in a row" in error.message
+            assert 2 <= story.primary.continued <= 30
+            assert story.primary.full_syncs == 1
+
+    run(work())
+
+
 def test_a_source_that_is_away_is_waited_for_and_each_reason_is_told_once() -> None:
     async def work() -> None:
         async with following() as story:

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +44,7 @@ __all__ = ["PsyncFeed"]
 
 COPY_TIMEOUT = 60.0
 ASK_SECONDS = 5.0  # until a source that we come back to has connected and said what it is
+RELAPSE = 5.0  # seconds within which a link that breaks again without a byte was never back
 PAUSES: Final = retry.Patience(first=0.05, most=5.0)
 
 
@@ -53,11 +54,15 @@ def _nobody(event: Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Break:
-    """``at``: when the link broke, on the job's clock. ``run_id``: of the process that it led to. ``why``: for people."""
+    """``at``: when the link broke, on the job's clock; ``offset``: where. ``run_id``: of the process that it led to. ``why``: for people. ``times``: in a
+    row, at this very offset; ``back``: when the link stood again, the last time."""
 
     at: float
+    offset: int
     run_id: str
     why: str
+    times: int = 1
+    back: float = 0.0
 
 
 class PsyncFeed:
@@ -85,6 +90,7 @@ class PsyncFeed:
         self._connection: Connection | None = None
         self._reading = asyncio.Lock()
         self._closed = False
+        self._break: _Break | None = None  # the last one
         self._news = asyncio.Event()  # of whom to ask
 
     @property
@@ -166,10 +172,22 @@ class PsyncFeed:
 
     async def _come_back(self, link: ReplicationLink, lost: ConnectionLost) -> None:
         """Return when the source goes on where this link ended."""
-        break_ = _Break(self._clock(), self._info.run_id if self._info is not None else "", lost.message)
+        break_ = self._break_of(link, lost)
         self._say("warning", f"{lost.message}. Trying to go on for {self._patience:g} s")
+        if break_.times > 1:
+            if self._clock() - break_.at >= self._patience:
+                raise _coded(lost, f"{lost.message}, {break_.times} times in a row")
+            await asyncio.sleep(PAUSES.pause(break_.times, self._rng))
         needed = await self._until_it_goes_on(Position(link.replid, link.received), break_)
+        self._break = replace(break_, back=self._clock())
         self._say("info", f"{self._name} goes on after {self._clock() - break_.at:.1f} s, with {needed} bytes of its backlog")
+
+    def _break_of(self, link: ReplicationLink, lost: ConnectionLost) -> _Break:
+        """A new one, or the one before: a source that takes us back and drops us before a byte has come is not back."""
+        last = self._break
+        if last is not None and last.offset == link.received and self._clock() - last.back < RELAPSE:
+            return replace(last, times=last.times + 1, why=lost.message)
+        return _Break(self._clock(), link.received, self._info.run_id if self._info is not None else "", lost.message)
 
     async def _until_it_goes_on(self, since: Position, break_: _Break | None) -> int:
         """Try until the patience ends. Returns how many bytes of the backlog were needed. Raises ``ReplicationGap``, and why the last try failed."""
