@@ -352,5 +352,11 @@ def test_sync_the_old_form_gives_a_snapshot_and_the_stream_and_its_taker_is_nobo
         while b"later" not in stream:
             stream += taker.recv(65536)
         until(lambda: service.number("valkeep_target_online") == 1, lambda: service.get("/metrics")[1])  # the taker does not count
-        with Wire(service.port) as looker:
+        with Wire(service.port) as looker, Wire(service.port) as liar:
             assert parse_info(looker.ask("INFO", "replication")[1])["connected_slaves"] == "2"
+            liar.ask("REPLCONF", "ip-address", "a,b\r\nrole:slave", "listening-port", "1")
+            liar.socket.sendall(encode("SYNC"))
+            until(lambda: parse_info(looker.ask("INFO", "replication")[1])["connected_slaves"] == "3", "it did not attach")
+            said = parse_info(looker.ask("INFO", "replication")[1])
+            assert said["role"] == "master"
+            assert said["slave2"].startswith("ip=a?b??role:slave,port=1,")

@@ -24,6 +24,7 @@ STATES = {
     LinkState.LOADING: "send_bulk",
     LinkState.ONLINE: "online",
 }
+UNSAFE = re.compile(r"[^0-9A-Za-z.:_-]")
 DATABASE = re.compile(r"keys=([0-9]+),expires=([0-9]+)(?:,avg_ttl=([0-9]+))?")
 
 
@@ -108,4 +109,5 @@ def _keyspaces(said: Mapping[str, str]) -> tuple[Keyspace, ...]:
 
 def _seen(link: TargetLink) -> Seen:
     host, _, port = link.peer.rpartition(":")
+    host = UNSAFE.sub("?", host)  # it is what the replica says of itself, and stands in a line of INFO
     return Seen(host, int(port) if port.isdigit() else 0, STATES[link.state], max(link.acknowledged, 0), link.silence)
