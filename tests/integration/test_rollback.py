@@ -174,6 +174,8 @@ def test_after_a_commit_the_old_server_stands_alone_and_refuses(pair: Pair) -> N
         run.assert_nothing_left()
     assert "refuses writes" in committed.stdout
     assert not (pair.folder / "state" / "back").exists()
+    assert pair.valkeep("abort").code == "VK-ABORT-PROMOTED"
+    assert fence_of(pair.here) == FENCED
     assert pair.valkeep("rollback").code == "VK-ROLLBACK-NONE"
     assert pair.valkeep("commit").process.returncode == 0
 
@@ -223,6 +225,7 @@ def test_a_way_back_that_was_killed_is_gone_on_with_and_rolled_back(pair: Pair) 
     assert "rolled back" in rolled.stdout
     assert pair.here.info()["sync_partial_err"] == pair.there.info()["sync_partial_err"] == 0
     assert pair.valkeep("rollback").process.returncode == 0  # it was done already
+    assert "was rolled back" in pair.valkeep("abort").stdout
     assert pair.valkeep("commit").code == "VK-ROLLBACK-NONE"
 
 
@@ -282,6 +285,8 @@ def test_a_way_back_that_nobody_keeps_can_be_committed(pair: Pair) -> None:
     with again:
         again.wait()
     assert again.code == "VK-STATE-UNFINISHED"
+    for force in ((), ("--force",)):
+        assert pair.valkeep("abort", *force).code == "VK-ABORT-PROMOTED"
     assert pair.valkeep("commit").process.returncode == 0
     assert (fence_of(pair.here), pair.here.execute_command("ROLE")[0]) == (FENCED, b"master")
 

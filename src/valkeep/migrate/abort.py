@@ -17,6 +17,7 @@ from valkeep.client.server_info import server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate import fence, marker
 from valkeep.migrate.resumption import discard
+from valkeep.migrate.state import BACK
 
 if TYPE_CHECKING:
     from valkeep.migrate.state import MigrationState, StateFile
@@ -110,8 +111,18 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
         )
     if found.step == "aborted":
         return ["nothing is left to undo: this migration was aborted before"]
+    if found.step == "rolled-back":
+        return ["nothing is left to undo: this migration was rolled back, and the old server is the primary"]
+    if found.step == "promoted" and (state.directory / BACK).is_dir():
+        raise Refused(
+            f"the target {found.target} is a primary already, and the source is kept current as its replica",
+            remedy="`valkeep migrate rollback` makes the source the primary again, with every write; `valkeep migrate commit` lets it go",
+            code="VK-ABORT-PROMOTED",
+        )
     role = (await target.call("ROLE"))[0] if target is not None else b""
-    promoted = found.step == "promoted" or (found.step == "cutting" and target is not None and await _took_over(target, found, role))
+    promoted = found.step in ("promoted", "committed") or (
+        found.step == "cutting" and target is not None and await _took_over(target, found, role)
+    )
     if target is not None and promoted and found.step == "cutting" and found.target_run and not force:
         run_id = (await server_info(target)).run_id
         if run_id != found.target_run:  # a replica that is started again is a primary, with what its last snapshot had

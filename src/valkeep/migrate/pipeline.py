@@ -23,7 +23,7 @@ from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, ExitCode, Refused, ValkeepError
 from valkeep.migrate.back.decision import Decision
-from valkeep.migrate.back.wayback import BACK, WayBack
+from valkeep.migrate.back.wayback import WayBack
 from valkeep.migrate.control import Control, Handler, Lock
 from valkeep.migrate.cutover import PATIENCE_SECONDS, Cutover, CutoverResult
 from valkeep.migrate.delivery.elasticache import ElastiCache
@@ -47,7 +47,7 @@ from valkeep.migrate.proof import Proof
 from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.scanned import LIMITS, UNFOLLOWED_SECONDS, Scanned
 from valkeep.migrate.spool import spool_folder
-from valkeep.migrate.state import StateFile
+from valkeep.migrate.state import BACK, StateFile
 from valkeep.migrate.status import told
 from valkeep.migrate.unfinished import UNTOUCHED, take_up
 from valkeep.migrate.verify import PATIENCE, Verifier

@@ -19,10 +19,12 @@ from typing import Any
 
 from valkeep.errors import UsageError, ValkeepError
 
-__all__ = ["MigrationState", "StateFile", "default_directory", "write_durably"]
+__all__ = ["BACK", "MigrationState", "StateFile", "default_directory", "write_durably"]
 
 SCHEMA = 1
 FILE = "migration.json"
+BACK = "back"
+"""The folder of a way back's own state, in that of the migration."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from valkeep.errors import ValkeepError
 from valkeep.migrate.control import ask, is_locked
-from valkeep.migrate.state import StateFile
+from valkeep.migrate.state import BACK, StateFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ __all__ = ["MigrationStatus", "default_folder", "statuses", "told"]
 
 ANSWER_SECONDS = 2.0
 GATEWAY = "gateway.json"
-BACK = "back"  # of a migration whose way back is kept
 OVER = frozenset({"aborted", "committed", "rolled-back"})
 
 

@@ -24,11 +24,11 @@ from valkeep.errors import Refused, ValkeepError
 from valkeep.migrate import fence
 from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.old import OldServer, old_endpoint
-from valkeep.migrate.back.wayback import BACK, WayBack, let_go
+from valkeep.migrate.back.wayback import WayBack, let_go
 from valkeep.migrate.control import Control, Lock, remove_socket
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.outcome import WayBackResult
-from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.migrate.state import BACK, MigrationState, StateFile
 
 if TYPE_CHECKING:
     from valkeep.migrate.outcome import RunOptions

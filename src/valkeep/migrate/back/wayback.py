@@ -39,7 +39,7 @@ from valkeep.migrate.outcome import WayBackResult
 from valkeep.migrate.preflight import gather
 from valkeep.migrate.proof import Proof
 from valkeep.migrate.resumption import Rebooted, Resumption, discard
-from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.migrate.state import BACK, MigrationState, StateFile
 from valkeep.migrate.status import told
 from valkeep.migrate.transform.target import TargetFormat
 from valkeep.migrate.verify import Verifier
@@ -50,10 +50,8 @@ if TYPE_CHECKING:
 
     from valkeep.migrate.outcome import RunOptions
 
-__all__ = ["BACK", "WayBack", "let_go"]
+__all__ = ["WayBack", "let_go"]
 
-BACK = "back"
-"""The folder of its state, in the migration's."""
 PATIENCE_SECONDS = 300.0
 GUARD_SECONDS = 0.5
 HELD_SECONDS = 0.2
@@ -204,6 +202,7 @@ class WayBack:
             username=user or "default",
             tls=options.gateway_tls if tls == "yes" else None,
             hold_seconds=None,
+            late=True,
             join=feed.joined,
         )
 
