@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from valkeep.errors import ValkeepError
 from valkeep.migrate.control import ask, is_locked
-from valkeep.migrate.state import BACK, StateFile
+from valkeep.migrate.state import BACK, StateFile, default_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ async def _status(folder: Path) -> MigrationStatus | None:
             state.target,
             state.gateway,
             live,
-            _todo(step, state.source, state.target, live, running=running, back=back),
+            _todo(step, _pair(folder, state.source, state.target), state.target, live, running=running, back=back),
         )
     served = _served(folder)
     if served is not None:
@@ -151,8 +151,13 @@ def _served(folder: Path) -> tuple[str, str] | None:
         return None
 
 
-def _todo(step: str, source: str, target: str, live: dict[str, Any] | None, *, running: bool, back: bool) -> str:
-    pair = f"--source {source} --target {target}"
+def _pair(folder: Path, source: str, target: str) -> str:
+    """The options by which other commands find this migration."""
+    usual = folder.absolute() == default_directory(source, target).absolute()
+    return f"--source {source} --target {target}" + ("" if usual else f" --state {folder}")
+
+
+def _todo(step: str, pair: str, target: str, live: dict[str, Any] | None, *, running: bool, back: bool) -> str:
     if running:
         if live is not None and live["held"]:
             return f"nothing more is sent: {live['held']}"

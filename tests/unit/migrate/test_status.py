@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from valkeep.migrate.control import Control, Lock, is_locked
-from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.migrate.state import MigrationState, StateFile, default_directory
 from valkeep.migrate.status import MigrationStatus, statuses
 
 LIVE = {
@@ -51,6 +51,18 @@ def test_a_migration_that_does_not_run_is_told_with_what_is_to_be_done(tmp_path:
     assert todo in one.todo if todo else not one.todo
 
 
+def test_a_migration_in_its_usual_place_is_named_by_its_servers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    write(default_directory("redis://s:1", "redis://t:2"), "attached")
+    assert "--state" not in asyncio.run(statuses())[0].todo
+
+
+def test_two_primaries_of_the_same_sentinels_have_folders_of_their_own() -> None:
+    one, other = (default_directory(f"redis+sentinel://s1:26379,s2:26379/{name}", "redis://t:2") for name in ("one", "other"))
+    assert one != other
+    assert one == default_directory("redis+sentinel://mover:***@s1:26379,s2:26379/one", "valkey://:***@t:2")
+
+
 def test_a_way_back_is_to_be_decided_about(tmp_path: Path) -> None:
     write(tmp_path, "promoted")
     (tmp_path / "back").mkdir()
@@ -69,7 +81,7 @@ def test_whoever_runs_is_asked_and_whoever_hangs_is_told_by_the_file(tmp_path: P
             async with Control(folder, {"status": answer}):
                 (one,) = await statuses([folder])
                 assert (one.running, one.pid, one.live) == (True, 77, LIVE)
-                assert one.todo == "valkeep migrate cutover --source redis://s:1 --target redis://t:2"
+                assert one.todo == f"valkeep migrate cutover --source redis://s:1 --target redis://t:2 --state {folder}"
             async with Control(folder, {}):
                 (one,) = await statuses([folder])
                 assert (one.running, one.pid, one.live, one.todo) == (True, 41, None, "")
