@@ -277,6 +277,20 @@ def test_what_only_a_newer_valkey_says_reaches_the_old_server(pair_of: Callable[
     assert {key for key in ours if ours[key] != theirs[key]} == set()
 
 
+def test_after_a_rollback_it_can_be_tried_again(pair: Pair) -> None:
+    """What is left of the first way back must not decide about the second one."""
+    for attempt in ("first", "second"):
+        pair.there.config_set("min-replicas-to-write", 0)  # the fence of the rollback
+        with pair.run("--rollback", "--wipe-target", name=attempt) as run:
+            run.wait_for("way-back:current")
+            pair.there.set("attempt", attempt)
+            if attempt == "second":
+                run.kill()
+            assert pair.valkeep("rollback").process.returncode == 0, run.stderr
+        assert pair.here.get("attempt") == attempt.encode()
+        assert (fence_of(pair.here), fence_of(pair.there)) == (OPEN, FENCED)
+
+
 def test_a_way_back_that_nobody_keeps_can_be_committed(pair: Pair) -> None:
     with pair.run("--rollback") as run:
         run.wait_for("way-back:current")

@@ -23,7 +23,7 @@ from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, ExitCode, Refused, ValkeepError
 from valkeep.migrate.back.decision import Decision
-from valkeep.migrate.back.wayback import WayBack
+from valkeep.migrate.back.wayback import WayBack, let_go
 from valkeep.migrate.control import Control, Handler, Lock
 from valkeep.migrate.cutover import PATIENCE_SECONDS, Cutover, CutoverResult
 from valkeep.migrate.delivery.elasticache import ElastiCache
@@ -123,6 +123,7 @@ class _Migration:
     async def _run(self) -> RunResult:
         options, journal = self.options, self.journal
         self._refuse_unfinished()
+        let_go(options.state_directory / BACK)  # of a migration before this one, which is over
         here = await options.source.resolve()
         self.goes_on = await take_up(options, self.state, self.resumption, journal)
         report = await self._preflight(here)

@@ -34,7 +34,7 @@ class MigrationState:
     primary); ``target_run``: the run_id of the target that is promoted, since "cutting"; ``pid``: of the Valkeep that wrote it;
     ``fence_token``: what says that a fence there is this migration's;
     ``source_replid``, ``source_offset``: up to where the target surely has the source's history, since "cutting" (what the way back begins from);
-    ``channel``: our replication id, under which the target has the data;
+    ``channel``: our replication id, under which the target has the data (of a way back: the token of the cut-over that it belongs to);
     ``gap_end``: of a way back: what the old server wrote by itself up to this offset of its history is not copied again yet (0: it is);
     ``fence_kept``: the fence was written into the source's configuration file, or was going to be.
     ``delivery``: how the target gets the data; ``target_before``: values of its settings that were going to be changed;

@@ -108,7 +108,9 @@ async def _settled(options: RunOptions) -> tuple[StateFile, OldServer]:
     old = OldServer(old_endpoint(options, found.fence_at), found)
     back = StateFile(main.directory / BACK)
     rolling = back.read()
-    if found.step == "promoted" and rolling is not None and rolling.step in ("cutting", "promoted"):
+    if rolling is not None and rolling.channel != found.fence_token:  # of a migration before this one
+        let_go(back.directory)
+    elif found.step == "promoted" and rolling is not None and rolling.step in ("cutting", "promoted"):
         await _settle_rollback(options, main, back, rolling, old)
     return main, old
 

@@ -156,6 +156,7 @@ class WayBack:
             os.getpid(),
             gateway=f"{gateway[0]}:{gateway[1]}",
             gap_end=before.gap_end if before is not None else 0,
+            channel=self._old_state.fence_token,
         )
         self._state.write(written)
         stood = await self._old.attach(gateway, self._known)
