@@ -1,0 +1,115 @@
+"""A verification whose links broke, or whose source went on elsewhere, tells nothing: another one begins, and a cut-over waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from valkeep.errors import ConnectionLost
+from valkeep.migrate import proof as module
+from valkeep.migrate.fence import Aborted
+from valkeep.migrate.journal import Journal
+from valkeep.migrate.outcome import NotEqual
+from valkeep.migrate.proof import Proof
+from valkeep.migrate.verify import Comparison, Verifier
+
+VALID = Comparison(verdict="valid", keys_source=7)
+WRONG = Comparison(verdict="invalid", missing=1)
+
+
+class Scripted:
+    """A verifier: each look gives the next answer; "broken" is a link that breaks under it."""
+
+    def __init__(self, *answers: Comparison | str, during: Callable[[], None] = lambda: None) -> None:
+        self.answers = list(answers)
+        self.broken = False
+        self._during = during
+
+    async def full(self) -> Comparison:
+        self._during()
+        answer = self.answers.pop(0)
+        if isinstance(answer, Comparison):
+            return answer
+        self.broken = True
+        return Comparison.unknown("the link broke")
+
+    round = full
+
+    async def final(self, offset: int) -> Comparison:
+        del offset
+        return await self.full()
+
+
+class Story:
+    """``verifiers``: those that come after the first; an exception: it cannot be begun yet."""
+
+    def __init__(self, first: Scripted, *verifiers: Scripted | Exception) -> None:
+        self.verifiers = list(verifiers)
+        self.history = "one"
+        journal = Journal(None, lambda _: None, lambda: 0.0)
+        self.proof = Proof(cast("Verifier", first), journal, self.renew, lambda: self.history)
+
+    async def renew(self) -> Verifier:
+        one = self.verifiers.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return cast("Verifier", one)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.0)
+
+
+def run(work: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 10))
+
+
+def test_a_full_comparison_that_breaks_off_begins_again_as_soon_as_it_can() -> None:
+    story = Story(Scripted("broken"), ConnectionLost("away", remedy="wait"), Scripted(VALID))
+    run(story.proof.full())
+    assert story.proof.comparison == VALID
+
+
+def test_a_source_that_went_on_elsewhere_makes_even_a_difference_void() -> None:
+    def fail_over() -> None:
+        story.history = "two"
+
+    story = Story(Scripted(WRONG, during=fail_over), Scripted(VALID))
+    run(story.proof.full())
+    assert story.proof.comparison == VALID
+
+
+def test_a_difference_of_an_unbroken_look_is_one() -> None:
+    with pytest.raises(NotEqual):
+        run(Story(Scripted(WRONG)).proof.full())
+
+
+def test_links_that_break_every_time_end_in_unknown() -> None:
+    story = Story(Scripted("broken"), *[Scripted("broken") for _ in range(module.BEGINNINGS)])
+    with pytest.raises(NotEqual, match="5 times in a row"):
+        run(story.proof.full())
+
+
+def test_a_round_whose_link_broke_is_followed_by_a_full_comparison() -> None:
+    story = Story(Scripted(VALID, "broken"), Scripted(VALID))
+    run(story.proof.full())
+    run(story.proof.round())
+    assert story.proof.comparison == VALID
+    assert story.verifiers == []
+
+
+def test_a_cut_over_whose_last_look_broke_off_is_called_off_and_may_be_tried_again() -> None:
+    async def work() -> None:
+        story = Story(Scripted(VALID, "broken", "broken"), Scripted(VALID, VALID))
+        await story.proof.full()
+        with pytest.raises(Aborted) as aborted:
+            await story.proof.last(812, held=True)
+        assert aborted.value.code == "VK-CUTOVER-LINK"
+        await story.proof.settle()
+        assert await story.proof.last(812, held=True) == (0, 0)
+
+    run(work())
