@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from valkeep.errors import LocalProtocolError, RemoteProtocolError, ValkeepError
 
 from .events import KEEP_ALIVE, MARK_SIZE, REPLID, Ack, Command, Failed, LoginFailed, PrimaryEvent, PsyncRequest, Quit, Replica
+from .introduction import Introduction
 from .replies import bulk_reply, error_reply, simple_reply
+from .request import first_request
 
-MAX_ARGUMENTS: Final = 1024  # of a request; a replica's longest has some 10, but whoever looks may ask COMMAND INFO for many names
-MAX_REQUEST: Final = 64 * 1024  # bytes
 NO_AUTH: Final = "NOAUTH Authentication required."
 NO_AUTH_HELLO: Final = (
     "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to "
@@ -93,18 +92,6 @@ PRIMARY_TABLE: Final[dict[tuple[Serving, Heard], Serving]] = {
 }
 
 
-@dataclass(slots=True)
-class _Told:
-    """``Replica`` in the making."""
-
-    listening_port: int = 0
-    ip_address: str = ""
-    capabilities: set[str] = field(default_factory=set)
-    version: tuple[int, ...] = ()
-    node_id: str = ""
-    unknown: list[str] = field(default_factory=list)
-
-
 class PrimarySide:
     """A target's conversation with us: ``receive`` what it sends, act on the events, send ``data_to_send()``.
 
@@ -116,7 +103,7 @@ class PrimarySide:
         self.state = V.LOCKED if password is not None else V.OPEN
         self._password = password
         self._username = username
-        self._told = _Told()
+        self._introduction = Introduction()
         self._buffer = b""
         self._out: list[bytes] = []
         self._mark: bytes | None = None
@@ -128,8 +115,7 @@ class PrimarySide:
     @property
     def replica(self) -> Replica:
         """What the target has said about itself so far."""
-        told = self._told
-        return Replica(told.listening_port, told.ip_address, frozenset(told.capabilities), told.version, told.node_id, tuple(told.unknown))
+        return self._introduction.replica
 
     @property
     def may_stream(self) -> bool:
@@ -149,7 +135,7 @@ class PrimarySide:
         events: list[PrimaryEvent] = []
         while self.state is not V.OVER:
             try:
-                parsed = _request(self._buffer)
+                parsed = first_request(self._buffer)
             except RemoteProtocolError as error:
                 self._out.append(error_reply(f"ERR Protocol error: {error.message}"))
                 events.append(self._over(error))
@@ -182,7 +168,7 @@ class PrimarySide:
         if not REPLID.fullmatch(replid):
             raise LocalProtocolError(f"{replid!r} is no replication id", remedy="give 40 hex digits")
         self._step(H.WE_CONTINUE)
-        self._out.append(b"+CONTINUE %s\r\n" % replid.encode() if "psync2" in self._told.capabilities else b"+CONTINUE\r\n")
+        self._out.append(b"+CONTINUE %s\r\n" % replid.encode() if "psync2" in self._introduction.capabilities else b"+CONTINUE\r\n")
 
     def refuse(self, text: str = "NOMASTERLINK Can't SYNC while not connected with my master") -> None:
         """Answer ``PsyncRequest`` (or, after ``full_resync``, instead of a snapshot): not now. The default makes the target try again."""
@@ -201,7 +187,7 @@ class PrimarySide:
         if mark is not None:
             if len(mark) != MARK_SIZE or b"\r" in mark or b"\n" in mark:
                 raise LocalProtocolError("the mark has to be 40 bytes without line ends", remedy="give 40 hex digits")
-            if "eof" not in self._told.capabilities:
+            if "eof" not in self._introduction.capabilities:
                 raise LocalProtocolError("this target knows no end mark (capa eof)", remedy="spool the snapshot and give its length")
         self._step(H.WE_BEGIN)
         self._mark = mark
@@ -283,7 +269,7 @@ class PrimarySide:
         elif heard is H.PING:
             self._out.append(bulk_reply(args[1]) if len(args) == 2 else simple_reply("PONG"))
         elif heard is H.CONF:
-            answer = self._conf(args)
+            answer = self._introduction.heard(args)
             if was is not V.STREAM:
                 self._out.append(answer)
         else:
@@ -352,74 +338,3 @@ class PrimarySide:
             return None
         self.state = following
         return Ack(numbers[b"ack"], numbers.get(b"fack"))
-
-    def _conf(self, args: list[bytes]) -> bytes:
-        if len(args) % 2 == 0:
-            return error_reply("ERR syntax error")
-        told = self._told
-        for raw_option, raw in zip(args[1::2], args[2::2], strict=True):
-            option = raw_option[:64].lower().decode("ascii", "backslashreplace")
-            value = raw[:256].decode("utf-8", "backslashreplace")
-            if option == "listening-port":
-                if not re.fullmatch("[0-9]{1,5}", value):
-                    return error_reply("ERR value is not an integer or out of range")
-                told.listening_port = int(value)
-            elif option == "ip-address":
-                told.ip_address = value
-            elif option == "capa":
-                if len(told.capabilities) < 64:
-                    told.capabilities.add(value.lower())
-            elif option == "version":
-                found = re.match(r"[0-9]{1,6}(?:\.[0-9]{1,6}){0,3}", value)
-                if found is None:
-                    return error_reply("ERR Unrecognized version format")
-                told.version = tuple(int(part) for part in found.group().split("."))
-            elif option == "set-cluster-node-id":
-                told.node_id = value
-            elif option == "getack":
-                return b""
-            else:  # rdb-only, rdb-channel, main-ch-client-id, rdb-filter-only, …: nothing that we could do
-                if len(told.unknown) < 64:
-                    told.unknown.append(option)
-                return error_reply(f"ERR Unrecognized REPLCONF option: {option}")
-        return simple_reply("OK")
-
-
-def _request(buffer: bytes) -> tuple[list[bytes], int] | None:
-    """The first request in ``buffer`` and the bytes it takes; None when it is not whole. Empty lines are requests without words."""
-    if not buffer:
-        return None
-    end = buffer.find(b"\n")
-    if end < 0:
-        if len(buffer) > MAX_REQUEST:
-            raise RemoteProtocolError("too big inline request", remedy="is the peer a Valkey server?")
-        return None
-    if buffer[:1] != b"*":
-        return buffer[:end].split(), end + 1  # inline, as a person or an old server types it
-    count = _number(buffer[1:end], MAX_ARGUMENTS, "invalid multibulk length")
-    args: list[bytes] = []
-    at = end + 1
-    for _ in range(count):
-        end = buffer.find(b"\n", at, at + 32)
-        if end < 0:
-            if len(buffer) - at >= 32:
-                raise RemoteProtocolError("invalid bulk length", remedy="is the peer a Valkey server?")
-            return None
-        if buffer[at : at + 1] != b"$":
-            raise RemoteProtocolError(f"expected '$', got {buffer[at : at + 1]!r}", remedy="is the peer a Valkey server?")
-        size = _number(buffer[at + 1 : end], MAX_REQUEST, "invalid bulk length")
-        at = end + 1
-        if len(buffer) < at + size + 2:
-            if at + size > 2 * MAX_REQUEST:
-                raise RemoteProtocolError("request too big", remedy="is the peer a Valkey server?")
-            return None
-        args.append(buffer[at : at + size])
-        at += size + 2
-    return args, at
-
-
-def _number(text: bytes, limit: int, wrong: str) -> int:
-    text = text.removesuffix(b"\r")
-    if not re.fullmatch(rb"[0-9]{1,9}", text) or int(text) > limit:
-        raise RemoteProtocolError(wrong, remedy="is the peer a Valkey server?")
-    return int(text)
