@@ -49,6 +49,11 @@ class Gateway:
         assert process.running, process.stderr
         return process
 
+    def whole(self) -> None:
+        """Return when the snapshot is: from then on it can be gone on with."""
+        state = self.state / "gateway.json"
+        until(lambda: state.exists() and "begins" in state.read_text(), "no snapshot")
+
     def kept(self) -> list[str]:
         return sorted(path.name for path in self.state.glob("valkeep-kept-*/*"))
 
@@ -155,7 +160,7 @@ def test_what_cannot_be_gone_on_with_is_refused_with_its_reason_and_left_as_it_i
     here.mset({f"k{number}": number for number in range(200)})
     with gateway(source, tmp_path, "--ledger", str(tmp_path / "ledger.jsonl")) as one:
         process = one.listening()
-        until(lambda: one.state.joinpath("gateway.json").exists() and "begins" in one.state.joinpath("gateway.json").read_text(), "state")
+        one.whole()
         second = one.start()
         assert second.wait() == 4
         assert second.code == "VK-STATE-LOCKED"
@@ -206,6 +211,7 @@ def test_what_cannot_be_gone_on_with_is_refused_with_its_reason_and_left_as_it_i
         process.kill()
         process = one.listening("--fresh")
         until(lambda: here.info("stats")["sync_full"] == 3, "no full sync")
+        one.whole()
         process.send(signal.SIGTERM)
         assert process.wait() == 0
         assert len(one.kept()) == len(names)
