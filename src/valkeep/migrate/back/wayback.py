@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Secret
 from valkeep.client.server_info import server_info
-from valkeep.errors import ValkeepError
+from valkeep.errors import ConnectionLost, ValkeepError
 from valkeep.migrate import fence
 from valkeep.migrate.back import gap
 from valkeep.migrate.back.decision import Asked, Decision
@@ -216,7 +216,10 @@ class WayBack:
         for endpoint in (self._options.target, self._old.endpoint):
             async with await Connection.open(endpoint, client_name="valkeep-migrate") as connection:
                 databases |= set((await server_info(connection)).keys)
-        places = await gap.keys_written(self._old.endpoint, state.source_replid, state.source_offset, end, databases | {0})
+        try:
+            places = await gap.keys_written(self._old.endpoint, state.source_replid, state.source_offset, end, databases | {0})
+        except ConnectionLost as error:
+            raise lost(error.message) from error
         if places:
             self._journal.say("info", f"{len(places)} keys that the old server changed by itself are copied again")
             await gateway.recopy(tuple(sorted(places)))
