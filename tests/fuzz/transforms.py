@@ -21,7 +21,8 @@ from tests.fuzz.oracle import Failure, Finding, Target, agree, attempt, installe
 from tests.fuzz.snapshots import HEADER, after_policy, builds, told
 from valkeep.migrate.channel import Channel
 from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.transform.stream import Copy, Wanted
+from valkeep.migrate.transform.copies import Copy
+from valkeep.migrate.transform.stream import Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat, convert_mode
 from valkeep.wire.checksum import crc64
 from valkeep.wire.commands import VALKEY_COMMANDS

@@ -24,7 +24,8 @@ from valkeep.migrate.channel import Channel, Kept
 from valkeep.migrate.checkpoint import CheckpointFile
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform import stream as module
-from valkeep.migrate.transform.stream import Copy, Wanted
+from valkeep.migrate.transform.copies import Copy
+from valkeep.migrate.transform.stream import Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 SNAPSHOT = sealed(b"REDIS0012\xfa\x0erepl-stream-db\xc0\x00\xfe\x00" + item(0, "unused", "0176"))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.support.scripted_primary import command, payload
 from valkeep.migrate.transform import stream as module
-from valkeep.migrate.transform.stream import Copy, StreamTransform
+from valkeep.migrate.transform.copies import Copy
+from valkeep.migrate.transform.stream import StreamTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 State = tuple[dict[bytes, bytes], dict[bytes, bytes]]

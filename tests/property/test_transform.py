@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from tests.support.fixtures_snapshots import ROWS, SNAPSHOTS, Snapshot, snapshot
 from tests.support.fixtures_streams import SCENARIOS, Scenario
+from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.notes import LedgerNote
 from valkeep.migrate.transform.snapshot import Bytes, SnapshotTransform
-from valkeep.migrate.transform.stream import Copy, StreamTransform
+from valkeep.migrate.transform.stream import StreamTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 FORMATS = [

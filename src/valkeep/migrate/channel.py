@@ -36,8 +36,10 @@ from valkeep.errors import RemoteProtocolError
 from valkeep.migrate.checkpoint import Checkpoint, CheckpointFile
 from valkeep.migrate.lost_fields import LostFields
 from valkeep.migrate.spool import AsideFile, Spool
+from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.snapshot import SnapshotTransform
-from valkeep.migrate.transform.stream import Boundary, Copy, Place, StreamTransform, Wanted
+from valkeep.migrate.transform.stream import Boundary, StreamTransform, Wanted
+from valkeep.wire.commands import Place
 from valkeep.wire.resp import encode
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from valkeep.errors import ValkeepError
 from valkeep.migrate.ledger import LedgerMark
-from valkeep.migrate.transform.stream import Place
+from valkeep.wire.commands import Place
 
 __all__ = ["Checkpoint", "CheckpointFile"]
 

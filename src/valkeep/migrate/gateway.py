@@ -33,11 +33,11 @@ from valkeep.migrate.feed import Position, ReplicationGap
 from valkeep.migrate.portrait import Portrait
 from valkeep.migrate.sink import Link, TargetLink
 from valkeep.migrate.transform.outcomes import Hold
-from valkeep.migrate.transform.stream import Place
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.upkeep import Upkeep
 from valkeep.report.events import Emit, Note, Phase
 from valkeep.wire import psync
+from valkeep.wire.commands import Place
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Secret

@@ -15,7 +15,8 @@ from valkeep.migrate import channel as module
 from valkeep.migrate.channel import GETACK, PING, Channel
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.spool import SpoolFull
-from valkeep.migrate.transform.stream import Copy, Wanted
+from valkeep.migrate.transform.copies import Copy
+from valkeep.migrate.transform.stream import Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 BEGIN = 1000

@@ -13,7 +13,7 @@ from valkeep.client.replication import ReplicationLink
 from valkeep.client.server_info import ServerInfo
 from valkeep.errors import Refused, ServerError
 from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.transform.stream import Copy
+from valkeep.migrate.transform.copies import Copy
 
 SOURCE = Endpoint.parse("redis://h")
 

@@ -9,7 +9,8 @@ import pytest
 from valkeep.errors import Refused, RemoteProtocolError
 from valkeep.migrate.channel import Channel
 from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.transform.stream import Copy, Wanted
+from valkeep.migrate.transform.copies import Copy
+from valkeep.migrate.transform.stream import Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.wire.checksum import crc64
 from valkeep.wire.rdb.encode import SnapshotWriter

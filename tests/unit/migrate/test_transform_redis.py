@@ -8,7 +8,8 @@ from tests.support.scripted_primary import command, payload
 from valkeep.errors import Refused
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.commands import verbatim
-from valkeep.migrate.transform.stream import Copy, StreamTransform
+from valkeep.migrate.transform.copies import Copy
+from valkeep.migrate.transform.stream import StreamTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.wire.rdb.dump import opened
 from valkeep.wire.rdb.opcodes import DIALECT_REDIS

@@ -10,8 +10,9 @@ from tests.support.scripted_primary import command, payload
 from valkeep.errors import LocalProtocolError, Refused
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.commands import verbatim
+from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.maybe import MaybeSet
-from valkeep.migrate.transform.stream import Copy, StreamTransform
+from valkeep.migrate.transform.stream import StreamTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 V8, V9 = TargetFormat((8, 1)), TargetFormat((9, 1))

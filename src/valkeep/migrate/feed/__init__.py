@@ -17,7 +17,8 @@ from valkeep.errors import ConnectionLost
 
 if TYPE_CHECKING:
     from valkeep.client.replication import Receiver
-    from valkeep.migrate.transform.stream import Copy, Place
+    from valkeep.migrate.transform.copies import Copy
+    from valkeep.wire.commands import Place
 
 __all__ = ["Feed", "Origin", "Position", "ReplicationGap"]
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from valkeep.client.replication import Receiver
     from valkeep.migrate.feed import Origin
     from valkeep.migrate.feed.survey import Survey, Surveyed
-    from valkeep.migrate.transform.stream import Copy, Place
+    from valkeep.migrate.transform.copies import Copy
+    from valkeep.wire.commands import Place
 
 __all__ = ["FileFeed", "NotInFile", "commands_of", "place_of"]
 

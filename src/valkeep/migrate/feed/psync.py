@@ -34,8 +34,9 @@ from valkeep.migrate.feed import Origin, Position, ReplicationGap
 from valkeep.migrate.feed.failover import FailoverWatch
 from valkeep.migrate.feed.history import OtherSource, Outage, bytes_needed
 from valkeep.migrate.keyread import KeyRead
-from valkeep.migrate.transform.stream import Copy, Place
+from valkeep.migrate.transform.copies import Copy
 from valkeep.report.events import Emit, Event, Note
+from valkeep.wire.commands import Place
 
 if TYPE_CHECKING:
     from valkeep.client.replication import Receiver

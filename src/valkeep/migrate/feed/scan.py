@@ -15,7 +15,7 @@ a table): who finds both bits set may have been there, and waits for round 1. So
 **Offsets are ours**: bytes given since the snapshot. ``reach`` says which of them has everything that the source had written when it was asked: the end of a
 round that began later. Where INFO proves that nothing was written since the last round began (`_mark`), that round will do.
 
-What this can't promise, and the report says so (`scanned.LIMITS`): no moment before the fence is one of the source's; keys of one transaction may come in
+What this can't promise, and the report says so (`scanned`): no moment before the fence is one of the source's; keys of one transaction may come in
 different rounds; a key that was written twice between two rounds is given once; what is no part of the digest is not followed. Behind the fence one last round
 makes both sides equal, and takes as long as any other.
 """
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
     from valkeep.client.replication import Receiver
     from valkeep.migrate.keyread import Seen
-    from valkeep.migrate.transform.stream import Copy, Place
+    from valkeep.migrate.transform.copies import Copy
+    from valkeep.wire.commands import Place
 
 __all__ = ["Round", "ScanFeed"]
 
@@ -184,7 +185,7 @@ class ScanFeed:
 
     async def read(self, places: Sequence[Place]) -> list[Copy]:
         """As they are now, which is behind all that was given so far."""
-        from valkeep.migrate.transform.stream import Copy
+        from valkeep.migrate.transform.copies import Copy
 
         async with await KeyScan.open(self._source, "valkeep-copy", lanes=1) as scan:
             found: dict[Place, Seen | None] = {}

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from valkeep.migrate.transform import field_ttls
-from valkeep.migrate.transform.copies import known, recopy
 from valkeep.migrate.transform.field_ttls import lossy_rule, ttl_rule
 from valkeep.migrate.transform.outcomes import PASS, Drop, Hold, Outcome, Pass, Replace, Rule, Situation
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat, convert_mode
+from valkeep.migrate.transform.unsayable import known, recopy
 from valkeep.wire.rdb import convert
 from valkeep.wire.rdb.dump import opened, sealed
 

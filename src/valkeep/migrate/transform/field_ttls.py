@@ -7,10 +7,10 @@ something may have been left behind.
 
 from __future__ import annotations
 
-from valkeep.migrate.transform.copies import known, recopy
 from valkeep.migrate.transform.notes import LedgerNote, field_ttls_lost
 from valkeep.migrate.transform.outcomes import PASS, Drop, Hold, Outcome, Replace, Rule, Situation
 from valkeep.migrate.transform.target import FieldTtl
+from valkeep.migrate.transform.unsayable import known, recopy
 
 __all__ = [
     "depends_on_fields",

@@ -10,16 +10,14 @@ stops at names that need a look (``commands.attention``). What is looked at has 
     Hold      it cannot cross at all: nothing after it is sent until a person removed the cause
 
 **Recopy.** The caller reads the key at a known source offset O (``MULTI; DUMP k; PEXPIRETIME k; INFO replication; EXEC``) and hands the
-value in. From the offending command up to O, commands on that key are absorbed (the copy already contains them); at O the copy is
-sent as RESTORE … REPLACE ABSTTL; then the key flows again. A command that *reads* an absorbed key and writes another one (RENAME,
-SUNIONSTORE) makes the other one wait for a copy too. O is always between commands, never inside a MULTI, because the source ran EXEC
-as one. Commands on other keys are not delayed.
+value in. Up to O, commands on that key are absorbed, as the copy already contains them; there it is sent (`copies`). Commands on other keys
+are not delayed.
 
 **Large commands.** What passes streams through, whatever its size. What needs a look is collected whole, up to ``LARGE_COMMAND`` bytes and
 ``MANY_WORDS`` arguments; of a larger one only the head is kept. Nearly all of them write the one key that the head names: that key is copied again, and the
 rest of the command goes by unseen, because the copy contains it. Where the head does not name all keys (MSETEX), it is collected up to
 ``LARGEST_COMMAND``, and beyond that the stream is held. Memory: four times a command that is translated, so that 16 MB stay well below what the gateway
-may use; three times a value that is copied, which nothing can bound, because DUMP and RESTORE know no pieces.
+may use.
 
 **Why it may stop.** A command that was passed over silently is lost for ever, and the target would not tell: a Valkey replica drops
 what it does not know and keeps the link up. So unknown means Hold, at that offset, with the remedy.
@@ -37,20 +35,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from valkeep.errors import LocalProtocolError, Refused, ValkeepError
+from valkeep.errors import LocalProtocolError, ValkeepError
 from valkeep.migrate.transform import commands
+from valkeep.migrate.transform.copies import Copies, Copy
 from valkeep.migrate.transform.maybe import MaybeSet
-from valkeep.migrate.transform.notes import LedgerNote, TakeNote, field_ttls_lost
+from valkeep.migrate.transform.notes import TakeNote
 from valkeep.migrate.transform.outcomes import Drop, Hold, Outcome, Pass, Recopy, Replace, Situation
-from valkeep.migrate.transform.target import FieldTtl, convert_mode
+from valkeep.migrate.transform.target import FieldTtl
 from valkeep.wire.commands import Place, keys_of, writes_first_argument_only
-from valkeep.wire.rdb.convert import Reencoded, reencode_payload
 from valkeep.wire.stream import CommandScanner
 
 if TYPE_CHECKING:
     from valkeep.migrate.transform.target import TargetFormat
 
-__all__ = ["Boundary", "Copy", "Place", "StreamTransform", "Wanted"]
+__all__ = ["Boundary", "StreamTransform", "Wanted"]
 
 LARGE_COMMAND = 16 << 20
 """Bytes up to which a command that has to be looked at is collected whole."""
@@ -67,18 +65,6 @@ _NO_WRITES = frozenset({b"PING", b"SELECT", b"REPLCONF"})
 _UNSAID = "a command on it could not be expressed for the target"
 _TOO_LARGE = "a command on it was too large to be translated"
 _REPAIR = "a repair asked for it"
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """One key as read at ``offset``: ``payload`` is a DUMP payload of the source (None: the key does not exist there), ``expire_ms``
-    its absolute expiry in Unix milliseconds (-1: none)."""
-
-    database: int
-    key: bytes
-    offset: int
-    payload: bytes | None
-    expire_ms: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +88,6 @@ class Boundary(NamedTuple):
     database: int
     copying: tuple[Place, ...]
     beside: object
-
-
-@dataclass(frozen=True, slots=True)
-class _Due:
-    """A copy as it will be sent at ``offset``: ``value`` None: the key is not there. ``why``: for the ledger."""
-
-    offset: int
-    value: Reencoded | None
-    expire_ms: int
-    why: str
 
 
 class StreamTransform:
@@ -149,7 +125,8 @@ class StreamTransform:
             commands.verbatim(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD),
             commands.plain(source_version, target, valkey=valkey),
         )
-        self._copies: dict[Place, _Due] = {}
+        self._copies = Copies(target, policy, self.lost_fields, note)
+        self._under_way = self._copies.under_way  # the same: asked at each command
         self._passing_by = False  # a large command is under way that a copy contains
 
     @property
@@ -160,7 +137,7 @@ class StreamTransform:
     @property
     def copying(self) -> bool:
         """Whether commands are being absorbed: their effect is sent with the copies only."""
-        return bool(self._copies)
+        return bool(self._under_way)
 
     @property
     def at_boundary(self) -> bool:
@@ -192,7 +169,7 @@ class StreamTransform:
             self._passing_by = False
             self._pass(offset + position, 0)
         begin = position
-        if not self._copies:
+        if not self._under_way:
             position = scanner.scan(view, position, end)
             self._scanned(offset, position, position - begin)
             if scanner.stop == NEED_MORE:
@@ -201,7 +178,7 @@ class StreamTransform:
         out = bytearray(view[begin:position])
         while True:
             start = position
-            if self._copies:
+            if self._under_way:
                 # A long command may have begun to pass verbatim before the copy was asked for.
                 position = scanner.finish(view, position, end)
                 out += view[start:position]
@@ -209,9 +186,10 @@ class StreamTransform:
                 if not scanner.at_boundary:
                     break
                 start = position
-                self._send_due(offset + position, out)
+                for command in self._copies.due(offset + position, self.database):
+                    _put(out, *command)
                 self._pass(offset + position, len(out))
-            if not self._copies:
+            if not self._under_way:
                 position = scanner.scan(view, position, end)
                 out += view[start:position]
                 self._scanned(offset, position, len(out))
@@ -241,10 +219,7 @@ class StreamTransform:
         wanted = self.wants
         if wanted is None:
             raise LocalProtocolError("a copy was supplied that nobody asked for", remedy="this is a bug of Valkeep: please report it")
-        # All of them are looked at before anything is absorbed.
-        due = [(copy, None if copy.payload is None else self._reencoded(copy, copy.payload)) for copy in copies]
-        for copy, value in due:
-            self._copies[copy.database, copy.key] = _Due(copy.offset, value, copy.expire_ms, wanted.why)
+        self._copies.take(copies, wanted.why)
         self.wants = None
 
     def demand(self, places: tuple[Place, ...], offset: int) -> Wanted:
@@ -269,14 +244,14 @@ class StreamTransform:
         if self._reached is not None:
             source, out = self._reached
             self._reached = None
-            self.boundary = Boundary(source, out, self.database, tuple(self._copies), self._witness())
+            self.boundary = Boundary(source, out, self.database, tuple(self._under_way), self._witness())
 
     # -- one command ------------------------------------------------------------------------------------------------------------
 
     def _one(self, args: list[bytes], raw: memoryview, start: int, out: bytearray) -> bool:
         """Translate one whole command; False when the stream has to wait (``wants`` is set, nothing was sent for it)."""
         name = args[0].upper()
-        if self._copies:
+        if self._under_way:
             absorbed = self._absorb(name, args, start)
             if absorbed is not None:
                 return absorbed
@@ -328,28 +303,10 @@ class StreamTransform:
             if isinstance(outcome, Hold):  # no copy of a key may be sent to a database that is not there
                 self.wants = Wanted(outcome.places, start, name, outcome)
                 return False
-        keys = keys_of(args, self.database)
-        if keys is None:
-            return None
-        if name == b"SWAPDB":
-            swapped = set(keys.databases)
-            places = tuple((db, key) for (at, key) in self._copies if at in swapped for db in swapped)
-            if not places:
-                return None
-            if all(place in self._copies and self._copies[place].offset > start for place in places):
-                # Copies were read after this swap already: only let the swap itself pass.
-                return None
-            self.wants = Wanted(places, start, name)
-            return False
-        touched = [place for place in (*keys.written, *keys.read) if place in self._copies]
-        # SORT … BY and GET read keys that no argument names.
-        if not touched and not (name == b"SORT" and any(b"*" in arg for arg in args[2:])):
-            return None
-        missing = tuple(place for place in keys.written if place not in self._copies)
+        missing = self._copies.missing(name, args, start, self.database)
         if missing:
             self.wants = Wanted(missing, start, name)
-            return False
-        return True
+        return None if missing is None else not missing
 
     def _large(self, view: memoryview, position: int, end: int, offset: int, out: bytearray) -> int:
         """Go on with a command that is not all there and is not collected any further; returns the position reached."""
@@ -361,52 +318,16 @@ class StreamTransform:
                 self.wants = self._too_long(name, offset + position)
             return position
         place = (self.database, head[1])
-        if place in self._copies:
+        if place in self._under_way:
             self._passing_by = True
             return scanner.finish(view, scanner.enter(position), end)
-        if self._copies:
+        if self._under_way:
             after = scanner.scan(view, position, end)
             if after > position:  # it needs no look: it was only read because others are absorbed
                 out += view[position:after]
                 return after
         self.wants = Wanted((place,), offset + position, name, why=_TOO_LARGE)
         return position
-
-    def _send_due(self, reached: int, out: bytearray) -> None:
-        """Send the copies whose offset the stream has reached."""
-        for place in [place for place, due in self._copies.items() if due.offset <= reached]:
-            due = self._copies.pop(place)
-            database, key = place
-            value = due.value
-            self._note(LedgerNote("recopied", "key", due.why, "", key, database, due.offset))
-            if value is not None and value.fields_with_ttl and not self.target.field_ttl:
-                self._note(field_ttls_lost(self.policy, key, database, due.offset, value.fields_with_ttl))
-            if value is not None and value.fields_dropped:
-                self.lost_fields.add(database, key)  # now, and not when it was handed in: databases may have been swapped since
-            if database != self.database:
-                _put(out, b"SELECT", b"%d" % database)
-            if value is None or value.empty:
-                _put(out, b"DEL", key)
-            else:
-                _put(out, b"RESTORE", key, b"%d" % max(due.expire_ms, 0), value.payload, b"REPLACE", b"ABSTTL")
-            if database != self.database:
-                _put(out, b"SELECT", b"%d" % self.database)
-
-    def _reencoded(self, copy: Copy, payload: bytes) -> Reencoded:
-        """The copy's payload as the target takes it. Raises ``Refused``."""
-        where = f"key {copy.key!r} in database {copy.database}"
-        try:
-            mode = convert_mode(self.target, self.policy)
-            result = reencode_payload(payload, self.target.dialect, self.target.rdb_version, mode)
-        except Refused as error:
-            raise error.saying(f"{where}: {error.message}") from error
-        if result.fields_with_ttl and not self.target.field_ttl and self.policy is FieldTtl.REFUSE:
-            raise Refused(
-                f"{where} is a hash with {result.fields_with_ttl} field TTLs; {self.target.name} has none, and --field-ttl is refuse",
-                remedy="choose --field-ttl keep-field or drop-field, or a target of Valkey 9.0 or later, and start again",
-                code="VK-FIELD-TTL",
-            )
-        return result
 
     @staticmethod
     def _too_long(name: bytes, offset: int) -> Wanted:
