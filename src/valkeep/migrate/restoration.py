@@ -30,11 +30,12 @@ from valkeep.migrate.abort import restore_target
 from valkeep.migrate.control import Control, Lock
 from valkeep.migrate.delivery.native import Native
 from valkeep.migrate.delivery.push import Push, expiry
-from valkeep.migrate.delivery.target import TargetFound, addresses, facing, look
+from valkeep.migrate.delivery.reception import reception
+from valkeep.migrate.delivery.target import TargetFound, look
 from valkeep.migrate.feed.file import FileFeed, commands_of, place_of
 from valkeep.migrate.feed.files import DataFiles
 from valkeep.migrate.feed.survey import Survey, survey
-from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway import Gateway
 from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.ledger import Ledger
@@ -147,9 +148,8 @@ class _Restoration:
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
             feed = FileFeed(found)
-            gateway = await stack.enter_async_context(
-                Gateway(feed, await self._gateway_options(target_found, spool), ledger, journal.emit, journal.clock)
-            )
+            seen = await reception(options, target_found, spool, hold_seconds=0.0)
+            gateway = await stack.enter_async_context(Gateway(feed, seen, ledger, journal.emit, journal.clock))
             await self._read_all(gateway, feed, found)
             way = Push if options.deliver == "push" else Native
             delivery: Delivery = way(options, gateway, target, target_found, self.state, journal, self.handover.undone)
@@ -200,38 +200,6 @@ class _Restoration:
         journal.write("preflight.json", report.to_json(accepted))
         report.expect_start(accepted)
         return report
-
-    async def _gateway_options(self, found: TargetFound, spool: Path) -> GatewayOptions:
-        options = self.options
-        host, port = options.listen
-        if options.deliver == "push":  # nobody attaches
-            return GatewayOptions(
-                formats=(found.format,),
-                field_ttl=options.field_ttl,
-                listen=("127.0.0.1", 0),
-                allow=frozenset(),
-                spool=spool,
-                spool_limit=options.spool_limit,
-                hold_seconds=0.0,
-            )
-        if found.tls_replication and options.gateway_tls is None:
-            raise Refused(
-                "the target replicates over TLS only (tls-replication yes), and the gateway has no certificate",
-                remedy="give one that the target's CA signed: --gateway-cert FILE --gateway-key FILE",
-                code="VK-GATEWAY-TLS",
-            )
-        return GatewayOptions(
-            formats=(found.format,),
-            field_ttl=options.field_ttl,
-            listen=(host or await facing(options.target), port),
-            allow=options.allow | await addresses(options.target.host),
-            spool=spool,
-            spool_limit=options.spool_limit,
-            password=found.password,
-            username=found.username,
-            tls=options.gateway_tls if found.tls_replication else None,
-            hold_seconds=0.0,
-        )
 
     async def _read_all(self, gateway: Gateway, feed: FileFeed, found: Survey) -> None:
         """Everything is read, checked and translated; the target knows of nothing yet."""

@@ -10,17 +10,19 @@ beforehand, said, and compared with the lease: writers that would be held for lo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from valkeep.migrate.fence import Aborted, FenceMode
 
 if TYPE_CHECKING:
+    from valkeep.client.server_info import ServerInfo
     from valkeep.migrate.cutover import Successor
     from valkeep.migrate.feed.scan import ScanFeed
     from valkeep.migrate.gateway import Gateway
     from valkeep.migrate.journal import Journal
+    from valkeep.migrate.reading import Drained
 
-__all__ = ["LIMITS", "UNFOLLOWED_SECONDS", "Reaching", "Scanned"]
+__all__ = ["Reaching", "Scanned"]
 
 LIMITS: Final = (
     "until the cut-over the target holds keys of different moments: transactions may be seen in part, and writes in another order",
@@ -52,16 +54,30 @@ class Reaching:
 
 
 class Scanned:
-    """``feed``: the source's."""
+    """A `Reading`."""
+
+    limits: tuple[str, ...] = LIMITS
+    verify_by: Literal["auto", "scan"] = "scan"
+    look_seconds: float = UNFOLLOWED_SECONDS
 
     def __init__(self, feed: ScanFeed, journal: Journal) -> None:
-        self.feed = feed
+        self.feed: Final = feed
         self._journal = journal
+
+    def is_of(self, server: ServerInfo, history: str) -> bool:
+        """Nobody is followed: whoever answers at the source's address is read."""
+        del server, history
+        return True
+
+    def held(self, mode: FenceMode) -> bool:
+        """Both sides are read whole behind the fence."""
+        del mode
+        return True
 
     def successor(self, delivery: Successor) -> Reaching:
         return Reaching(delivery, self.feed.reach)
 
-    def barrier(self, drained: Callable[[int], Awaitable[None]]) -> Callable[[int], Awaitable[None]]:
+    def barrier(self, drained: Drained) -> Drained:
         """``drained`` for offsets of the source."""
 
         async def reached(offset: int) -> None:

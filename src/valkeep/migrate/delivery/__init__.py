@@ -57,6 +57,10 @@ class Delivery(Successor, Protocol):
         """Commands that the target answered with an error since it was looked at; must be 0."""
         ...
 
+    def hurry(self) -> None:
+        """Somebody wants to stop while it is promoted: nothing is waited for any more that only others can do."""
+        ...
+
     def summary(self) -> dict[str, object]:
         """How it was delivered, for the report: ``how``, and what else there is to say."""
         ...

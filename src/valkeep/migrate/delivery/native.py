@@ -105,6 +105,9 @@ class Native:
         self._gateway.expect_departure()
         return await promotion.promote(self._target, run_id, self._state, self._journal.emit, self._journal.clock)
 
+    def hurry(self) -> None:
+        """The promotion is one round trip."""
+
     async def errors(self) -> int:
         return (await server_info(self._target)).number("unexpected_error_replies") - self._found.error_replies
 

@@ -131,6 +131,9 @@ class Push:
             self._journal.say("warning", f"the target is the primary, but its setting could not be put back: {failed.message}")
         return promotion.recorded(self._state, self._journal.emit, self._journal.clock)
 
+    def hurry(self) -> None:
+        """The promotion is one round trip."""
+
     async def errors(self) -> int:
         """None: an error reply ends the delivery."""
         return 0
