@@ -21,7 +21,7 @@ __all__ = ["Settler"]
 
 ROUNDS = 60  # of looking again at keys that are written all the time
 IDLE_ROUNDS = 12  # without progress, after which the rest is hot …
-UNFOLLOWED_ROUNDS = 5  # … and where nobody knows which keys are written: enough of them to tell a difference
+UNFOLLOWED_ROUNDS = 8  # … and where nobody knows which keys are written: enough of them to tell a difference, after a few changes
 ONE_BY_ONE = 64  # keys that are looked at singly when batches get nowhere: the shortest window there is
 BATCH = 20_000  # keys that are weighed at once; reads are smaller (`look.BATCH`)
 SLOW = 2_000  # keys a second that looking is given time for, on top of ``patience``
