@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from valkeep.cli.migrate_back import commit, rollback
+from valkeep.cli.migrate_decide import abort, cutover
+from valkeep.cli.migrate_gateway import gateway
 from valkeep.cli.migrate_preflight import preflight
-from valkeep.cli.migrate_run import abort, cutover, gateway, run
+from valkeep.cli.migrate_run import run
 from valkeep.cli.migrate_status import status
 from valkeep.cli.migrate_verify import verify
 

@@ -1,22 +1,18 @@
-"""``valkeep migrate run``, ``gateway``, ``cutover`` and ``abort``: the move itself."""
+"""``valkeep migrate run``: the move itself."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import select
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from valkeep.cli.decision_key import key_decides
 from valkeep.cli.endpoint import (
     AwsRegion,
     AwsUrl,
@@ -31,49 +27,35 @@ from valkeep.cli.endpoint import (
     source_of,
 )
 from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, presented
-from valkeep.cli.migrate_elasticache import target_named, target_of
+from valkeep.cli.migrate_elasticache import target_of
 from valkeep.cli.migrate_files import expect_no_writers, restore_files
+from valkeep.cli.migrate_options import (
+    Allow,
+    Certificate,
+    Fresh,
+    Key,
+    Listen,
+    Patience,
+    Policy,
+    Read,
+    SpoolFolder,
+    SpoolLimit,
+    State,
+    gateway_tls,
+    one_of,
+)
 from valkeep.cli.migrate_preflight import WAYS, Deliver, acknowledged, expect_delivery, expect_way_back
 from valkeep.cli.output import JsonPath, console, write_json
-from valkeep.errors import ConnectionLost, ExitCode, UsageError, ValkeepError
+from valkeep.errors import ExitCode, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
-    import ssl
-
-    from valkeep.client.endpoint import Endpoint
-    from valkeep.client.named_primary import Source as AnySource
-    from valkeep.migrate.elasticache.address import GroupAddress
-    from valkeep.migrate.pipeline import Ready, RunOptions, RunResult
+    from valkeep.migrate.pipeline import RunOptions, RunResult
     from valkeep.report.events import Emit
 
-__all__ = ["abort", "cutover", "gateway", "run"]
+__all__ = ["run"]
 
-E = TypeVar("E", bound=StrEnum)
-KEY_SECONDS = 0.05
 WILDCARDS = ("0.0.0.0", "::", "*")
-
-Policy = Annotated[FieldTtl, typer.Option(help="TTLs on hash fields, for a Valkey before 9: keep the field, drop it, or refuse to start.")]
-Listen = Annotated[
-    str, typer.Option(metavar="HOST:PORT", help="Where the gateway listens. Default: the address that faces the target, any free port.")
-]
-Allow = Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="Another address that the target may come from; repeatable.")]
-Certificate = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The gateway's certificate (PEM), for a target with tls-replication.")
-]
-Key = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key.")]
-SpoolFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where snapshot and stream wait on disk.", show_default=False)]
-SpoolLimit = Annotated[int, typer.Option(metavar="MB", min=0, help="Most that one spool may take; 0: what the disk holds.")]
-Read = Annotated[
-    str,
-    typer.Option(
-        metavar="psync|scan|PATH",
-        help="How the data is read: as the source's replica; by SCAN, where that is denied; or, without --source, from a snapshot or log.",
-    ),
-]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Begin with a full sync, also where an earlier one could be gone on with.")]
-State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migration's state is kept.", show_default=False)]
-Patience = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long a source whose link broke is waited for; 0: not at all.")]
 
 
 def run(
@@ -179,7 +161,7 @@ def run(
             listen=address(listen, "--listen") if listen else ("", 0),
             announce=address(announce, "--announce") if announce else None,
             allow=frozenset(allow or ()),
-            gateway_tls=_gateway_tls(gateway_cert, gateway_key),
+            gateway_tls=gateway_tls(gateway_cert, gateway_key),
         )
         return restore_files(files, json)
     if not source:
@@ -226,10 +208,10 @@ def run(
         lease_ms=lease,
         hold_seconds=hold,
         source_patience=source_patience,
-        fence=_one_of(FenceMode, fence, "--fence") if fence else None,
+        fence=one_of(FenceMode, fence, "--fence") if fence else None,
         keep_fence=keep_fence,
         rollback=rollback,
-        gateway_tls=_gateway_tls(gateway_cert, gateway_key),
+        gateway_tls=gateway_tls(gateway_cert, gateway_key),
         source_primary=endpoint(source_primary, source_password_file, source_password_env) if source_primary else None,
         fresh=fresh,
     )
@@ -255,110 +237,6 @@ def run(
     return result.exit_code
 
 
-def gateway(
-    source: Source,
-    target_version: Annotated[
-        list[str], typer.Option(metavar="X.Y", help="The version of the Valkey targets that will attach; repeatable.")
-    ],
-    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the gateway listens.")],
-    allow: Annotated[list[str], typer.Option(metavar="HOST", help="A target that may attach, by name or address; repeatable.")],
-    field_ttl: Policy = FieldTtl.REFUSE,
-    databases: Annotated[int, typer.Option(min=1, help="The targets' number of databases.")] = 16,
-    metrics: Annotated[str, typer.Option(metavar="HOST:PORT", help="Serve /metrics, /health and /ready there.")] = "",
-    password_file: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The targets' primaryauth is in this file.", show_default=False)
-    ] = None,
-    gateway_cert: Certificate = None,
-    gateway_key: Key = None,
-    spool: SpoolFolder = None,
-    spool_limit: SpoolLimit = 0,
-    keep: Annotated[
-        int,
-        typer.Option(metavar="MB", min=1, help="How much may be written since the snapshot until it is given up and no target can attach."),
-    ] = 4096,
-    present_as: PresentAs = "7.2.4",
-    ledger: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the ledger there.", show_default=False)] = None,
-    source_patience: Patience = 600.0,
-    state: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keep there what the next start goes on with, also after a kill -9.", show_default=False),
-    ] = None,
-    fresh: Fresh = False,
-    source_password_file: SourcePasswordFile = None,
-    source_password_env: SourcePasswordEnv = None,
-) -> ExitCode:
-    """Run the gateway alone, as a service: targets attach by REPLICAOF and detach when they like. Ends with SIGINT or SIGTERM."""
-    from valkeep.migrate import service
-    from valkeep.report.terminal import watch
-
-    settings = service.ServiceSettings(
-        source=source_of(source, source_password_file, source_password_env),
-        versions=tuple(_version(text) for text in target_version),
-        databases=databases,
-        listen=address(listen, "--listen"),
-        allow=tuple(allow),
-        field_ttl=field_ttl,
-        metrics=address(metrics, "--metrics") if metrics else None,
-        password_file=password_file,
-        tls=_gateway_tls(gateway_cert, gateway_key),
-        spool=spool,
-        spool_limit=spool_limit << 20,
-        keep=keep << 20,
-        present_as=presented(present_as),
-        ledger=ledger,
-        source_patience=source_patience,
-        state=state,
-        fresh=fresh,
-    )
-    with watch(None) as emit:
-        asyncio.run(service.serve(settings, emit))
-    return ExitCode.GOOD
-
-
-def cutover(source: Source, target: Target, state: State = None, json: JsonPath = None) -> ExitCode:
-    """Cut over a migration that waits for it (`valkeep migrate run --cutover manual`)."""
-    from valkeep.errors import Refused
-    from valkeep.migrate.control import ask
-    from valkeep.migrate.state import default_directory
-
-    here, there = source_of(source), target_named(target)
-    directory = state or default_directory(here.display, there.display)
-    answer = asyncio.run(ask(directory, "cutover"))
-    if answer is None:
-        raise Refused(
-            f"no migration runs in {directory}",
-            remedy="start it: valkeep migrate run --cutover manual …; if it was killed: valkeep migrate abort …",
-        )
-    done = f"cut over: {answer['promoted']} is the primary now; write pause {answer['write_pause_ms']} ms"
-    console(json).print(done, markup=False)
-    write_json(answer, json, changed=done)
-    return ExitCode.GOOD
-
-
-def abort(
-    target: Target,
-    source: Source = "",
-    state: State = None,
-    force: Annotated[bool, typer.Option("--force", help="Make the source writable although the target was promoted.")] = False,
-    source_password_file: SourcePasswordFile = None,
-    source_password_env: SourcePasswordEnv = None,
-    target_password_file: TargetPasswordFile = None,
-    target_password_env: TargetPasswordEnv = None,
-    json: JsonPath = None,
-) -> ExitCode:
-    """Undo what a migration changed: the source accepts writes again, the target is detached. Also after a kill -9.
-
-    Without --source: a move from files (`valkeep migrate run --read PATH`).
-    """
-    here = source_of(source, source_password_file, source_password_env) if source else None
-    there = target_named(target, target_password_file, target_password_env)
-    done = asyncio.run(_abort(here, there, state, force))
-    for line in done:
-        console(json).print(line, markup=False)
-    write_json({"done": done}, json, changed="; ".join(done))
-    return ExitCode.GOOD
-
-
 def _next(options: RunOptions, result: RunResult) -> str:
     if result.way_back is None:
         return f"point the writers at {options.target.address}; the source answers reads, and refuses writes until `valkeep migrate abort --force`"
@@ -366,9 +244,6 @@ def _next(options: RunOptions, result: RunResult) -> str:
     if result.way_back.outcome == "committed":
         return f"{done}. The writers are at {options.target.address}, for good"
     return f"rolled back: {done}. Point the writers at {options.source.address}; {options.target.address} refuses writes"
-
-
-# -- parts of these commands -----------------------------------------------------------------------------------------------------------
 
 
 def _tell_unfinished(options: RunOptions) -> None:
@@ -389,110 +264,9 @@ async def _run(options: RunOptions, emit: Emit) -> RunResult:
     from valkeep.migrate.pipeline import Ready, run
 
     ready = Ready()
-    async with _key_decides(ready, enabled=options.cutover == "manual"):
+    async with key_decides(ready, enabled=options.cutover == "manual"):
         return await run(options, emit, time.monotonic, ready)
-
-
-@contextlib.asynccontextmanager
-async def _key_decides(ready: Ready, *, enabled: bool) -> AsyncIterator[None]:
-    """Enter on the terminal means go, once the migration waits for it."""
-    if not enabled or not sys.stdin.isatty():
-        yield
-        return
-    listening = asyncio.create_task(_listen(sys.stdin.fileno(), ready), name="the key")
-    try:
-        yield
-    finally:
-        listening.cancel()
-
-
-async def _listen(terminal: int, ready: Ready) -> None:
-    """The end of input (Ctrl-D, a closed terminal) is nobody's decision. The terminal is asked and not waited for: what is typed while we are in the
-    background is for somebody else, and reading it would stop this process (SIGTTIN) in the middle of a migration."""
-    with contextlib.suppress(OSError):  # it was closed
-        while True:
-            await asyncio.sleep(KEY_SECONDS)
-            if not _in_foreground(terminal) or not select.select([terminal], [], [], 0)[0]:
-                continue
-            if os.read(terminal, 1024) and ready.waiting:
-                ready.go.set()
-
-
-def _in_foreground(terminal: int) -> bool:
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:  # not the terminal that controls us: there is no job control
-        return True
-
-
-async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, state: Path | None, force: bool) -> list[str]:
-    from valkeep.client.connection import Connection
-    from valkeep.client.endpoint import Endpoint
-    from valkeep.migrate import abort as undo
-    from valkeep.migrate.control import Lock, ask, remove_socket
-    from valkeep.migrate.elasticache.address import GroupAddress
-    from valkeep.migrate.spool import sweep
-    from valkeep.migrate.state import StateFile, default_directory
-
-    directory = state or default_directory(source.display if source is not None else "file:", target.display)
-    running = await ask(directory, "abort")
-    if running is not None:
-        return list(running["done"])
-    with Lock(directory):
-        remove_socket(directory)
-        sweep(directory)
-        file = StateFile(directory)
-        found = file.read()
-        if found is not None and found.fence_at and source is not None:  # a source that is a replica is fenced at its primary
-            where = Endpoint.parse(found.fence_at)
-            source = source.at(where.host, where.port)
-        if isinstance(target, GroupAddress):
-            there = Endpoint.parse(found.target) if found is not None else None
-        else:
-            there = target
-        async with contextlib.AsyncExitStack() as stack:
-
-            async def reach(where: AnySource | None) -> Connection | None:
-                if where is None:
-                    return None
-                try:
-                    return await stack.enter_async_context(await Connection.open(await where.resolve()))
-                except ConnectionLost:
-                    return None
-
-            return await undo.abort(await reach(source), await reach(there), file, force=force)
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:
     return frozenset({"all"}) if "all" in codes else acknowledged(codes)
-
-
-def _one_of(kind: type[E], text: str, option: str) -> E:
-    try:
-        return kind(text)
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is not known", remedy=f"one of {', '.join(kind)}") from None
-
-
-def _version(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split("."))
-    except ValueError:
-        raise UsageError(f"--target-version {text!r} is no version", remedy="write it like --target-version 8.1") from None
-
-
-def _gateway_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if cert is None and key is None:
-        return None
-    import ssl
-
-    if cert is None:
-        raise UsageError("--gateway-key without --gateway-cert", remedy="give both")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-    except OSError as error:  # ssl.SSLError is one
-        raise UsageError(
-            f"the gateway's certificate cannot be loaded: {error}", remedy="give readable PEM files that belong together"
-        ) from error
-    return context

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from valkeep.cli import migrate_run
+from valkeep.cli import decision_key
 from valkeep.migrate.handover import Ready
 
 CTRL_D = b"\x04"
@@ -49,7 +49,7 @@ def went(ready: Ready, act: Callable[[], Awaitable[None]]) -> bool:
     """Whether somebody said go, soon after ``act``."""
 
     async def story() -> bool:
-        async with migrate_run._key_decides(ready, enabled=True):
+        async with decision_key.key_decides(ready, enabled=True):
             await act()
             try:
                 await asyncio.wait_for(ready.go.wait(), 0.5)
