@@ -188,10 +188,7 @@ async def _unfence(source: Connection | None, found: MigrationState, token: str)
             code="VK-CUTOVER-UNFENCE",
         )
     try:
-        lifted = await fence.lift(source, found.fence_before, token)
-        if lifted and found.fence_kept:
-            await fence.persist(source)
-        return lifted
+        return await fence.lift(source, found.fence_before, token, kept=found.fence_kept)
     except (ServerError, Refused) as error:
         raise ValkeepError(
             f"the source could not be made writable: {error.message}",

@@ -168,10 +168,11 @@ async def raise_up(source: Connection, expected: Mapping[str, str], token: str, 
     return {name: reply[1].decode() for name, reply in zip(expected, replies, strict=False)}
 
 
-async def lift(source: Connection, before: Mapping[str, str], token: str) -> bool:
+async def lift(source: Connection, before: Mapping[str, str], token: str, *, kept: bool = False) -> bool:
     """Put back what was there, and end a pause; False when the source has the fence of somebody else, which is left alone (``token`` "": is not).
 
-    Raises ``ServerError`` or ``Refused`` when the source is not as it was then.
+    ``kept``: its configuration file has the fence, too (``persist``), and is written again. Raises ``ServerError`` or ``Refused`` when the source is not as
+    it was then.
     """
     now = await settings(source)
     if token and is_up(now) and not is_ours(now, token) and now != before:
@@ -182,6 +183,8 @@ async def lift(source: Connection, before: Mapping[str, str], token: str) -> boo
         refused = next((reply for reply in replies if isinstance(reply, ServerError)), None)
         now = await settings(source)
         if now == before:
+            if kept:
+                await persist(source)
             return True
         if refused is not None:
             raise refused

@@ -97,9 +97,7 @@ class OldServer:
             return []
         try:
             async with await Connection.open(self.endpoint, client_name="valkeep-migrate") as connection:
-                lifted = await fence.lift(connection, state.fence_before, state.fence_token)
-                if lifted and state.fence_kept:
-                    await fence.persist(connection)
+                lifted = await fence.lift(connection, state.fence_before, state.fence_token, kept=state.fence_kept)
         except ValkeepError as error:
             raise ValkeepError(
                 f"the old server {self.endpoint.address} is promoted, but refuses writes still: {error.message}",
