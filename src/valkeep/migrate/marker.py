@@ -1,6 +1,7 @@
 """The offset that delivery by push keeps in the target, in one transaction with the data that leads up to it.
 
-    valkeep:push:offset    "<40 hex digits of the channel's replication id>:<offset>:<database>"    a string in database 0
+    valkeep:push:offset          "<40 hex digits of the channel's replication id>:<offset>:<database>"    a string in database 0
+    valkeep:push:offset{<tag>}   the same, of one shard of a cluster: the tag puts it into a slot that this shard owns
 
 So the target itself knows how far it is, whatever broke: data and marker were written together, or neither was. While it is there, the target is not
 promoted; the promotion (and an abort) removes it. Verification does not count it.
@@ -11,10 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from valkeep.topology.slots import tag_for
+
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
 
-__all__ = ["DATABASE", "KEY", "Marker", "is_marker", "read"]
+__all__ = ["DATABASE", "KEY", "Marker", "is_marker", "key_in", "read"]
 
 KEY: Final = b"valkeep:push:offset"
 DATABASE: Final = 0
@@ -43,12 +46,17 @@ class Marker:
 
 def is_marker(database: int, key: bytes) -> bool:
     """Whether this is no key of anybody's data."""
-    return database == DATABASE and key == KEY
+    return database == DATABASE and (key == KEY or (key.startswith(KEY + b"{") and key.endswith(b"}")))
 
 
-async def read(target: Connection) -> bytes | None:
+def key_in(slot: int) -> bytes:
+    """The marker's key of a cluster's shard that owns this slot."""
+    return KEY + b"{" + tag_for(slot) + b"}"
+
+
+async def read(target: Connection, key: bytes = KEY) -> bytes | None:
     """Its value as it stands there; None where there is none. Raises ``ServerError`` for a key of that name that is no string."""
-    _, value = await target.execute([("SELECT", DATABASE), ("GET", KEY)])
+    _, value = await target.execute([("SELECT", DATABASE), ("GET", key)])
     if isinstance(value, Exception):
         raise value
     assert value is None or isinstance(value, bytes)

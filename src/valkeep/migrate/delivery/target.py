@@ -7,22 +7,33 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from valkeep.client.cluster import ClusterDirectory
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Secret
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
+from valkeep.topology.slots import SLOTS, ranges_of
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
 
-__all__ = ["TargetFound", "addresses", "facing", "look", "setting"]
+__all__ = ["TargetFound", "TargetShard", "addresses", "facing", "look", "setting", "shards_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetShard:
+    """A primary of a target that is a cluster. ``ranges``: of the slots that it owns, (first, last), both inclusive; ``run_id``: of its process."""
+
+    endpoint: Endpoint
+    ranges: tuple[tuple[int, int], ...]
+    run_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class TargetFound:
     """The target before anything was done to it. ``password``: its primaryauth (it will give it to us). ``early``: it may be told before the snapshot is
-    whole (see `native`)."""
+    whole (see `native`). ``keys``: of all of it. ``shards``: its primaries, where it is a cluster; ``info`` is the first one's then."""
 
     info: ServerInfo
     format: TargetFormat
@@ -31,6 +42,8 @@ class TargetFound:
     early: bool
     tls_replication: bool
     error_replies: int
+    keys: int
+    shards: tuple[TargetShard, ...] = ()
 
 
 async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: int | None = None, ours: bool = False) -> TargetFound:
@@ -38,6 +51,13 @@ async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: i
     Raises ``Refused`` where it cannot be a target."""
     info = await server_info(target)
     where = target.endpoint.address
+    shards: tuple[TargetShard, ...] = ()
+    keys = sum(info.keys.values())
+    if info.mode == "cluster":
+        primaries = await shards_of(target.endpoint)
+        shards = tuple(shard for shard, _ in primaries)
+        info = primaries[0][1]
+        keys = sum(sum(one.keys.values()) for _, one in primaries)
     if info.role != "primary" and not ours:
         raise Refused(
             f"{where} is a replica of {info.fields.get('master_host')}:{info.fields.get('master_port')}",
@@ -48,7 +68,6 @@ async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: i
         raise Refused(
             f"{where} is {info.name}, not a Valkey", remedy="give a Valkey server of version 7.2 or later", code="VK-TARGET-VERSION"
         )
-    keys = sum(info.keys.values())
     if keys and not wipe and not ours:
         raise Refused(
             f"{where} is not empty: it holds {keys} keys, which the snapshot would replace",
@@ -67,7 +86,33 @@ async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: i
         settings["repl-diskless-load"] == "disabled" and not cautious,
         settings["tls-replication"] == "yes",
         info.number("unexpected_error_replies"),
+        keys,
+        shards,
     )
+
+
+async def shards_of(seed: Endpoint) -> tuple[tuple[TargetShard, ServerInfo], ...]:
+    """The primaries of the cluster that this node belongs to, in the order of their slots, and what each is. Raises ``Refused`` where slots are missing."""
+    table = await ClusterDirectory([seed]).table()
+    if table.served != SLOTS:
+        raise Refused(
+            f"the cluster of {seed.address} serves {table.served} of {SLOTS} slots",
+            remedy="repair it first: valkey-cli --cluster fix",
+            code="VK-TARGET-CLUSTER",
+        )
+    found = []
+    for primary in table.primaries:
+        async with await Connection.open(primary, client_name="valkeep-migrate") as connection:
+            info = await server_info(connection)
+        if info.role != "primary":
+            raise Refused(
+                f"{primary.address} owns slots in the opinion of {seed.address}, and is a replica",
+                remedy="a failover is under way: wait until CLUSTER INFO says cluster_state:ok on every node, then start again",
+                code="VK-TARGET-CLUSTER",
+            )
+        ranges = ranges_of(slot for slot, owner in enumerate(table.owners) if owner == primary)
+        found.append((TargetShard(primary, ranges, info.run_id), info))
+    return tuple(found)
 
 
 async def setting(target: Connection, name: str) -> str:

@@ -76,7 +76,7 @@ class Push:
         try:
             await self._gateway.resynced()
             begun = await self._begun()
-            wipe = begun is None and bool(sum(self._found.info.keys.values()))
+            wipe = begun is None and bool(self._found.keys)
             if wipe or not self._found.early:
                 await self._gateway.snapshot_taken()
             if begun is None:
@@ -166,9 +166,7 @@ class Push:
         how = "nothing expires there meanwhile (import-mode)" if self._before else "keys whose renewal comes too late are copied again"
         self._journal.say("info", f"the target is written to as by a client; {how}")
         if wipe:
-            self._journal.say(
-                "info", f"the target's {sum(self._found.info.keys.values())} keys and its functions are removed (--wipe-target)"
-            )
+            self._journal.say("info", f"the target's {self._found.keys} keys and its functions are removed (--wipe-target)")
             try:
                 await self._at_target(lambda target: target.call("FLUSHALL", timeout=0))
                 await self._at_target(lambda target: target.call("FUNCTION", "FLUSH", timeout=0))
