@@ -171,11 +171,28 @@ class Spool:
         self._grown.set()
 
     def insert(self, data: bytes) -> None:
-        """Put ``data`` before what is not committed yet: it begins at ``committed``, and is not committed either."""
-        tail = b"".join(self._pieces(self.committed, self.end))
-        self._cut(self.committed)
-        self.append(data)
-        self.append(tail)
+        """Put ``data`` before what is not committed yet: it begins at ``committed``, and is not committed either.
+
+        Raises ``SpoolFull``; nothing has changed then, as what is not committed would be missing from what is appended next.
+        """
+        at, end = self.committed, self.end
+        moved = data + b"".join(self._pieces(at, end))
+        try:
+            self.append(moved[end - at :])  # first what needs room
+        except ValkeepError:
+            self._cut(end)
+            raise
+        self._overwrite(at, memoryview(moved)[: end - at])
+
+    def _overwrite(self, offset: int, view: memoryview) -> None:
+        while view:
+            segment = next(one for one in reversed(self._segments) if one.start <= offset)
+            try:
+                written = os.pwrite(segment.fd, view[: segment.end - offset], offset - segment.start)
+            except OSError as error:
+                raise _failed(self.directory, error) from error
+            offset += written
+            view = view[written:]
 
     def read(self, offset: int, limit: int) -> bytes:
         """At most ``limit`` bytes from ``offset`` on; empty at the end. ``offset`` must lie within [start, committed]."""

@@ -242,3 +242,46 @@ def test_files_that_do_not_hold_what_was_recorded_are_not_believed(tmp_path: Pat
     left()[0].unlink()
     with pytest.raises(SpoolDamaged, match="110 to 130, and 105 is recorded"):
         Spool.reopen(tmp_path, "s", end=105)
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_what_cannot_be_put_in_for_want_of_space_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: int) -> None:
+    spool = Spool(tmp_path, "s", segment_bytes=100, staged=True)
+    spool.append(b"x" * 90)
+    spool.commit(90)
+    tail = bytes(range(150))
+    spool.append(tail)
+    write, left = os.pwrite, [where]
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        grown = at + len(data) > os.fstat(fd).st_size
+        if grown and not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= grown
+        return write(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    said = b"OWN" * 100
+    with pytest.raises(SpoolFull):
+        spool.insert(said)
+    monkeypatch.setattr(os, "pwrite", write)
+    assert (spool.committed, spool.end) == (90, 240)
+    spool.append(b"more")
+    spool.commit(spool.end)
+    assert everything(spool, 1000) == b"x" * 90 + tail + b"more"
+    spool.close()
+
+
+def test_what_is_put_in_stands_before_what_is_not_committed_whatever_the_segments(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    for number in range(300):
+        spool = Spool(tmp_path, f"s{number}", segment_bytes=chance.choice([7, 64, 1000]), staged=True)
+        head, tail, said = (chance.randbytes(chance.choice([0, 1, 6, 7, 8, 64, 200])) for _ in range(3))
+        spool.append(head)
+        spool.commit(len(head))
+        spool.append(tail)
+        spool.insert(said)
+        assert spool.committed == len(head)
+        spool.commit(spool.end)
+        assert everything(spool, 1000) == head + said + tail
+        spool.close()
