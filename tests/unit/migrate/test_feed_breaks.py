@@ -287,6 +287,36 @@ def test_a_promoted_replica_that_has_less_than_we_do_is_told_with_the_bytes_betw
     run(work())
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_source_has_to_have_what_the_furthest_target_has_also_where_it_is_asked_for_less(broken: bool) -> None:
+    """Channels are gone on with at the lowest of their offsets; who was promoted behind that, and before the highest, has another history."""
+
+    async def work() -> None:
+        since = Position(REPLID, 1000, reached=1000 + 2 * len(SET))
+        async with ScriptedPrimary(b"snapshot") as primary:
+            story = Story(primary, 5.0)
+            if broken:
+                primary.offset = since.reached  # it has them, and the link breaks before it has sent them
+                await story.begin(since)
+            await story.feed.look()
+            primary.offset = 1000 + len(SET)
+            primary.rename(OTHER)
+            primary.offset += 3 * len(SET)
+            if broken:
+                await primary.hang_up()
+                error = await story.end()
+            else:
+                with pytest.raises(ReplicationGap) as raised:
+                    await story.feed.start(story.kept, 0, since)
+                error = raised.value
+            await story.feed.close()
+            assert f"promoted at offset {1000 + len(SET)} of {REPLID}" in error.message
+            assert f"the {len(SET)} bytes between" in error.message
+            assert (primary.full_syncs, primary.continued) == (0, int(broken))
+
+    run(work())
+
+
 def test_a_source_that_was_set_back_is_told_with_the_bytes_between() -> None:
     async def work() -> None:
         async with following() as story:

@@ -25,10 +25,12 @@ __all__ = ["Feed", "Origin", "Position", "ReplicationGap"]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far we are in a source's stream: ``offset`` is the last byte that we have, of the history that ``replid`` names."""
+    """How far we are in a source's stream: ``offset`` is the last byte that we have, of the history that ``replid`` names. ``reached``: some of us have more,
+    up to there; the source is asked for less, and has to have it all (0: nobody has)."""
 
     replid: str
     offset: int
+    reached: int = 0
 
 
 class ReplicationGap(ConnectionLost):

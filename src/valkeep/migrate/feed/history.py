@@ -57,18 +57,19 @@ def bytes_needed(fields: Mapping[str, str], since: Position, outage: Outage) -> 
             raise NotNow(f"{server} is a replica without a link to its primary", remedy="wait until it has its primary back")
         raise _other(fields, first, second, since, outage)
     parting = _number(fields, "second_repl_offset") - 1 if since.replid != first else None
-    if parting is not None and since.offset > parting:
+    have = max(since.offset, since.reached)
+    if parting is not None and have > parting:
         raise ReplicationGap(
-            f"{server} was promoted at offset {parting} of {since.replid}, and we have that history up to {since.offset}: the {since.offset - parting} bytes "
+            f"{server} was promoted at offset {parting} of {since.replid}, and we have that history up to {have}: the {have - parting} bytes "
             "between were acknowledged by the old primary and exist nowhere else but on the target",
             remedy=f"save what you need of them from the old primary or the target; then {AGAIN}",
         )
-    if there < since.offset:
+    if there < have:
         if replica:
-            raise NotNow(f"{server} is a replica that is {since.offset - there} bytes behind us", remedy="wait until it has caught up")
+            raise NotNow(f"{server} is a replica that is {have - there} bytes behind us", remedy="wait until it has caught up")
         raise ReplicationGap(
-            f"{server} has written up to offset {there} of {first} only, and we have that history up to {since.offset}: "
-            f"the {since.offset - there} bytes between exist nowhere else but on the target",
+            f"{server} has written up to offset {there} of {first} only, and we have that history up to {have}: "
+            f"the {have - there} bytes between exist nowhere else but on the target",
             remedy=f"was it restored from an older snapshot? Save what you need of them from the target; then {AGAIN}",
         )
     begins = _number(fields, "repl_backlog_first_byte_offset")

@@ -91,6 +91,7 @@ class PsyncFeed:
         self._connection: Connection | None = None
         self._reading = asyncio.Lock()
         self._closed = False
+        self._reached = 0  # by some of those that we feed, see `Position`
         self._break: _Break | None = None  # the last one
         self._news = asyncio.Event()  # of whom to ask
 
@@ -114,6 +115,7 @@ class PsyncFeed:
         if since is None:
             self._link = await self._open(self._at, None)
         else:
+            self._reached = since.reached
             await self._until_it_goes_on(since, None)
 
     async def run(self) -> None:
@@ -179,7 +181,7 @@ class PsyncFeed:
             if self._clock() - break_.at >= self._patience:
                 raise _coded(lost, f"{lost.message}, {break_.times} times in a row")
             await asyncio.sleep(PAUSES.pause(break_.times, self._rng))
-        needed = await self._until_it_goes_on(Position(link.replid, link.received), break_)
+        needed = await self._until_it_goes_on(Position(link.replid, link.received, self._reached), break_)
         self._break = replace(break_, back=self._clock())
         self._say("info", f"{self._name} goes on after {self._clock() - break_.at:.1f} s, with {needed} bytes of its backlog")
 
