@@ -6,12 +6,17 @@ environment. A comment right above a block says what is special about it, and re
     <!-- not run: why -->                                it is left out, for this reason
     <!-- exit 1 -->                                      its last command ends with this code
     <!-- in a terminal of its own, until: waiting -->    it goes on in the background once it has printed this
+    <!-- new servers -->                                 from here on SOURCE and TARGET are others, in the state of the beginning
+    <!-- new servers; exit 1 -->                         both
+
+Where a document reads files, ``dump.rdb`` and ``appendonlydir`` of the source are in the folder. ``valkey-cli`` is tests/support/command_line.py.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,34 +36,38 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 90.0
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md")), *sorted((ROOT / "docs" / "tutorial").glob("*.md"))]
 BLOCK = re.compile(r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```sh\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+PORT = re.compile(r"(?<=127\.0\.0\.1[: ])\d+")
 PASSWORD = "not/so:secret"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One shell block. ``until``: what it prints when it may go on in the background; ``left_out``: why it is not run."""
+    """One shell block. ``until``: what it prints when it may go on in the background; ``left_out``: why it is not run; ``anew``: on other servers."""
 
     text: str
     left_out: str = ""
     code: int = 0
     until: str = ""
+    anew: bool = False
 
 
 def blocks(text: str) -> list[Block]:
     found = []
     for match in BLOCK.finditer(text):
         note = match["note"] or ""
-        kind, _, rest = note.partition(": ")
+        anew = note == "new servers" or note.startswith("new servers; ")
+        what = note.removeprefix("new servers").removeprefix("; ") if anew else note
+        kind, _, rest = what.partition(": ")
         if kind == "not run":
             found.append(Block(match["text"], left_out=rest))
         elif kind == "in a terminal of its own, until":
-            found.append(Block(match["text"], until=rest))
-        elif note.startswith("exit "):
-            found.append(Block(match["text"], code=int(note.removeprefix("exit "))))
-        elif note:
+            found.append(Block(match["text"], until=rest, anew=anew))
+        elif what.startswith("exit "):
+            found.append(Block(match["text"], code=int(what.removeprefix("exit ")), anew=anew))
+        elif what:
             raise ValueError(f"a comment that this test does not understand: {note}")
         else:
-            found.append(Block(match["text"]))
+            found.append(Block(match["text"], anew=anew))
     return found
 
 
@@ -69,6 +78,10 @@ class Shell:
         self._folder = folder
         self._environment = os.environ | variables
         self._running: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def say(self, variables: dict[str, str]) -> None:
+        """From now on these variables are others."""
+        self._environment |= variables
 
     def run(self, block: Block) -> None:
         log = self._folder / f"block-{time.monotonic_ns()}.log"
@@ -120,6 +133,32 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Makes the pairs of servers that a document, whose commands are ``text``, is about."""
+
+    text: str
+    folder: Path
+    server: Server
+    client: Callable[..., Any]
+
+    def pair(self) -> dict[str, str]:
+        """A Redis 8.0 with data and an empty Valkey 9.1, as variables."""
+        secret: dict[str, Any] = {"requirepass": PASSWORD} if "source.password" in self.text else {}
+        files: dict[str, Any] = {"appendonly": "yes"} if "appendonlydir" in self.text else {}
+        source, target = self.server("redis-8.0", secret | files), self.server("valkey-9.1")
+        c = self.client(source, password=PASSWORD if secret else None)
+        for number in range(500):
+            c.hset(f"cart:{number}", mapping={"a": number, "b": "x"})
+        c.execute_command("HPEXPIRE", "cart:7", 3_600_000, "FIELDS", 1, "a")
+        (self.folder / "source.password").write_text(PASSWORD + "\n")
+        if files:
+            c.save()
+            shutil.copy(source.directory / "dump.rdb", self.folder)
+            shutil.copytree(source.directory / "appendonlydir", self.folder / "appendonlydir", dirs_exist_ok=True)
+        return {"SOURCE": source.endpoint, "TARGET": target.endpoint.replace("redis", "valkey")}
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "path",
@@ -128,22 +167,23 @@ def free_port() -> int:
 )
 def test_every_command_of_the_document_works(path: Path, server: Server, client: Callable[..., Any], tmp_path: Path) -> None:
     wanted = [block for block in blocks(path.read_text()) if not block.left_out]
-    variables = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "XDG_STATE_HOME": str(tmp_path / "state")}
-    variables["VIRTUAL_ENV"] = str(Path(sys.executable).parents[1])
     text = "".join(block.text for block in wanted)
-    if "$SOURCE" in text:
-        secret: dict[str, Any] = {"requirepass": PASSWORD} if "source.password" in text else {}
-        source, target = server("redis-8.0", secret), server("valkey-9.1")
-        c = client(source, password=PASSWORD if secret else None)
-        for number in range(500):
-            c.hset(f"cart:{number}", mapping={"a": number, "b": "x"})
-        c.execute_command("HPEXPIRE", "cart:7", 3_600_000, "FIELDS", 1, "a")
-        (tmp_path / "source.password").write_text(PASSWORD + "\n")
-        variables |= {"SOURCE": source.endpoint, "TARGET": target.endpoint.replace("redis", "valkey")}
-    ports = {port: str(free_port()) for port in re.findall(r"127\.0\.0\.1:(\d+)", text)}
+    servers = Servers(text, tmp_path, server, client)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "valkey-cli").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.support.command_line "$@"\n')
+    (programs / "valkey-cli").chmod(0o700)
+    places = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    variables = {"PATH": os.pathsep.join(places), "XDG_STATE_HOME": str(tmp_path / "state")}
+    variables["VIRTUAL_ENV"] = str(Path(sys.executable).parents[1])
+    ports = {port: str(free_port()) for port in re.findall(PORT, text)}
     with shell(tmp_path, variables) as sh:
+        if re.search(r"\$SOURCE|\$TARGET", text) and not wanted[0].anew:
+            sh.say(servers.pair())
         for block in wanted:
-            sh.run(replace(block, text=re.sub(r"(?<=127\.0\.0\.1:)\d+", lambda found: ports[found[0]], block.text)))
+            if block.anew:
+                sh.say(servers.pair())
+            sh.run(replace(block, text=re.sub(PORT, lambda found: ports[found[0]], block.text)))
 
 
 def test_every_block_that_is_left_out_says_why() -> None:
@@ -162,3 +202,8 @@ def test_a_command_that_fails_is_found(tmp_path: Path) -> None:
 def test_a_marker_with_a_mistake_is_found() -> None:
     with pytest.raises(ValueError, match="does not understand"):
         blocks("<!-- not runs: x -->\n```sh\ntrue\n```\n")
+
+
+def test_blocks_say_how_they_are_run() -> None:
+    text = "<!-- new servers; exit 1 -->\n```sh\nfalse\n```\n<!-- new servers -->\n```sh\ntrue\n```\n<!-- not run: because -->\n```sh\n:\n```\n"
+    assert blocks(text) == [Block("false\n", code=1, anew=True), Block("true\n", anew=True), Block(":\n", left_out="because")]
