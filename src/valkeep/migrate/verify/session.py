@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 import shutil
@@ -23,7 +22,7 @@ from valkeep.migrate.verify.compare import compare_partitions
 from valkeep.migrate.verify.explain import LARGE, explain
 from valkeep.migrate.verify.follow import Follower, Spoiled
 from valkeep.migrate.verify.found import Found, read_names
-from valkeep.migrate.verify.functions import functions_differ, libraries_of
+from valkeep.migrate.verify.libraries import Libraries
 from valkeep.migrate.verify.look import Eye
 from valkeep.migrate.verify.memory import peak_memory
 from valkeep.migrate.verify.mode import Mode
@@ -34,15 +33,11 @@ from valkeep.migrate.verify.settle import Settler
 from valkeep.migrate.verify.side import Spill, digest_written, partitions_for
 from valkeep.migrate.verify.source_side import Unfollowed, follow
 from valkeep.migrate.verify.target_side import TargetSide
-from valkeep.migrate.verify.written import Key
 
 __all__ = ["Session", "VerifySettings"]
 
 ATTEMPTS = 3  # full verifications, when FLUSHALL and the like spoil one
 FINAL_BATCH = 1000
-FUNCTION_LOOKS = 5  # at libraries that differ or change …
-FUNCTION_SECONDS = 0.5  # … and between two of them, where one proves nothing
-REPAIR_BATCH = 200  # keys that are copied, then looked at
 SKEW = 1000  # ms that the servers' clocks may differ before it is said
 
 Say = Callable[..., None]
@@ -76,7 +71,6 @@ class Session:
         self._side: TargetSide | None = None
         self._found = Found(self._directory)
         self._counts: dict[str, Any] = {}
-        self._functions: tuple[dict[str, str], dict[str, str]] = {}, {}  # library → digest of its code, on both sides
         self._notes: list[str] = []
         self._read = "psync", "psync"
         self._connections: list[Connection] = []
@@ -95,6 +89,8 @@ class Session:
             self._notes.append(
                 f"the source has no PEXPIRETIME: expiries of keys that were looked at again are compared to within {TOLERANCE} ms"
             )
+        servers = self._source, self._target
+        self._libraries = Libraries(servers, self._see_source.offset, self._barrier, exact=self._settings.relation.exact)
         self._side = await TargetSide.start(self._settings.target, self._directory, self._settings.target_read)
 
     async def _connect(self, endpoint: Endpoint) -> tuple[Connection, ServerInfo]:
@@ -136,8 +132,9 @@ class Session:
             begun = time.monotonic()
             try:
                 await self._compare_snapshots()
-                await self._following()[1].settle(self._settings.patience)
-                await self._judge_functions()
+                follower, settler = self._following()
+                await settler.settle(self._settings.patience)
+                self._found.judge_functions(await self._libraries.differing(follower))
                 return self._comparison(begun)
             except Spoiled as spoiled:
                 reason = str(spoiled)
@@ -223,7 +220,7 @@ class Session:
             "target_offset": begun.offset,
             "memory": theirs.memory,
         }
-        self._functions = mine.functions, theirs.functions
+        self._libraries.read(mine.functions, theirs.functions)
         eyes = self._see_source, self._see_target
         settler = Settler(follower, eyes, self._barrier, self._found, self.mode, exact=exact, hides_fields=self._hides_fields)
         for name in ("differences-mine", "differences-theirs"):
@@ -270,34 +267,10 @@ class Session:
                 self._counts["before"] = looked + self._counts["keys_source"]
             await follower.tracked(await self._see_source.offset() if held_at is None else held_at)
             await look(settler)
-            await self._judge_functions()
+            self._found.judge_functions(await self._libraries.differing(follower))
             return self._comparison(begun, pending=held_at is not None)
         except Spoiled as spoiled:
             return Comparison.unknown(f"{spoiled}: a full verification is needed")
-
-    # --------------------------------------------------------------------------------------------------------- functions
-
-    async def _judge_functions(self) -> None:
-        """Libraries of functions: the snapshots', or (when they changed since, or differ) what the servers say now."""
-        follower, _ = self._following()
-        written = follower.written
-        for _ in range(FUNCTION_LOOKS):
-            mine, theirs = self._functions
-            if mine == theirs and not written.functions:
-                break
-            written.functions = False
-            try:
-                mine = await libraries_of(self._source)
-                await self._barrier(await self._see_source.offset())
-                theirs = await libraries_of(self._target)
-                await follower.tracked(await self._see_source.offset())
-            except BaseException:
-                written.functions = True  # still to be looked at
-                raise
-            self._functions = mine, theirs
-            if mine != theirs and not self._settings.relation.exact:
-                await asyncio.sleep(FUNCTION_SECONDS)
-        self._found.judge_functions(functions_differ(*self._functions))
 
     # ------------------------------------------------------------------------------------------------------------ repair
 
@@ -305,42 +278,18 @@ class Session:
         """Copy differing keys again and look at them again. ``chosen``: these; None: all that were found."""
         wanted = None if chosen is None else {(one.database, one.key) for one in chosen}
         tool = Repair(self._see_source, self._settings.target, self._target_info, self.mode, recopy)
+
+        async def mend(settler: Settler) -> None:
+            try:
+                await tool.mend(self._found, self._following()[0], settler, wanted)
+            finally:
+                self._counts["repaired"] += tool.mended
+            await settler.bounded(self._settings.patience, settler.pay())
+
         try:
-            return await self._go_on(lambda settler: self._repair(settler, tool, wanted))
+            return await self._go_on(mend)
         finally:
             await tool.close()
-
-    async def _repair(self, settler: Settler, tool: Repair, wanted: set[Key] | None) -> None:
-        names = self._found.take()
-        batch: list[Key] = []
-        try:
-            for kind, database, key in names:
-                if wanted is not None and (database, key) not in wanted:
-                    self._found.add(kind, database, key)
-                    continue
-                batch.append((database, key))
-                if len(batch) >= REPAIR_BATCH:
-                    keys, batch = batch, []
-                    await self._copy_again(settler, tool, keys)
-            keys, batch = batch, []
-            await self._copy_again(settler, tool, keys)
-        except BaseException:  # what was not repaired differs still
-            settler.owe(batch)
-            settler.owe((database, key) for _, database, key in names)
-            raise
-        await settler.bounded(self._settings.patience, settler.pay())
-
-    async def _copy_again(self, settler: Settler, tool: Repair, keys: list[Key]) -> None:
-        before = len(self._found)
-        try:
-            await tool.copy(keys)
-            # the look must not wait for less than the copies, which stand behind everything that was written before they were read
-            await self._following()[0].tracked(await self._see_source.offset())
-        except BaseException:
-            settler.owe(keys)
-            raise
-        await settler.look(keys)
-        self._counts["repaired"] += sum(key not in settler.debt for key in keys) - (len(self._found) - before)
 
     # ------------------------------------------------------------------------------------------------------------ result
 
@@ -394,7 +343,7 @@ class Session:
             target_offset=counts["target_offset"],
             verdict=verdict,
             expired=counts["expired"] + settler.expired,
-            functions=len(self._functions[0]),
+            functions=len(self._libraries),
             looked_again=settler.looked + counts["before"],
             rounds=settler.rounds,
             repaired=counts["repaired"],
