@@ -42,7 +42,7 @@ class Lock:
     def __enter__(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file = self._path.open("w", encoding="utf-8")
+            self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="utf-8")
         except OSError as error:
             raise ValkeepError(
                 f"the migration's state cannot be written to {self._path.parent}: {error.strerror}",

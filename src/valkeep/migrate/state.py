@@ -98,11 +98,12 @@ class StateFile:
 
 
 def write_durably(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` as JSON; returns when it is on the disk, whole. Raises ``ValkeepError``."""
+    """Write ``content`` as JSON, for this user alone; returns when it is on the disk, whole. Raises ``ValkeepError``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = path.with_suffix(".new")
-        with temporary.open("w", encoding="utf-8") as file:
+        temporary.unlink(missing_ok=True)  # a kill left it
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
