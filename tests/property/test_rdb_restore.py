@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.support.interpreted import both
 from tests.support.rdb_items import REDIS, length, ms, text
 from tests.support.rdb_records import Case, any_case, cases, snapshot
+from valkeep.topology.slots import SLOTS, key_slot
 from valkeep.wire import resp
 from valkeep.wire.rdb.dump import opened
 from valkeep.wire.rdb.opcodes import parse_header
@@ -121,3 +122,22 @@ def test_a_key_that_is_a_number_becomes_its_digits_and_an_expiry_of_zero_is_not_
     assert restorer.run(data, 0, len(data)) == len(data)
     ((name, key, ttl, _, *options),) = commands_of([restorer.take()])
     assert (name, key, ttl, options) == (b"RESTORE", b"12345", b"1", [b"REPLACE", b"ABSTTL"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=20) | st.sampled_from([b"{a}b", b"a{b}c{d}", b"{}a", b"{a", b"a}{b}", b"12", b"-7", b"x" * 90]),
+        min_size=1,
+    )
+)
+def test_of_each_slot_the_records_go_to_who_owns_it_in_both_builds(keys: list[bytes]) -> None:
+    plain = b"".join(b"\0" + text(key) + text(b"v") for key in keys)
+    data = plain + b"\0\xc1\x39\x30" + text(b"v")  # a key that is a number
+    halves = [bytes(slot % 2 == parity for slot in range(SLOTS)) for parity in (0, 1)]
+    for parity, owned in enumerate(halves):
+        for build in both("rdb.restore"):
+            restorer = build.Restorer(REDIS, 11, 1 << 16, 1000, owned)
+            assert restorer.run(data, 0, len(data)) == len(data)
+            found = [command[1] for command in commands_of([restorer.take()])]
+            assert found == [key for key in [*keys, b"12345"] if key_slot(key) % 2 == parity]

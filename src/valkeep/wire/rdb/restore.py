@@ -13,6 +13,8 @@ sent twice, and with ABSTTL late: the result is the same.
 Commands are put together in one buffer of a given size, which the caller takes and sends. Small payloads are summed here, byte by byte by a table; larger ones
 by `checksum`, whose call costs as much as 250 bytes.
 
+A shard of a cluster gets the records only whose key lies in one of its slots (``owned``); the others are stepped over.
+
 What it does not do: items that are no records (SELECTDB, AUX, functions) stop it, and so does a value that is too large for one command. The snapshot is one
 that we wrote ourselves, for the target's own version, so the payload's version is the snapshot's.
 
@@ -44,6 +46,7 @@ _IDLE, _FREQ, _EXPIRETIME, _EXPIRETIME_MS = 248, 249, 253, 252
 _OVERHEAD = 256  # bytes of a command beside key and value, and more
 _SMALL = 8 if __file__.endswith(".py") else 256  # bytes of payload that are summed here
 _POLYNOMIAL = 0x95AC9329AC4BC9B5  # 0xAD93D23594C935A9, reflected
+_SLOTS = 16384
 
 
 def _table() -> array[int]:
@@ -55,15 +58,29 @@ def _table() -> array[int]:
     return table
 
 
+def _slot_table() -> array[int]:
+    """CRC16 (XMODEM), by whose lowest 14 bits slots are told."""
+    table = array("H")
+    for byte in range(256):
+        byte <<= 8
+        for _ in range(8):
+            byte = byte << 1 ^ (0x1021 if byte & 0x8000 else 0)
+        table.append(byte & 0xFFFF)
+    return table
+
+
 class Restorer:
     """Makes commands of records under ``dialect``, sealed as ``version``. ``room``: bytes of one block of commands; a larger single command gets more.
-    ``large``: bytes of a value above which it stops before the record.
+    ``large``: bytes of a value above which it stops before the record, whoever owns it. ``owned``: 16384 bytes, not 0 for slots whose records are wanted;
+    empty: all are.
 
     ``stop`` after :meth:`run`: NEED_MORE, FULL, ITEM (``type`` says which opcode stands at the returned position) or LARGE. ``commands``: in the
     block so far; ``keys``: records done in all.
     """
 
-    def __init__(self, dialect: int, version: int, room: int, large: int) -> None:
+    def __init__(self, dialect: int, version: int, room: int, large: int, owned: bytes = b"") -> None:
+        if owned and len(owned) != _SLOTS:
+            raise LocalProtocolError(f"{len(owned)} slots", remedy="report this bug")
         self.stop = 0
         self.type = -1
         self.commands = 0
@@ -77,6 +94,9 @@ class Restorer:
         self._size = room
         self._used = 0
         self._crcs = _table()
+        self._owned = owned
+        self._sharded = len(owned) > 0
+        self._crc16 = _slot_table()
 
     def take(self) -> bytes:
         """The block, which begins anew."""
@@ -109,6 +129,9 @@ class Restorer:
                 return pos
             if after < 0:
                 return pos
+            if self._sharded and self._owned[self._slot(data, value)] == 0:
+                pos = after
+                continue
             need = after - pos + _OVERHEAD
             if data[scanner._type_pos + 1] == 0xC3:  # a compressed key
                 need += scanner._number
@@ -120,6 +143,34 @@ class Restorer:
             self._command(data, value, after)
             pos = after
         return pos
+
+    def _slot(self, data: Buffer, value: int) -> int:
+        """Of the key before ``value``."""
+        scanner = self._scanner
+        if data[scanner._type_pos + 1] < 0xC0:
+            return self._hash(data, scanner._key_pos, value - scanner._key_pos)
+        text, _ = scanner._read_string(data, scanner._type_pos + 1, value)
+        scanner._skip = 0
+        assert text is not None  # the scanner has seen that it is all there
+        return self._hash(text, 0, len(text))
+
+    def _hash(self, data: Buffer, pos: int, size: int) -> int:
+        """The slot of these bytes: of what stands between the first { and the next }, where that is not empty."""
+        start = pos
+        end = pos + size
+        while start < end and data[start] != 123:
+            start += 1
+        start += 1
+        stop = start
+        while stop < end and data[stop] != 125:
+            stop += 1
+        if stop >= end or stop == start:
+            start = pos
+            stop = end
+        crc = 0
+        for i in range(start, stop):
+            crc = ((crc << 8) & 0xFFFF) ^ self._crc16[((crc >> 8) ^ data[i]) & 0xFF]
+        return crc & (_SLOTS - 1)
 
     def _command(self, data: Buffer, value: int, after: int) -> None:
         scanner = self._scanner
