@@ -2,17 +2,10 @@
 
 Because rewriting changes byte counts, a target can't be told the source's offsets. Each channel therefore is a primary of its own: it has a
 replication id, an offset space that begins where the snapshot was taken, and a backlog (the stream spool). ``covering`` maps a source offset to
-the channel's::
+the channel's (`marks`).
 
-    source   812 ──────────── 1900 ───────────── 2400      bytes of the source's stream, processed up to here
-    channel  812 ──────────── 1862 ───────────── 2301      bytes of our stream that have their effect
-
-The map is a list of marks, one for each piece that was translated; older marks are thinned out, which only makes an answer later than needed,
-never too early.
-
-**Waiting.** When the translation needs a key copied again, or must not go on at all (hold), the channel stops translating and puts what the
-source goes on sending on a spool of its own (``-held``); the source's output buffer stays drained. ``resume`` works that off. What was sent and does not
-stand before a boundary yet is put there first, so that this spool, addressed by the source's offsets, begins where the checkpoint is.
+**Waiting.** When the translation needs a key copied again, or must not go on at all (hold), the channel stops translating, and what the source goes on
+sending waits on the disk (`held`). ``resume`` works that off.
 
 **Boundaries.** Of our stream links see what stands before the newest boundary (``StreamTransform.boundary``): where a translation could be begun again. A
 channel that is ``kept`` records it there, with all that belongs to it, before it commits it (`checkpoint`); after a kill -9 `Kept` says what is on
@@ -26,19 +19,19 @@ What it does not do: talk to anybody. The gateway feeds it and hands out what it
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from valkeep.errors import RemoteProtocolError
-from valkeep.migrate.checkpoint import Checkpoint, CheckpointFile
+from valkeep.migrate.checkpoint import Checkpoint, CheckpointFile, Kept, Taken
+from valkeep.migrate.held import HeldStream
 from valkeep.migrate.lost_fields import LostFields
-from valkeep.migrate.spool import AsideFile, Spool
+from valkeep.migrate.marks import Marks
+from valkeep.migrate.spool import Spool
+from valkeep.migrate.taking import Taking
 from valkeep.migrate.transform.copies import Copy
-from valkeep.migrate.transform.snapshot import SnapshotTransform
-from valkeep.migrate.transform.stream import Boundary, StreamTransform, Wanted
+from valkeep.migrate.transform.stream import StreamTransform, Wanted
 from valkeep.wire.commands import Place
 from valkeep.wire.resp import encode
 
@@ -46,14 +39,10 @@ if TYPE_CHECKING:
     from valkeep.migrate.ledger import Ledger, LedgerMark
     from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
-__all__ = ["Channel", "Joined", "Kept", "Taken"]
+__all__ = ["Channel", "Joined"]
 
 PING = encode(b"PING")
 GETACK = encode(b"REPLCONF", b"GETACK", b"*")
-MARKS = 1 << 15
-HELD_PIECE = 1 << 18
-REMEMBERED = 16 << 20
-"""Bytes behind the newest boundary that are remembered: a longer command or transaction has to come from the source again after a kill."""
 MOVED = 16 << 20
 """Bytes behind the newest boundary that are moved to say something of our own before them."""
 
@@ -63,26 +52,6 @@ class _Beside(NamedTuple):
 
     ledger: LedgerMark
     lost: int
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A snapshot that was whole on the spool. ``length``: bytes of our rendering of it; ``keys``, ``source_bytes``,
-    ``rdb_version``: of the source's."""
-
-    length: int
-    keys: int
-    source_bytes: int
-    rdb_version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is on the disk of a channel that was killed: ``begins``, ``taken`` never change, ``checkpoint`` was the newest."""
-
-    begins: int
-    taken: Taken
-    checkpoint: Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +101,10 @@ class Channel:
         self._directory = directory
         self._spool_limit = spool_limit
         self._on_wanted = on_wanted
-        self._taken = kept.taken if kept is not None else None
         self._buffer = bytearray()
-        self._behind: bytearray | None = bytearray()  # what was translated behind the newest boundary; None: too much
-        self._held: Spool | None = None
-        self._held_read = 0  # source offset
+        self._held = HeldStream(directory, f"held-{replid[:8]}", limit=spool_limit)
         self._own_tail = 0
         self._to_copy = kept.checkpoint.copying if kept is not None else ()
-        self._aside = AsideFile(directory / f"aside-{replid[:8]}")
         self._checkpoints = CheckpointFile(directory / f"checkpoint-{replid[:8]}") if keep else None
         self._lost = LostFields(directory / f"lost-{replid[:8]}") if keep else None
         self.checkpoint = Checkpoint(source_replid, source_offset, self.begins, 0, ledger=ledger.mark())
@@ -148,9 +113,16 @@ class Channel:
             self.stream = Spool(directory, f"stream-{replid[:8]}", start=self.begins, limit=spool_limit, staged=True)
         else:
             self._reopen(kept)
-        append = self.snapshot.append if self.snapshot is not None else _nothing
-        self._reader = SnapshotTransform(target, policy, ledger.record, append, self._aside, source_offset=source_offset)
-        lost = self._lost.reopen(kept.checkpoint.lost) if kept is not None and self._lost is not None else self._reader.lost_fields
+        self._taking = Taking(
+            target,
+            policy,
+            ledger,
+            self.snapshot,
+            directory / f"aside-{replid[:8]}",
+            source_offset=source_offset,
+            taken=kept.taken if kept is not None else None,
+        )
+        lost = self._lost.reopen(kept.checkpoint.lost) if kept is not None and self._lost is not None else self._taking.lost_fields
         self._translator = StreamTransform(
             source_version,
             target,
@@ -161,8 +133,7 @@ class Channel:
             valkey=valkey,
             witness=self._beside,
         )
-        self._marks_source = [source_offset]
-        self._marks_own = [self.stream.end]
+        self._marks = Marks(source_offset, self.stream.end, known=not self._to_copy)
 
     def _reopen(self, kept: Kept) -> None:
         """What is on the disk, up to the checkpoint. Raises ``SpoolDamaged``."""
@@ -174,55 +145,28 @@ class Channel:
             self.snapshot.seal()
         self.stream = Spool.reopen(self._directory, f"stream-{self.replid[:8]}", end=point.own, limit=self._spool_limit, staged=True)
         self.complete = True
-        held = self._held_name
-        if not any(self._directory.glob(f"{held}-*")):
-            return
-        self._held = Spool.reopen(self._directory, held, limit=self._spool_limit)
-        if self._held.start <= point.source < self._held.end:
-            self._held_read = point.source
-        else:  # it begins behind what was too long to be remembered, or ends before what was translated since
-            self._held.close()
-            self._held = None
+        self._held.reopen(point.source)
 
     def go_on(self) -> bool:
         """To be called when the source goes on: the first time, what was under way when the channel was killed is taken up. Whether to ``resume`` it now."""
         copying, self._to_copy = self._to_copy, ()
         if copying:
             self._wait(self._translator.demand(copying, self.source_offset))
-        return self._held is not None and self.wanted is None
-
-    @property
-    def _held_name(self) -> str:
-        return f"held-{self.replid[:8]}"
-
-    @property
-    def keys(self) -> int:
-        """Records of the snapshot read so far."""
-        return self._taken.keys if self._taken is not None else self._reader.keys
-
-    @property
-    def snapshot_bytes(self) -> int:
-        """Bytes of the source's snapshot read so far."""
-        return self._taken.source_bytes if self._taken is not None else self._reader.bytes_in
-
-    @property
-    def source_rdb_version(self) -> int:
-        """The version in the source's snapshot header; 0 before it came."""
-        return self._taken.rdb_version if self._taken is not None else self._reader.rdb_version
+        return self._held.open and self.wanted is None
 
     @property
     def taken(self) -> Taken:
-        """What there is of the snapshot."""
-        if self._taken is not None:
-            return self._taken
-        length = self.snapshot.end if self.snapshot is not None else 0
-        return Taken(length, self.keys, self.snapshot_bytes, self.source_rdb_version)
+        """What there is of the snapshot so far."""
+        return self._taking.taken
 
     @property
     def received(self) -> int:
-        if self._held is None or self._held.start > self.checkpoint.source:
-            return self.checkpoint.source
-        return self._held.end
+        return self._held.reaches(self.checkpoint.source)
+
+    @property
+    def given(self) -> int:
+        """Up to which offset of the source it was given everything; of that it may have less after a kill."""
+        return self.source_offset + self.untranslated_bytes
 
     @property
     def ends(self) -> int:
@@ -241,7 +185,7 @@ class Channel:
     @property
     def held_bytes(self) -> int:
         """Bytes of the source's stream that wait for ``resume``."""
-        return 0 if self._held is None else self._held.end - self._held_read
+        return self._held.left
 
     @property
     def untranslated_bytes(self) -> int:
@@ -257,35 +201,19 @@ class Channel:
 
     def feed_snapshot(self, data: bytes | memoryview) -> None:
         """Take the next piece of the source's snapshot. Raises ``RemoteProtocolError``, ``Refused`` or ``SpoolFull``."""
-        self._buffer += data
-        consumed = self._reader.feed(self._buffer)
-        del self._buffer[:consumed]
+        self._taking.feed(data)
 
     def end_snapshot(self) -> None:
         """The source's framing says that the snapshot is over: it must be whole. From here on the stream may come."""
-        if not self._reader.done:
-            raise RemoteProtocolError(
-                f"the snapshot ended after {self._reader.bytes_in} bytes and {self._reader.keys} keys, in the middle of its data",
-                remedy="start again; the source's log says why it stopped (memory, repl-timeout, output-buffer limit)",
-                code="VK-SNAPSHOT-TRUNCATED",
-            )
-        if self._buffer:
-            raise RemoteProtocolError(
-                f"{len(self._buffer)} bytes follow the snapshot's end",
-                remedy="start again; report this with the source's version",
-                code="VK-SNAPSHOT-TRAILING",
-            )
-        if self.snapshot is not None:
-            self.snapshot.seal()
+        self._taking.end()
         self.complete = True
-        database = self._translator.database = max(self._reader.repl_stream_db, 0)
+        database = self._translator.database = self._taking.database
         if self._lost is not None:
             self._lost.begin(self._translator.lost_fields)
         # A replica's stream carries no SELECT; the database stands in the snapshot only. Said explicitly, it holds for every target.
         self.stream.append(encode(b"SELECT", database))
         self._record(self.source_offset, self.stream.end, database, (), self._beside())
         self._mark()
-        self._aside.close()
 
     def knows(self, replid: str | None, offset: int) -> bool:
         """Whether a target that has everything up to ``offset`` of that history can go on from our stream."""
@@ -304,7 +232,7 @@ class Channel:
 
     def feed_stream(self, data: bytes | memoryview) -> None:
         """Take the next piece of the source's stream. Never blocks for longer than the translation of what is given."""
-        if self._held is not None:
+        if self._held.open:
             self._held.append(data)
         else:
             self._buffer += data
@@ -320,15 +248,11 @@ class Channel:
         if self.wanted is not None:
             return False
         self._translate()
-        if self._held is None or self._waiting():
+        if not self._held.open or self._waiting():
             return False
-        piece = self._held.read(self._held_read, HELD_PIECE)
+        piece = self._held.next(self.checkpoint.source)
         if not piece:
-            self._held.close()
-            self._held = None
             return False
-        self._held_read += len(piece)
-        self._held.trim(self.checkpoint.source)
         self._buffer += piece
         self._translate()
         return not self._waiting()
@@ -351,10 +275,7 @@ class Channel:
             return False
         if behind:
             stream.insert(command)
-            at = len(self._marks_own) - 1
-            while at >= 0 and self._marks_own[at] > stream.committed:
-                self._marks_own[at] += len(command)
-                at -= 1
+            self._marks.put_in(stream.committed, len(command))
         else:
             stream.append(command)
         self._own_tail += len(command)
@@ -380,19 +301,18 @@ class Channel:
         copies that are still under way."""
         if source_offset > self.source_offset:
             return None
-        index = bisect_left(self._marks_source, source_offset)
-        return self._marks_own[index] if index < len(self._marks_own) else None
+        return self._marks.covering(source_offset)
 
     def close(self, *, leave: bool = False) -> None:
         """Remove what is on disk; or ``leave`` it for another process."""
-        spools = [spool for spool in (self.snapshot, self.stream, self._held) if spool is not None]
-        for spool in spools:
-            if leave:
+        for spool in (self.snapshot, self.stream):
+            if spool is not None and leave:
                 spool.leave()
-            else:
+            elif spool is not None:
                 spool.close()
-        self.snapshot = self._held = None
-        self._aside.close()
+        self.snapshot = None
+        self._held.close(leave=leave)
+        self._taking.close()
         for file in (self._checkpoints, self._lost):
             if file is not None:
                 file.close()
@@ -410,11 +330,12 @@ class Channel:
                 self.stream.append(out)
             if isinstance(out, memoryview):
                 out.release()
-            self._remember(translator.boundary, consumed)
+            boundary = translator.boundary
+            self._held.remember(self._buffer, None if boundary is None else max(boundary.source - self.source_offset, 0), consumed)
             if consumed:
                 del self._buffer[:consumed]
                 self.source_offset += consumed
-            if (boundary := translator.boundary) is not None:
+            if boundary is not None:
                 if before + boundary.out > self.stream.committed:
                     self._own_tail = 0
                 self._record(boundary.source, before + boundary.out, boundary.database, boundary.copying, boundary.beside)
@@ -426,18 +347,6 @@ class Channel:
                 break
         if translator.wants is not None:
             self._wait(translator.wants)
-
-    def _remember(self, boundary: Boundary | None, consumed: int) -> None:
-        """Of the ``consumed`` bytes at the buffer's head, keep what stands behind the newest boundary."""
-        begin = 0
-        if boundary is not None:
-            begin = max(boundary.source - self.source_offset, 0)
-            self._behind = bytearray()
-        if self._behind is not None and consumed > begin:
-            if len(self._behind) + consumed - begin > REMEMBERED:
-                self._behind = None
-            else:
-                self._behind += memoryview(self._buffer)[begin:consumed]
 
     def _record(self, source: int, own: int, database: int, copying: tuple[Place, ...], beside: object) -> None:
         """The newest boundary is here: what stands before it may be read, once that is recorded."""
@@ -466,28 +375,11 @@ class Channel:
 
     def _wait(self, wanted: Wanted) -> None:
         self.wanted = wanted
-        if self._held is None:
-            begun = self._behind if self._behind is not None else bytearray()
-            self._held = Spool(self._directory, self._held_name, start=self.source_offset - len(begun), limit=self._spool_limit)
-            self._held.append(begun)
-            self._held.append(self._buffer)
-            self._held_read = self._held.end
+        if not self._held.open:
+            self._held.begin(self.source_offset, self._buffer)
         self._on_wanted(self, wanted)
 
     def _mark(self) -> None:
         if self._translator.copying:
             return  # what was absorbed has its effect when the copies are sent, at the next mark
-        if self._marks_source[-1] == self.source_offset:
-            self._marks_own[-1] = self.stream.end
-            return
-        if len(self._marks_source) >= MARKS:
-            half = MARKS // 2
-            self._marks_source[:half] = self._marks_source[1:half:2]
-            self._marks_own[:half] = self._marks_own[1:half:2]
-        self._marks_source.append(self.source_offset)
-        self._marks_own.append(self.stream.end)
-
-
-def _nothing(data: bytes | bytearray | memoryview) -> None:
-    """Nothing more comes of a snapshot that was taken."""
-    del data
+        self._marks.add(self.source_offset, self.stream.end)

@@ -26,6 +26,7 @@ import json
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from valkeep.errors import ValkeepError
 from valkeep.migrate.ledger import LedgerMark
 from valkeep.wire.commands import Place
 
-__all__ = ["Checkpoint", "CheckpointFile"]
+__all__ = ["Checkpoint", "CheckpointFile", "Kept", "Taken"]
 
 SLOT = 1 << 16
 FRAME = struct.Struct("<II")  # length of what follows, its CRC-32
@@ -57,6 +58,26 @@ class Checkpoint(NamedTuple):
     ledger: LedgerMark = NOTHING
     lost: int = 0
     snapshot: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What there is of a snapshot. ``length``: bytes of our rendering of it; ``keys``, ``source_bytes``,
+    ``rdb_version``: of the source's."""
+
+    length: int
+    keys: int
+    source_bytes: int
+    rdb_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is on the disk of a channel that was killed: ``begins``, ``taken`` never change, ``checkpoint`` was the newest."""
+
+    begins: int
+    taken: Taken
+    checkpoint: Checkpoint
 
 
 class CheckpointFile:

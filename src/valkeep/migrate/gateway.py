@@ -27,11 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
-from valkeep.migrate.channel import GETACK, Channel, Joined, Kept
+from valkeep.migrate.channel import GETACK, Channel, Joined
+from valkeep.migrate.checkpoint import Kept
 from valkeep.migrate.copier import Copier
 from valkeep.migrate.feed import Position, ReplicationGap
+from valkeep.migrate.link import Link
 from valkeep.migrate.portrait import Portrait
-from valkeep.migrate.sink import Link, TargetLink
+from valkeep.migrate.sink import TargetLink
 from valkeep.migrate.transform.outcomes import Hold
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.upkeep import Upkeep
@@ -336,7 +338,8 @@ class Gateway:
         self._resynced.set()
         self._snapshot_taken.set()
         ahead = max(self.channels, key=lambda channel: channel.checkpoint.source)  # it knows the source's newest name
-        since = Position(ahead.source_replid, min(channel.received for channel in self.channels))
+        received = [channel.received for channel in self.channels]
+        since = Position(ahead.source_replid, min(received), max(received))
         text = f"goes on behind offset {since.offset} of {since.replid} of {origin.name}, without a full sync"
         self._emit(Note(self._clock(), "info", text))
         return since
@@ -373,15 +376,15 @@ class Gateway:
         self.ledger.flush()
         if self._resumption is not None and self.origin is not None:
             self._resumption.complete(self.origin, self.address, self.channels)
-        self._emit(Phase(self._clock(), "snapshot", done=True, detail=f"{self.channels[0].keys} keys"))
+        self._emit(Phase(self._clock(), "snapshot", done=True, detail=f"{self.channels[0].taken.keys} keys"))
         self._snapshot_taken.set()
 
     def stream(self, data: memoryview) -> None:
         acknowledge = False
         at, self._offset = self._offset, self._offset + len(data)
         for channel in self.channels:
-            if channel.received > at:  # it was ahead of the others when it was killed
-                channel.feed_stream(data[channel.received - at :])
+            if channel.given > at:  # it was ahead of the others when it was killed
+                channel.feed_stream(data[channel.given - at :])
             else:
                 channel.feed_stream(data)
             acknowledge = channel.take_acknowledge() or acknowledge

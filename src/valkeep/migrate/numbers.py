@@ -47,8 +47,8 @@ class Numbers(Collector):
         spool = GaugeMetricFamily("valkeep_spool_bytes", "Bytes of translated stream kept on disk", labels=labels)
         for channel in list(gateway.channels):
             version = [channel.target.display]
-            keys.add_metric(version, channel.keys)
-            taken.add_metric(version, channel.snapshot_bytes)
+            keys.add_metric(version, channel.taken.keys)
+            taken.add_metric(version, channel.taken.source_bytes)
             writes.add_metric(version, channel.writes)
             held.add_metric(version, channel.held_bytes)
             spool.add_metric(version, channel.stream.end - channel.stream.start)

@@ -14,7 +14,7 @@ from valkeep.migrate.sink import LinkState, TargetLink
 if TYPE_CHECKING:
     from valkeep.migrate.channel import Channel
     from valkeep.migrate.feed import Origin
-    from valkeep.migrate.sink import Link
+    from valkeep.migrate.link import Link
 
 __all__ = ["Portrait"]
 

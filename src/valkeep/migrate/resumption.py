@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valkeep.errors import Refused, ValkeepError
-from valkeep.migrate.channel import Kept, Taken
-from valkeep.migrate.checkpoint import CheckpointFile
+from valkeep.migrate.checkpoint import CheckpointFile, Kept, Taken
 from valkeep.migrate.ledger import LedgerMark
 from valkeep.migrate.state import write_durably
 

@@ -28,7 +28,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ValkeepError
 from valkeep.wire import psync
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.channel import Channel
     from valkeep.migrate.face import Guest
 
-__all__ = ["Link", "LinkState", "TargetLink"]
+__all__ = ["LinkState", "TargetLink"]
 
 PIECE = 1 << 20
 HIGH_WATER = 1 << 20
@@ -47,33 +47,6 @@ SLICE = 256  # bytes of a visitor's requests that are answered at once
 LATER = "NOMASTERLINK"  # a replica that gets this tries again, and keeps what it would go on with
 BROKE_OFF = "the source's snapshot broke off"
 GIVEN_UP = "the snapshot is not kept any more"
-
-
-class Link(Protocol):
-    """A target as the gateway sees it, whoever carries a channel's bytes there: one that replicates from us (`TargetLink`), or one that is written to.
-
-    ``channel``: None before it has one; ``refused``: why it gets none. ``online``: it has the snapshot and takes the stream. ``acknowledged``: it has our
-    stream up to this offset (-1: nothing yet); ``sent``: given to it; ``lag``: bytes of the source's that it has not. ``peer``: its address, for people.
-    """
-
-    channel: Channel | None
-    peer: str
-    refused: str
-    acknowledged: int
-    sent: int
-    snapshot_sent: int
-
-    @property
-    def online(self) -> bool: ...
-
-    @property
-    def lag(self) -> int: ...
-
-    async def acknowledged_up_to(self, offset: int) -> None:
-        """Return when it has our stream up to ``offset``. Raises ``ConnectionLost`` when it is gone first."""
-        ...
-
-    def close(self, reason: str = "") -> None: ...
 
 
 class LinkState(StrEnum):

@@ -71,7 +71,7 @@ def told(gateway: Gateway, source: str, step: str) -> dict[str, Any]:
         "source_replid": gateway.history,
         "source_offset": gateway.source_offset,
         "translated": min((channel.source_offset for channel in gateway.channels), default=0),
-        "keys": max((channel.keys for channel in gateway.channels), default=0),
+        "keys": max((channel.taken.keys for channel in gateway.channels), default=0),
         "held": held[0][1].why if held else "",
         "targets": [
             {"target": link.peer, "online": link.online, "acknowledged": link.acknowledged, "lag": link.lag}

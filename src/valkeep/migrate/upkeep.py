@@ -17,7 +17,7 @@ from valkeep.migrate.channel import GETACK, Channel
 from valkeep.report.events import Emit, Held, Lag, Note, Progress
 
 if TYPE_CHECKING:
-    from valkeep.migrate.sink import Link
+    from valkeep.migrate.link import Link
 
 __all__ = ["Upkeep"]
 
@@ -62,8 +62,9 @@ class Upkeep:
                 if channel.complete:
                     self._tend(channel, now)
                 else:
+                    taken = channel.taken
                     keys, size = self._expected()
-                    self._emit(Progress(now, "snapshot", channel.keys, channel.snapshot_bytes, keys, size))
+                    self._emit(Progress(now, "snapshot", taken.keys, taken.source_bytes, keys, size))
 
     def acknowledged(self, link: Link) -> None:
         """The target has acknowledged more."""
@@ -85,7 +86,7 @@ class Upkeep:
                 self._measure_lag(channel, link, now)
             else:
                 snapshot = channel.snapshot.end if channel.snapshot is not None else 0
-                self._emit(Progress(now, "load", bytes=link.snapshot_sent, total_bytes=snapshot, total_keys=channel.keys))
+                self._emit(Progress(now, "load", bytes=link.snapshot_sent, total_bytes=snapshot, total_keys=channel.taken.keys))
         self._give_back(channel, links, now)
 
     def _keep_alive(self, channel: Channel, now: float) -> None:

@@ -12,6 +12,7 @@ from tests.support.fixtures_snapshots import item
 from tests.support.scripted_primary import command, payload, sealed
 from valkeep.errors import RemoteProtocolError
 from valkeep.migrate import channel as module
+from valkeep.migrate import marks
 from valkeep.migrate.channel import GETACK, PING, Channel
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.spool import SpoolFull
@@ -108,13 +109,13 @@ def test_covering_waits_for_what_was_absorbed_into_a_copy(make: Make) -> None:
 
 
 def test_thinned_marks_answer_later_and_never_too_early(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MARKS", 16)
+    monkeypatch.setattr(marks, "MARKS", 16)
     one = make()
     own = {BEGIN: one.ends}
     for number in range(400):
         one.feed_stream(command(f"SET k{number} v IFEQ {'x' * (number % 7)}"))
         own[one.source_offset] = one.ends
-    assert len(one._marks_source) <= 16
+    assert len(one._marks._source) <= 16
     before = 0
     for offset, earliest in own.items():
         covered = one.covering(offset)

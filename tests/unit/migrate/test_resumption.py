@@ -71,7 +71,7 @@ def test_the_next_one_finds_where_it_was_also_when_another_disk_is_named(left: P
     assert (one.source_offset, one.received) == (1000 + len(command("SET a 1")),) * 2
     one.feed_stream(command("INCR b"))
     assert one.stream.read(1000, 1000) == command("SELECT 3") + command("SET a 1") + command("INCR b")
-    assert one.keys == 1
+    assert one.taken.keys == 1
     one.close(leave=True)
     discard(left)
     assert list((tmp_path / "disk").iterdir()) == []

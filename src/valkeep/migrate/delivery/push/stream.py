@@ -46,7 +46,7 @@ STOP_SECONDS: Final = 5.0
 
 
 class PushLink:
-    """A `sink.Link`. ``loaded(bytes)`` tells the snapshot's progress, ``run`` carries the stream. ``recopied``: keys that were copied again."""
+    """A `link.Link`. ``loaded(bytes)`` tells the snapshot's progress, ``run`` carries the stream. ``recopied``: keys that were copied again."""
 
     def __init__(self, gateway: Gateway, channel: Channel, door: Door, *, renewals: bool) -> None:
         self.channel: Channel | None = channel
@@ -84,7 +84,7 @@ class PushLink:
         self.snapshot_sent = position
 
     async def acknowledged_up_to(self, offset: int) -> None:
-        """See `sink.Link`."""
+        """See `link.Link`."""
         while self.acknowledged < offset:
             if self._closed:
                 text = f"the delivery to the target {self.peer} ended at offset {self.acknowledged} of {offset}: {self._closed}"
@@ -93,7 +93,7 @@ class PushLink:
             await self._heard.wait()
 
     def close(self, reason: str = "") -> None:
-        """See `sink.Link`."""
+        """See `link.Link`."""
         if self._closed:
             return
         self._closed = reason or "closed by us"
