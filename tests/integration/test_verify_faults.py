@@ -226,7 +226,12 @@ def test_links_that_are_cut_and_looks_that_are_given_up_on_make_nothing_valid_or
         for _ in range(6):
             bounded(looks(source, target))
     assert verdicts["unknown"] > 0
-    assert verdicts["invalid" if planted else "valid"] > 0
+
+    async def undisturbed() -> Comparison:  # on a slow machine each of the others may have been cut, or had no time
+        async with Verifier(endpoint(a), endpoint(b)) as verifier:
+            return await verifier.full()
+
+    assert bounded(undisturbed()).verdict == ("invalid" if planted else "valid")
 
 
 # --------------------------------------------------------------------------------------------------- servers that change under it
