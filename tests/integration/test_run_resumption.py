@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,25 @@ def test_a_start_that_fails_costs_nothing_that_is_kept_and_a_source_that_cannot_
     with killed.run("--fresh", "--wipe-target", name="fresh") as run:
         assert run.wait() == 0, run.stderr
     assert killed.there.dbsize() == 520
+    assert kept(killed) == []
+
+
+def test_with_the_folder_of_a_migration_to_another_target_nothing_is_begun_and_what_was_done_there_is_not_forgotten(
+    killed: Pair, server: Server
+) -> None:
+    before = (killed.folder / "state" / "migration.json").read_text()
+    other = replace(killed, target=server("valkey-9.1"))
+    for number, process in enumerate((other.run(), other.run("--fresh", name="fresh"))):
+        with process as run:
+            assert run.wait() == 4, run.stderr
+        assert (number, run.code) == (number, "VK-STATE-OTHER")
+        assert killed.target.endpoint.rpartition("/")[2] in run.stderr
+    abort = other.valkeep("abort")
+    assert abort.wait() == 4, abort.stderr
+    assert (killed.folder / "state" / "migration.json").read_text() == before
+    assert kept(killed)
+    assert killed.valkeep("abort").wait() == 0
+    assert killed.promoted
     assert kept(killed) == []
 
 

@@ -74,7 +74,7 @@ async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, stat
     from valkeep.migrate.control import Lock, ask, remove_socket
     from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.spool import sweep
-    from valkeep.migrate.state import StateFile, default_directory
+    from valkeep.migrate.state import StateFile, default_directory, expect_target
 
     directory = state or default_directory(source.display if source is not None else "file:", target.display)
     running = await ask(directory, "abort")
@@ -92,6 +92,8 @@ async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, stat
             there = Endpoint.parse(found.target) if found is not None else None
         else:
             there = target
+            if found is not None and not force:
+                expect_target(found, target.display)
         async with contextlib.AsyncExitStack() as stack:
 
             async def reach(where: AnySource | None) -> Connection | None:

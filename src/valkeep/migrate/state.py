@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from valkeep.errors import UsageError, ValkeepError
+from valkeep.errors import Refused, UsageError, ValkeepError
 
-__all__ = ["BACK", "MigrationState", "StateFile", "default_directory", "write_durably"]
+__all__ = ["BACK", "MigrationState", "StateFile", "default_directory", "expect_target", "write_durably"]
 
 SCHEMA = 1
 FILE = "migration.json"
@@ -119,6 +119,17 @@ def write_durably(path: Path, content: dict[str, Any]) -> None:
             remedy="free space there or choose another folder with --state DIR",
             code="VK-STATE-WRITE",
         ) from error
+
+
+def expect_target(found: MigrationState, target: str) -> None:
+    """Raises ``Refused`` where ``found`` is of a migration to another target than ``target`` (a URL without secrets), and is not over: what was done to that
+    one has to be undone there."""
+    if found.step in ("attaching", "attached", "cutting") and _server(found.target) != _server(target):
+        raise Refused(
+            f"the state folder is of a migration from {found.source} to {found.target}, which is not over, and {target} is another target",
+            remedy=f"`valkeep migrate abort` with --target {found.target} first; or give another --state DIR",
+            code="VK-STATE-OTHER",
+        )
 
 
 def default_directory(source: str, target: str) -> Path:

@@ -15,6 +15,7 @@ from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import Refused
 from valkeep.migrate import marker
 from valkeep.migrate.abort import restore_target
+from valkeep.migrate.state import expect_target
 
 if TYPE_CHECKING:
     from valkeep.migrate.journal import Journal
@@ -29,10 +30,12 @@ UNTOUCHED = frozenset({"VK-TARGET-REPLICA", "VK-TARGET-NOT-EMPTY"})
 
 
 async def take_up(options: RunOptions, state: StateFile, resumption: Resumption, journal: Journal) -> bool:
-    """Whether this run goes on where a killed one was. Raises ``Refused`` where the target is no copy any more, and where what was kept cannot be believed."""
+    """Whether this run goes on where a killed one was. Raises ``Refused`` where that was one to another target, where the target is no copy any more, and
+    where what was kept cannot be believed."""
     left = state.read()
     if left is None or left.step not in ("attaching", "attached"):
         return False
+    expect_target(left, options.target.display)
     async with await Connection.open(options.target, client_name="valkeep-migrate") as target:
         same = (options.read, options.deliver, options.fresh) == ("psync", left.delivery, False)
         if same and resumption.load() and await _stands(target, left, resumption):
