@@ -24,7 +24,7 @@ def test_a_transaction_is_looked_into() -> None:
 
 @pytest.mark.parametrize("words", ["FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "NEWCOMMAND a"])
 def test_what_names_no_keys_is_refused(words: str) -> None:
-    with pytest.raises(RemoteProtocolError, match=words.split()[0]):
+    with pytest.raises(RemoteProtocolError, match=words.split(maxsplit=1)[0]):
         keys_in(command("SELECT 0") + command(words), {0})
 
 
