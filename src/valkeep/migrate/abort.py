@@ -132,6 +132,8 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
                 remedy="do not move writers there; when no client wrote to it since the cut-over began, `--force` makes the source writable again",
                 code="VK-ABORT-UNKNOWN",
             )
+    if promoted and found.step == "cutting" and not force:
+        await _expect_fenced(source, found)
     if promoted and found.source.startswith("file:"):
         return [f"nothing is left to undo: {found.target} has what the files hold, and is a primary"]
     if promoted and not force:
@@ -203,6 +205,20 @@ async def _took_over(target: Connection, found: MigrationState, role: bytes) -> 
     if found.delivery == "push":  # it was one all the time; the promotion is that the marker goes
         return await marker.read(target) is None
     return role == b"master"
+
+
+async def _expect_fenced(source: Connection | None, found: MigrationState) -> None:
+    """We promote behind our fence only: without it a primary is a target that somebody detached, perhaps long before the source's last write."""
+    if not found.fence_before or (source is not None and await fence.stands(source, found.fence_before, found.fence_token)):
+        return
+    seen = "does not answer" if source is None else "is not fenced by this cut-over"
+    raise Refused(
+        f"the target {found.target} is a primary, and the source {found.fence_at or found.source} {seen}: either somebody detached the target before the "
+        "cut-over came to its fence, and the source went on, or somebody took the fence away since",
+        remedy="move nobody before you know which of them has the newer writes (`valkeep migrate verify`); if that is the source, `--force` ends this "
+        "migration and leaves the source writable",
+        code="VK-ABORT-UNKNOWN",
+    )
 
 
 async def restore_target(target: Connection, found: MigrationState) -> list[str]:

@@ -40,6 +40,7 @@ __all__ = [
     "persist",
     "raise_up",
     "settings",
+    "stands",
 ]
 
 UP: Final = "255"
@@ -135,6 +136,11 @@ def already_up() -> Refused:
         "(`--force`: whatever it was), or set min-replicas-to-write on the source to what it shall be; then start again",
         code="VK-CUTOVER-FENCED",
     )
+
+
+async def stands(server: Connection, before: Mapping[str, str], token: str) -> bool:
+    """Whether this cut-over's fence is up there; also where none could be raised (nothing was to be replaced: ``before``)."""
+    return not before or is_ours(await settings(server), token)
 
 
 async def expect_down(source: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
@@ -44,6 +45,11 @@ class OldServer:
         self.endpoint = endpoint
         self._state = state
 
+    @property
+    def fence_before(self) -> Mapping[str, str]:
+        """What the cut-over's fence replaced there."""
+        return self._state.fence_before
+
     async def attach(self, gateway: tuple[str, int], known: frozenset[str]) -> Joined:
         """Make it a replica of the gateway; where it stood at that moment. ``known``: histories of ours that it may follow already. Raises
         ``VK-ROLLBACK-LOST`` where it is not any more what it was."""
@@ -54,7 +60,7 @@ class OldServer:
                 raise lost(
                     f"the old server {where} has another history ({info.replid}, and {state.source_replid} at the cut-over): it was restarted, or promoted"
                 )
-            if info.role == "primary" and state.fence_before and not fence.is_ours(await fence.settings(connection), state.fence_token):
+            if info.role == "primary" and not await fence.stands(connection, state.fence_before, state.fence_token):
                 raise lost(f"the old server {where} is not fenced any more, and may have taken writes")
             try:
                 said, told = await connection.execute([("INFO", "replication"), ("REPLICAOF", *gateway)])

@@ -9,6 +9,8 @@ What the files say was intended; what happened is asked of the servers::
     promoted  cutting     a replica                  a rollback did not come to its promotion: the new server gets its writers back
     promoted  cutting     the promoted primary       it came to it: the old server's fence is lifted, and the rollback is complete
     promoted  cutting     a primary that restarted   nobody knows: a person has to look
+    promoted  cutting     a primary, and the new     somebody else promoted it, or restarted the new one: a person has to look
+                          one is not fenced
     committed             -                          the old server is let go, if that was not done yet
 """
 
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
-from valkeep.errors import Refused, ValkeepError
+from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate import fence
 from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.old import OldServer, old_endpoint
@@ -126,6 +128,15 @@ async def _promoted(options: RunOptions, main: StateFile) -> MigrationState:
             remedy="`valkeep migrate abort`: it makes the source writable again, or says why not",
             code="VK-ROLLBACK-NONE",
         )
+    where = old_endpoint(options, main.current.fence_at)
+    async with await Connection.open(where, client_name="valkeep-migrate") as source:
+        if not await fence.stands(source, main.current.fence_before, main.current.fence_token):
+            raise Refused(
+                f"{options.target.address} is a primary, but the cut-over's fence is not up on {where.address}: it did not come to its end, and somebody "
+                "detached the target; or somebody took the fence away since",
+                remedy="`valkeep migrate abort`, which says more",
+                code="VK-ROLLBACK-NONE",
+            )
     main.step("promoted")
     return main.current
 
@@ -143,6 +154,7 @@ async def _settle_rollback(options: RunOptions, main: StateFile, back: StateFile
                 definite=False,
                 code="VK-ROLLBACK-UNKNOWN",
             )
+        await _expect_refusing(options, rolling, old)
         await old.unfence()
         main.step("rolled-back")
         return
@@ -150,6 +162,27 @@ async def _settle_rollback(options: RunOptions, main: StateFile, back: StateFile
         if rolling.fence_before:
             await fence.lift(connection, rolling.fence_before, rolling.fence_token)
     back.step("attached", fence_before={})
+
+
+async def _expect_refusing(options: RunOptions, rolling: MigrationState, old: OldServer) -> None:
+    """The old server gets no writers while the new one may have them: somebody else may have promoted the one, or restarted the other. Raises
+    ``ValkeepError``."""
+    try:
+        async with await Connection.open(options.target, client_name="valkeep-migrate") as connection:
+            if await fence.stands(connection, rolling.fence_before, rolling.fence_token):
+                return
+        seen = "is not fenced by the rollback: it may have writes that the old one lacks"
+    except ConnectionLost as error:
+        if rolling.step == "promoted":
+            return
+        seen = f"does not say whether it was fenced ({error.message})"
+    raise ValkeepError(
+        f"the old server {old.endpoint.address} is a primary, and the new server {options.target.address} {seen}",
+        remedy="nothing was changed. See which of them has the newer writes before you move anybody; where that is the old one, lift its fence: "
+        f"{fence.as_commands(old.fence_before)} there",
+        definite=False,
+        code="VK-ROLLBACK-UNKNOWN",
+    )
 
 
 def _step(main: StateFile) -> str:
