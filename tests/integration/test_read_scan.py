@@ -18,17 +18,22 @@ import valkey
 from tests.conftest import Server
 from tests.support.managed import MANAGED, managed
 from tests.support.pair import Pair
+from tests.support.proxy import Proxy
 from tests.support.verifying import FAR, bounded, endpoint, fill, follow
 from tests.support.verifying import Writers as EverythingWriters
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
 from valkeep.cli import run
+from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
+from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.feed.scan import ScanFeed, _Names
 from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.journal import Journal
 from valkeep.migrate.keyread import KeyRead
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.scanned import Scanned
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.verify import Comparison, Verifier
 from valkeep.runtime.node import Process
@@ -386,3 +391,71 @@ def test_a_node_of_a_cluster_is_refused(server: Server, tmp_path: Path) -> None:
     feed = ScanFeed(endpoint(node), tmp_path, lambda _: None, time.monotonic)
     with pytest.raises(ValkeepError, match="cluster"):
         bounded(feed.look())
+
+
+@pytest.mark.parametrize("kind", ["redis-7.0", "redis-8.0", "valkey-8.1"])
+def test_a_source_that_got_other_data_by_a_full_sync_is_read_again(server: Server, client: Client, tmp_path: Path, kind: str) -> None:
+    """A replica that loads another snapshot counts no changes."""
+    primary, other, a, b = server(kind), server(kind), server(kind), server("valkey-9.1", propagation_error_behavior="panic")
+    there = client(b)
+    client(primary).set("k", "old")
+    client(other).set("k", "new")
+    follow(client(a), primary)
+
+    async def job() -> None:
+        async with following(endpoint(a), b, client, tmp_path) as one:
+            await one.barrier(0)
+            assert there.get("k") == b"old"
+            follow(client(a), other)
+            assert client(a).get("k") == b"new"
+            await one.barrier(0)
+            assert there.get("k") == b"new"
+
+    bounded(job())
+
+
+def test_a_source_that_became_a_replica_is_waited_for(server: Server, client: Client, tmp_path: Path) -> None:
+    """Sentinels made another server the primary: what that one acknowledged may not have come along."""
+    primary, a, b = server("redis-7.0"), server("redis-7.0"), server("valkey-9.1", propagation_error_behavior="panic")
+    here, there = client(primary), client(b)
+    follow(here, a)
+
+    async def job() -> None:
+        async with following(endpoint(a), b, client, tmp_path) as one:
+            here.replicaof("NO", "ONE")
+            with Proxy(primary.address) as between:
+                follow(client(a), between)
+                between.delay = 0.5
+                here.set("k", "acknowledged")
+                await one.barrier(here.info("replication")["master_repl_offset"])
+                assert there.get("k") == b"acknowledged"
+
+    bounded(job())
+
+
+def test_a_server_that_took_the_sources_place_is_not_taken_for_it_before_it_is_what_is_read(
+    server: Server, client: Client, tmp_path: Path
+) -> None:
+    """Sentinels made another server the primary, and the old one does not know yet: nothing may be promoted by what the old one has."""
+    new, a, b = server("redis-7.0"), server("redis-7.0"), server("valkey-9.1", propagation_error_behavior="panic")
+    here = client(new)
+    follow(here, a)
+
+    async def job() -> None:
+        async with following(endpoint(a), b, client, tmp_path) as one:
+            reading = Scanned(one.feed, Journal(None, lambda _event: None, time.monotonic))
+            await one.barrier(0)
+            assert reading.is_of(await asked(a), one.gateway.history)
+            here.replicaof("NO", "ONE")
+            assert not reading.is_of(await asked(new), one.gateway.history)
+            follow(client(a), new)
+            here.set("k", "v")
+            await one.barrier(here.info("replication")["master_repl_offset"])
+            assert reading.is_of(await asked(new), one.gateway.history)
+
+    bounded(job())
+
+
+async def asked(process: Process) -> ServerInfo:
+    async with await Connection.open(endpoint(process), client_name="test") as connection:
+        return await server_info(connection)

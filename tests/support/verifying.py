@@ -9,6 +9,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Self
 
+from tests.support.proxy import Proxy
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint
 from valkeep.migrate.transform.target import FieldTtl
@@ -68,7 +69,7 @@ def fill(c: Any, *, functions: bool = True) -> None:
         c.function_load("#!lua name=lib\nredis.register_function('f', function() return 1 end)")
 
 
-def follow(c: Any, source: Process) -> None:
+def follow(c: Any, source: Process | Proxy) -> None:
     c.replicaof("127.0.0.1", source.port)
     until(lambda: c.info("replication").get("master_link_status") == "up", "the replica's link")
 

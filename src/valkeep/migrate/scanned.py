@@ -65,9 +65,9 @@ class Scanned:
         self._journal = journal
 
     def is_of(self, server: ServerInfo, history: str) -> bool:
-        """Nobody is followed: whoever answers at the source's address is read."""
-        del server, history
-        return True
+        """By what the feed reads: after a failover another server may answer at the source's address."""
+        del history
+        return self.feed.reads(server)
 
     def held(self, mode: FenceMode) -> bool:
         """Both sides are read whole behind the fence."""

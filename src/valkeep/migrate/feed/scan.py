@@ -44,6 +44,7 @@ from valkeep.wire.resp import encode
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
     from valkeep.client.replication import Receiver
+    from valkeep.client.server_info import ServerInfo
     from valkeep.migrate.keyread import Seen
     from valkeep.migrate.transform.copies import Copy
     from valkeep.wire.commands import Place
@@ -59,6 +60,7 @@ RETRY = 1.0
 LOOK = 0.01  # seconds between two looks at a replica that has not come along
 BITS = 27, 30  # of the table that a snapshot's names pass: at least, at most (16 and 128 MB); ten for each key between
 _MARK = ("run_id", "rdb_changes_since_last_save", "rdb_last_save_time", "rdb_saves", "evicted_keys")
+_MARK_OF_A_REPLICA = ("role", "master_replid", "slave_repl_offset")  # which counts no change when it loads another snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class ScanFeed:
         self._receiver: Receiver | None = None
         self._scan: KeyScan | None = None
         self._run_id = ""
-        self._replica = False
+        self._replid = ""
         self._given = Given(folder, secrets.token_bytes(16), 4)
         self._functions = b""
         self._database = -1  # that the stream is in
@@ -116,7 +118,7 @@ class ScanFeed:
             )
         valkey, keys = info.kind == "valkey", sum(info.keys.values())
         self._run_id = info.run_id
-        self._replica = info.role == "replica"
+        self._replid = info.replid
         self._given = Given(self._folder, secrets.token_bytes(16), partitions_for(keys))
         return Origin(info.name, info.version, info.version if valkey else info.redis_version, valkey, keys, info.fields)
 
@@ -156,15 +158,18 @@ class ScanFeed:
     def acknowledge(self) -> None:
         """Nobody asks."""
 
+    def reads(self, server: ServerInfo) -> bool:
+        """Whether what this server acknowledges is what we read: it is ours, or ours follows it (or is followed by it)."""
+        return server.run_id == self._run_id or server.replid in (self._replid, "?")
+
     async def reach(self, offset: int) -> int:
         """Our offset that covers what the source had written when this was called, ``offset`` among it: a round that begins now is waited for.
 
-        A source that is a replica is waited for first: ``offset`` is its primary's.
+        A source that is a replica, or became one, is waited for first: ``offset`` is its primary's.
         """
-        if self._replica:
-            async with await Connection.open(self._source.without_database(), client_name="valkeep-gateway") as connection:
-                while (await server_info(connection)).offset < offset:  # noqa: ASYNC110 - a server says nothing by itself
-                    await asyncio.sleep(LOOK)
+        async with await Connection.open(self._source.without_database(), client_name="valkeep-gateway") as connection:
+            while (info := await server_info(connection)).role == "replica" and info.offset < offset:  # noqa: ASYNC110 - a server says nothing by itself
+                await asyncio.sleep(LOOK)
         self._asked += 1
         mine = self._asked
         async with self._news:
@@ -228,9 +233,11 @@ class ScanFeed:
         """What INFO says of all that was ever written; () where that is not enough to know. Equal marks: nothing was written between them, though keys may have
         expired, which they do on the target as well."""
         said = await scan.said()
+        self._replid = said.get("master_replid", "")
         if not said.get("rdb_changes_since_last_save") or not said.get("run_id"):
             return ()
-        return tuple(said.get(name, "") for name in _MARK)
+        marks = _MARK if said.get("role") == "master" else _MARK + _MARK_OF_A_REPLICA
+        return tuple(said.get(name, "") for name in marks)
 
     async def _snapshot(self) -> None:
         scan, receiver = self._scan, self._receiver
