@@ -178,6 +178,8 @@ class TargetLink(asyncio.Protocol):
         try:
             while events := self._conversation.receive(data):
                 for event in events:
+                    if self.state is LinkState.CLOSED:
+                        return
                     self._on_event(event)
                 data = b""
         except ValkeepError as error:
@@ -208,7 +210,11 @@ class TargetLink(asyncio.Protocol):
             case psync.Ack(offset):
                 self._take_ack(offset)
             case psync.Command(args):
-                self._conversation.reply(self.guest.answer(args))
+                answer = self.guest.answer(args)
+                if self.guest.unwelcome:
+                    self._end(self.guest.unwelcome)
+                else:
+                    self._conversation.reply(answer)
             case psync.Quit():
                 self._flush()
                 self._end("it said QUIT")

@@ -57,6 +57,15 @@ def test_the_page_of_answers_is_the_table() -> None:
     assert documented == table
 
 
+@pytest.mark.parametrize(
+    ("name", "unwelcome"), [("sentinel-0123456789-cmd", True), ("sentinel-0123456789-pubsub", True), ("sentinels", False)]
+)
+def test_who_names_itself_as_sentinels_do_is_unwelcome(name: str, unwelcome: bool) -> None:
+    one = guest()
+    ask(f"CLIENT SETNAME {name}", one)
+    assert bool(one.unwelcome) is unwelcome
+
+
 def test_the_table_hangs_together() -> None:
     for name in ROWS:
         assert name.partition("|")[0] in COMMANDS, name

@@ -269,7 +269,7 @@ ROWS: Final[dict[str, Row]] = {
         Row("client|info", 2, "Its line of CLIENT LIST.", connection.client_info),
         Row("client|list", -2, "Who is connected and did not ask to sync; TYPE and ID choose.", connection.client_list),
         Row("client|getname", 2, "Its name, or nothing.", connection.client_getname),
-        Row("client|setname", 3, "Names it.", connection.client_setname),
+        Row("client|setname", 3, "Names it. Who gives a sentinel's name (`sentinel-…`) is hung up on.", connection.client_setname),
         Row("client|setinfo", 4, "LIB-NAME and LIB-VER of its library.", connection.client_setinfo),
         Row("client|no-evict", 3, "OK: nothing is evicted here.", connection.client_no_evict),
         Row("client|no-touch", 3, "OK: nothing is touched here.", connection.client_no_evict),

@@ -25,6 +25,12 @@ NAME: Final = re.compile(rb"[!-~]*")
 SYNTAX: Final = Refusal("ERR syntax error")
 NOT_A_NAME: Final = Refusal("ERR Client names cannot contain spaces, newlines or special characters.")
 LONGEST: Final = 256  # letters of a name
+SENTINEL: Final = "sentinel-"
+"""A sentinel names each of its links so, before it asks anything (``sentinel-<id>-cmd``, ``-pubsub``; sentinel.c: sentinelSetClientName).
+
+The source lists the gateway among its replicas, so the source's sentinels come and look, as they do at any replica. Were they answered, they would see one
+that is alive, and could promote it when the source dies: INFO says ``role:master``, which a sentinel that fails over takes for a promotion that worked.
+Who is hung up on never learns anything, and promotes nobody of whom it knows nothing."""
 
 
 def hello(asked: Asked) -> Reply:
@@ -102,6 +108,8 @@ def client_setname(asked: Asked) -> Reply:
     if not NAME.fullmatch(asked.args[2]):
         return NOT_A_NAME
     asked.guest.name = _shown(asked.args[2])
+    if asked.guest.name.startswith(SENTINEL):
+        asked.guest.unwelcome = "it is a sentinel, for which the gateway is no replica"
     return OK
 
 

@@ -8,13 +8,15 @@ __all__ = ["Guest"]
 
 
 class Guest:
-    """``number``: its id. ``now``: seconds since 1970. ``answer`` takes a request and gives the bytes of the reply, by ``reply`` (see `answers.reply`)."""
+    """``number``: its id. ``now``: seconds since 1970. ``answer`` takes a request and gives the bytes of the reply, by ``reply`` (see `answers.reply`).
+    ``unwelcome``: why it gets no answer any more, not even its last one, and is hung up on."""
 
     def __init__(self, number: int, reply: Callable[[Guest, tuple[bytes, ...]], bytes], now: float) -> None:
         self.number = number
         self.proto = 2
         self.database = 0
         self.name = ""
+        self.unwelcome = ""
         self.library = {"lib-name": "", "lib-ver": ""}
         self.peer = "?:0"
         self.local = "?:0"
