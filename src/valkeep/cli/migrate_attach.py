@@ -36,7 +36,8 @@ Metrics = Annotated[str, typer.Option(metavar="HOST:PORT", help="Serve the gatew
 def delivery(attach: str, deliver: str) -> str:
     """How the target gets the data, by both options. Raises ``UsageError``."""
     if attach not in ATTACHED:
-        raise UsageError(f"nothing attaches {attach!r}", remedy=f"say --attach {' or --attach '.join(ATTACHED)}")
+        remedy = f"say --attach {' or --attach '.join(ATTACHED)}; whether we write to the target ourselves is --deliver"
+        raise UsageError(f"--attach {attach!r} is not known", remedy=remedy)
     if attach == "external" and deliver != "native":
         raise UsageError(
             f"--attach external and --deliver {deliver} are two ways to the target",

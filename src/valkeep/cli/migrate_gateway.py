@@ -25,7 +25,7 @@ def gateway(
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the gateway listens.")],
     allow: Annotated[list[str], typer.Option(metavar="HOST", help="A target that may attach, by name or address; repeatable.")],
     field_ttl: Policy = FieldTtl.REFUSE,
-    databases: Annotated[int, typer.Option(min=1, help="The targets' number of databases.")] = 16,
+    databases: Annotated[int, typer.Option(metavar="N", min=1, help="The targets' number of databases.")] = 16,
     metrics: Annotated[str, typer.Option(metavar="HOST:PORT", help="Serve /metrics, /health and /ready there.")] = "",
     password_file: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The targets' primaryauth is in this file.", show_default=False)

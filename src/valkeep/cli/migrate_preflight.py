@@ -54,7 +54,8 @@ def expect_way_back(read: str) -> None:
 def expect_delivery(deliver: str) -> None:
     """Raises ``UsageError`` for one that is not there."""
     if deliver not in DELIVERIES:
-        raise UsageError(f"there is no delivery {deliver!r}", remedy=f"say --deliver {' or --deliver '.join(DELIVERIES)}")
+        remedy = f"say --deliver {' or --deliver '.join(DELIVERIES)}; a target that attaches by itself is `migrate run --attach external`"
+        raise UsageError(f"--deliver {deliver!r} is not known", remedy=remedy)
 
 
 def preflight(

@@ -28,6 +28,7 @@ LOCK_SECONDS = 0.01
 LINE_LIMIT = 1 << 16
 ADDRESS_LIMIT = 107
 ANSWER_SECONDS = 2.0
+NOT_NOW = "the migration that runs cannot do that at present"
 
 Handler = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -117,7 +118,11 @@ class Control:
             request = json.loads(await reader.readline())
             handler = self._handlers.get(request.get("command", "")) if isinstance(request, dict) else None
             if handler is None:
-                answer: dict[str, Any] = {"ok": False, "error": "unknown command", "remedy": f"one of {', '.join(self._handlers)}"}
+                answer: dict[str, Any] = {
+                    "ok": False,
+                    "error": NOT_NOW,
+                    "remedy": f"it takes {', '.join(sorted(self._handlers))} at present",
+                }
             else:
                 try:
                     answer = {"ok": True, **await handler()}

@@ -161,11 +161,14 @@ def _todo(step: str, pair: str, target: str, live: dict[str, Any] | None, *, run
     if running:
         if live is not None and live["held"]:
             return f"nothing more is sent: {live['held']}"
-        return f"valkeep migrate cutover {pair}" if live is not None and live["doing"] == "waiting" else ""
+        doing = live["doing"] if live is not None else ""
+        if doing == "way-back":
+            return f"valkeep migrate commit or rollback {pair}"
+        return f"valkeep migrate cutover {pair}" if doing == "waiting" else ""
     if step in ("attaching", "attached"):
-        return f"it ended before its cut-over, and the source goes on; valkeep migrate abort {pair} detaches the target"
+        return f"it ended before its cut-over, and the source goes on; the same run again goes on with it, valkeep migrate abort {pair} detaches the target"
     if step == "cutting":
         return f"it ended in its cut-over, and the source may refuse writes: valkeep migrate abort {pair}"
     if step == "promoted" and back:
-        return f"valkeep migrate rollback or commit {pair}"
+        return f"valkeep migrate commit or rollback {pair}"
     return f"it is cut over: the writers belong to {target}" if step == "promoted" else ""

@@ -66,7 +66,7 @@ def test_two_primaries_of_the_same_sentinels_have_folders_of_their_own() -> None
 def test_a_way_back_is_to_be_decided_about(tmp_path: Path) -> None:
     write(tmp_path, "promoted")
     (tmp_path / "back").mkdir()
-    assert "rollback or commit" in look(tmp_path)[0].todo
+    assert "commit or rollback" in look(tmp_path)[0].todo
 
 
 def test_whoever_runs_is_asked_and_whoever_hangs_is_told_by_the_file(tmp_path: Path) -> None:
@@ -82,6 +82,12 @@ def test_whoever_runs_is_asked_and_whoever_hangs_is_told_by_the_file(tmp_path: P
                 (one,) = await statuses([folder])
                 assert (one.running, one.pid, one.live) == (True, 77, LIVE)
                 assert one.todo == f"valkeep migrate cutover --source redis://s:1 --target redis://t:2 --state {folder}"
+
+            async def on_the_way_back() -> dict[str, Any]:
+                return LIVE | {"doing": "way-back"}
+
+            async with Control(folder, {"status": on_the_way_back}):
+                assert (await statuses([folder]))[0].todo.startswith("valkeep migrate commit or rollback --source redis://s:1")
             async with Control(folder, {}):
                 (one,) = await statuses([folder])
                 assert (one.running, one.pid, one.live, one.todo) == (True, 41, None, "")
