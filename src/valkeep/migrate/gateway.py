@@ -1,14 +1,11 @@
 """The gateway: a replica to the source, a primary to the targets.
 
-It composes what the other modules do: a feed gives it the source's data, which go into a channel; targets that connect are served from there; keys
+It composes what the other modules do: a feed gives the source's data, which go into channels (`intake`); targets that connect are served from there; keys
 that the stream cannot express are read again; and what happens is told as events. One event loop, no threads; the only thing that may block it is the
 spool's disk.
 
 Who may attach: connections from the addresses of the targets that were named (``allow``), nobody else; a target whose ``primaryauth`` is set has to
 give that password (``password``). The listening socket is bound to one address, by default the one that faces the target.
-
-A channel is made when the source answers PSYNC with a full resync, one for each target format that was asked for. Sources are asked for one
-snapshot, whatever the number of targets.
 
 A broken source link is the feed's business: it goes on where it was, or ends the gateway with the reason. Targets that come back are continued from the
 spool.
@@ -17,7 +14,6 @@ spool.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
@@ -28,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.channel import GETACK, Channel, Joined
-from valkeep.migrate.checkpoint import Kept
 from valkeep.migrate.copier import Copier
-from valkeep.migrate.feed import Position, ReplicationGap
+from valkeep.migrate.feed import ReplicationGap
+from valkeep.migrate.intake import Intake
 from valkeep.migrate.link import Link
 from valkeep.migrate.portrait import Portrait
 from valkeep.migrate.sink import TargetLink
@@ -85,7 +81,7 @@ class Gateway:
 
     What ends its work is raised in whoever waits (``beside``, and the waits below). ``failed_syncs``: full syncs in a row that a target began and did not
     finish. ``departure``: why the last link ended. ``departing``: targets leave, and that is as it should be. ``stranded``:
-    a target came back, and nothing that is kept helps it. ``history``: the id of the source's stream now.
+    a target came back, and nothing that is kept helps it.
     """
 
     def __init__(
@@ -99,12 +95,9 @@ class Gateway:
     ) -> None:
         self.options = options
         self._resumption = resumption
-        self._offset = 0  # of the source, up to which channels were given everything
         self.ledger = ledger
-        self.channels: list[Channel] = []
         self.links: list[Link] = []
         self.origin: Origin | None = None
-        self.history = ""
         self.address: tuple[str, int] = options.listen
         self.failed_syncs = 0
         self.departure = ""
@@ -115,6 +108,22 @@ class Gateway:
         self._progress = asyncio.Event()
         self._feed = feed
         self._copier = Copier(feed, options.field_ttl, ledger, emit, clock, self._progress.set, options.hold_seconds)
+        self._intake = Intake(
+            ledger,
+            emit,
+            clock,
+            copy=lambda channel, wanted: self._spawn(self._copier.satisfy(channel, wanted), "copy"),
+            go_on=lambda channel: self._spawn(self._copier.work_off(channel), "held"),
+            acknowledge=feed.acknowledge,
+            moved=self._progress.set,
+            formats=options.formats,
+            policy=options.field_ttl,
+            spool=options.spool,
+            spool_limit=options.spool_limit,
+            join=options.join,
+            resumption=resumption,
+        )
+        self.channels = self._intake.channels
         self._upkeep = Upkeep(
             self.channels,
             self.links,
@@ -137,8 +146,6 @@ class Gateway:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
-        self._snapshot_taken = asyncio.Event()
-        self._resynced = asyncio.Event()
         self.started = 0.0
         self._closing = False
 
@@ -160,11 +167,11 @@ class Gateway:
     async def _start(self) -> None:
         options = self.options
         self.started = self._clock()
-        origin = self.origin = await self._feed.look()
+        origin = self.origin = self._intake.origin = await self._feed.look()
         since = None
         if self._resumption is not None and self._resumption.channels:
             self._resumption.check_source(origin)
-            since = self._reopen(self._resumption, origin)
+            since = self._intake.reopen(self._resumption, origin)
         loop = asyncio.get_running_loop()
         host, port = options.listen
         try:
@@ -176,11 +183,11 @@ class Gateway:
                 code="VK-LISTEN",
             ) from error
         bound: socket.socket = self._server.sockets[0]
-        self.address = self._portrait.address = bound.getsockname()[:2]
+        self.address = self._portrait.address = self._intake.address = bound.getsockname()[:2]
         if since is None:
             self._emit(Phase(self._clock(), "snapshot"))
         try:
-            await self._feed.start(self, self.address[1], since)
+            await self._feed.start(self._intake, self.address[1], since)
         except ReplicationGap as error:
             raise error.saying(remedy=f"{error.remedy}. A full sync has to be asked for: --fresh") from None
         self._spawn(self._feed.run(), "feed")
@@ -212,11 +219,11 @@ class Gateway:
 
     async def resynced(self) -> None:
         """Return when the source has begun a full resync: there are channels."""
-        await self.beside(self._resynced.wait())
+        await self.beside(self._intake.resynced.wait())
 
     async def snapshot_taken(self) -> None:
         """Return when the whole snapshot of the source is on the spool, checked and translated. Raises what went wrong instead."""
-        await self.beside(self._snapshot_taken.wait())
+        await self.beside(self._intake.snapshot_taken.wait())
 
     async def online(self, channel: Channel) -> Link:
         """Return the first link of this channel that has loaded the snapshot and takes the stream."""
@@ -261,6 +268,11 @@ class Gateway:
     # -- what can be asked -----------------------------------------------------------------------------------------------------------
 
     @property
+    def history(self) -> str:
+        """The id of the source's stream now; "" before it said so."""
+        return self._intake.history
+
+    @property
     def source_offset(self) -> int:
         """The source's offset up to which everything has been received."""
         return self._feed.received
@@ -294,104 +306,6 @@ class Gateway:
         """Keys and bytes of the source's snapshot, as far as the source said so."""
         return self.origin.keys if self.origin is not None else 0, self._feed.length
 
-    # -- Receiver: what the source sends -----------------------------------------------------------------------------------------------
-
-    def full_resync(self, replid: str, offset: int) -> None:
-        self.history = replid
-        self._emit(Note(self._clock(), "info", f"the source starts a full sync at offset {offset} of {replid}"))
-        self._open_channels(replid, offset, None)
-
-    def continued(self, replid: str, offset: int) -> None:
-        self.history = replid
-        self._emit(Note(self._clock(), "info", f"the source goes on behind offset {offset}, as {replid}"))
-        if self.options.join is not None:
-            self._join(replid, offset, self.options.join())
-        self._offset = offset
-        for channel in self.channels:
-            if channel.source_replid != replid:
-                channel.follow(replid)
-            if channel.go_on():
-                self._spawn(self._copier.work_off(channel), "held")
-
-    def _join(self, replid: str, offset: int, joined: Joined) -> None:
-        """The target has the data already. Channels that are gone on with know it by our own id, unless it never came to them."""
-        if not self.channels:
-            self._open_channels(replid, offset, joined)
-        for channel in self.channels:
-            channel.joined = joined
-            channel.follow(replid)
-        if self._resumption is not None and self.origin is not None:
-            self._resumption.complete(self.origin, self.address, self.channels)
-        self._snapshot_taken.set()
-
-    def _open_channels(self, replid: str, offset: int, joined: Joined | None) -> None:
-        self._offset = offset
-        for target in self.options.formats:
-            self.channels.append(self._channel(target, secrets.token_hex(20), replid, offset, joined, None))
-        self._resynced.set()
-
-    def _reopen(self, resumption: Resumption, origin: Origin) -> Position:
-        """Make channels of what is kept; returns where the source has to go on."""
-        for target, (own, kept) in zip(self.options.formats, resumption.channels.items(), strict=True):
-            point = kept.checkpoint
-            self.channels.append(self._channel(target, own, point.replid, point.source, None, kept))
-        self._resynced.set()
-        self._snapshot_taken.set()
-        ahead = max(self.channels, key=lambda channel: channel.checkpoint.source)  # it knows the source's newest name
-        received = [channel.received for channel in self.channels]
-        since = Position(ahead.source_replid, min(received), max(received))
-        text = f"goes on behind offset {since.offset} of {since.replid} of {origin.name}, without a full sync"
-        self._emit(Note(self._clock(), "info", text))
-        return since
-
-    def _channel(
-        self, target: TargetFormat, own: str, source_replid: str, offset: int, joined: Joined | None, kept: Kept | None
-    ) -> Channel:
-        origin = self.origin
-        assert origin is not None  # it was looked at before it was started
-        return Channel(
-            target,
-            self.options.field_ttl,
-            self.ledger,
-            self.options.spool,
-            own,
-            source_version=origin.speaks,
-            valkey=origin.valkey,
-            source_offset=offset,
-            joined=joined,
-            spool_limit=self.options.spool_limit,
-            on_wanted=lambda channel, wanted: self._spawn(self._copier.satisfy(channel, wanted), "copy"),
-            source_replid=source_replid,
-            keep=self._resumption is not None,
-            kept=kept,
-        )
-
-    def snapshot(self, data: memoryview) -> None:
-        for channel in self.channels:
-            channel.feed_snapshot(data)
-
-    def snapshot_end(self) -> None:
-        for channel in self.channels:
-            channel.end_snapshot()
-        self.ledger.flush()
-        if self._resumption is not None and self.origin is not None:
-            self._resumption.complete(self.origin, self.address, self.channels)
-        self._emit(Phase(self._clock(), "snapshot", done=True, detail=f"{self.channels[0].taken.keys} keys"))
-        self._snapshot_taken.set()
-
-    def stream(self, data: memoryview) -> None:
-        acknowledge = False
-        at, self._offset = self._offset, self._offset + len(data)
-        for channel in self.channels:
-            if channel.given > at:  # it was ahead of the others when it was killed
-                channel.feed_stream(data[channel.given - at :])
-            else:
-                channel.feed_stream(data)
-            acknowledge = channel.take_acknowledge() or acknowledge
-        if acknowledge:
-            self._feed.acknowledge()
-        self._progress.set()
-
     # -- targets -----------------------------------------------------------------------------------------------------------------------
 
     def _accept(self) -> TargetLink:
@@ -403,7 +317,7 @@ class Gateway:
         return link
 
     def _may_attach(self) -> bool:
-        return not self.options.late or self._snapshot_taken.is_set()
+        return not self.options.late or self._intake.snapshot_taken.is_set()
 
     def _attach(self, link: TargetLink, version: tuple[int, ...]) -> Channel:
         if not self.channels:
