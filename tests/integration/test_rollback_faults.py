@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,12 @@ from tests.support.pair import Pair, ProxiedPair
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
+from valkeep.errors import ValkeepError
+from valkeep.migrate.control import ask
 
 pytestmark = [pytest.mark.slow]
 Client = Callable[..., Any]
+PROMOTE = b"*3\r\n$9\r\nREPLICAOF\r\n$2\r\nNO\r\n$3\r\nONE\r\n"
 
 
 @pytest.fixture
@@ -85,6 +91,54 @@ def test_ctrl_c_decides_nothing_and_says_so(pair: Pair) -> None:
     assert pair.valkeep("rollback").process.returncode == 0
     assert pair.here.get("k1") == b"later"
     assert pair.here.set("k1", "again")
+
+
+@pytest.fixture
+def proxied(server: Server, client: Client, tmp_path: Path) -> Iterator[ProxiedPair]:
+    source, target = server("redis-7.0"), server("valkey-9.1")
+    with Proxy(source.address) as to_source, Proxy(target.address) as to_target:
+        yield ProxiedPair(source, target, client(source), client(target), tmp_path, to_source, to_target)
+
+
+def test_ctrl_c_at_the_promotion_of_a_rollback_says_that_it_is_complete(proxied: ProxiedPair) -> None:
+    pair = proxied
+    with pair.run("--rollback") as run:
+        run.wait_for("way-back:current")
+        pair.to_source.when(PROMOTE, before=lambda: run.send(signal.SIGINT))
+        told = pair.valkeep("rollback")
+        assert run.wait() == 130
+    assert pair.here.set("k", "v")
+    for said in (run.stderr, told.stderr):
+        assert "nothing is decided" not in said
+        assert "rolled back" in said
+    assert pair.valkeep("rollback").process.returncode == 0
+    assert pair.valkeep("commit").code == "VK-ROLLBACK-NONE"
+
+
+@pytest.mark.parametrize("late", ["commit", "rollback"])
+def test_who_decides_a_moment_too_late_is_told_what_was_decided(proxied: ProxiedPair, late: str) -> None:
+    pair = proxied
+    told: list[ValkeepError] = []
+
+    def ask_too() -> None:
+        with pytest.raises(ValkeepError) as answered:
+            asyncio.run(ask(pair.folder / "state", late))
+        told.append(answered.value)
+
+    asking = threading.Thread(target=ask_too)
+
+    def at_the_promotion() -> None:
+        asking.start()
+        time.sleep(0.5)
+
+    with pair.run("--rollback") as run:
+        run.wait_for("way-back:current")
+        pair.to_source.when(PROMOTE, before=at_the_promotion)
+        assert pair.valkeep("rollback").process.returncode == 0
+        assert run.wait() == 0
+        asking.join()
+    assert [(one.code, "rolled back" in one.message) for one in told] == [("VK-ROLLBACK-NONE", True)]
+    assert pair.here.set("k", "v")
 
 
 def test_servers_with_passwords_have_a_way_back(server: Server, client: Client, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Secret
 from valkeep.client.server_info import server_info
-from valkeep.errors import ConnectionLost, ValkeepError
+from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate import fence
 from valkeep.migrate.back import gap
 from valkeep.migrate.back.decision import Asked, Decision
@@ -99,14 +99,27 @@ class WayBack:
         except ReplicationGap as gone:
             raise lost(gone.message) from gone
         except asyncio.CancelledError:
-            journal.say("warning", UNDECIDED)
+            if self._at("promoted"):  # Ctrl-C counts after a promotion, which is never left half done
+                self._main.step("rolled-back")
+            journal.say("warning", self._ended().message)
             raise
         finally:
-            self._decision.ended(
-                ValkeepError(f"the way back is not kept any more: {UNDECIDED}", remedy="say it once more", code="VK-ROLLBACK-NOT-YET")
-            )
+            self._decision.ended(self._ended())
             if ledger is not None:
                 ledger.close()
+
+    def _ended(self) -> ValkeepError:
+        """For whoever decides from now on: what became of the way back."""
+        match self._old_state.step:
+            case "rolled-back":
+                what = f"it was rolled back, and the old server {self._old.endpoint.address} is the primary"
+            case "committed":
+                what = "it was committed; `valkeep migrate commit` again says whether the old server was let go"
+            case _:
+                return ValkeepError(
+                    f"the way back is not kept any more: {UNDECIDED}", remedy="say it once more", code="VK-ROLLBACK-NOT-YET"
+                )
+        return Refused(f"the way back is over: {what}", remedy="nothing is left to decide", code="VK-ROLLBACK-NONE")
 
     async def _keep(self, ledger: Ledger, target: TargetFormat, resumption: Resumption) -> WayBackResult:
         journal = self._journal
