@@ -22,6 +22,7 @@ from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.verify import Comparison, Verifier
 from valkeep.migrate.verify.barrier import Relation
 from valkeep.migrate.verify.session import Session, VerifySettings
+from valkeep.migrate.verify.shards import Shards
 from valkeep.runtime.node import Process
 
 pytestmark = [pytest.mark.slow]
@@ -139,7 +140,8 @@ def test_a_repaired_key_is_looked_at_behind_its_copy_and_not_before(
         client(b).set("k", 1)
 
     async def job() -> list[Comparison]:
-        settings = VerifySettings(endpoint(a), endpoint(b), FieldTtl.REFUSE, Relation.PIPELINE, tmp_path, 30.0)
+        source, target = await Shards.open(endpoint(a)), await Shards.open(endpoint(b))
+        settings = VerifySettings(source, target, FieldTtl.REFUSE, Relation.PIPELINE, tmp_path, 30.0)
         session = Session(settings, barrier, lambda *_, **__: None)
         try:
             await session.open()

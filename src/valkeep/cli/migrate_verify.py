@@ -49,7 +49,7 @@ def verify(
     target_password_env: TargetPasswordEnv = None,
     json: JsonPath = None,
 ) -> ExitCode:
-    """Compare every key, value, TTL and field of two servers, also under writes: two snapshots, then what was written meanwhile.
+    """Compare every key, value, TTL and field of two servers (or clusters: any node's URL), also under writes: two snapshots, then what was written meanwhile.
 
     A server that is read by PSYNC forks once. Exit code 0: valid. 1: there are differences. 3: it could not be judged. 4: could not look.
     """
@@ -75,7 +75,12 @@ async def _verify(
         progress_console().print(f"barrier: {verifier.how}", markup=False, soft_wrap=True)
         result = await verifier.full()
         if result.hot_only and pause:
-            result = await _paused(verifier, source, pause, result)
+            if verifier.shards[0] > 1:
+                result = result.because(
+                    "--pause holds one server's writers, and not those of a cluster: hold them yourself, then verify again"
+                )
+            else:
+                result = await _paused(verifier, source, pause, result)
         if repair and result.verdict == "invalid":
             result = await _repaired(verifier, result)
         return result
@@ -129,6 +134,8 @@ def _show(result: Comparison, json: str | None) -> None:
         out.print(f"read       source by {result.source_read.upper()}, target by {result.target_read.upper()}", markup=False)
     out.print(f"differ     {result.missing} missing, {result.extra} extra, {result.different} different", markup=False)
     out.print(f"written    {result.looked_again:,} looked at again, {result.unsettled} unsettled; {result.expired} expired", markup=False)
+    if max(result.source_shards, result.target_shards) > 1:
+        out.print(f"shards     {result.source_shards} of the source, {result.target_shards} of the target", markup=False)
     if result.repaired:
         out.print(f"repaired   {result.repaired}", markup=False)
     for one in result.examples:

@@ -269,7 +269,7 @@ def eye_on(connection: Answering) -> Eye:
     return Eye(cast("Connection", connection), info)
 
 
-@pytest.mark.parametrize("kind", ["LOADING", "MASTERDOWN", "BUSY", "MOVED"])
+@pytest.mark.parametrize("kind", ["LOADING", "MASTERDOWN", "BUSY"])
 def test_a_server_that_cannot_show_its_keys_now_is_no_refusal(kind: str) -> None:
     with pytest.raises(ValkeepError) as error:
         asyncio.run(eye_on(Answering(DUMP=ServerError(kind, "not now", remedy="wait for it"))).look([(0, b"k")]))

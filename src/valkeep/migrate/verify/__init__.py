@@ -76,6 +76,11 @@ offset after that, then the target. Equal settles it. A difference counts when i
 value that changes starts that over, so that a hot key stays unsettled. ``valid`` then says: each key was equal at the moment it was looked at. ``final`` knows
 of nothing that it could look at alone, and compares everything again, while nobody writes: there every difference is final.
 
+**Clusters.** A side may be several servers that hold one key space, each the keys of its slots (`shards.py`). Their snapshots feed the same rows, one after
+the other, so that O2 is the source's offset after the last fork; keys are looked at on the owner of their slot (`eyes.py`). A cluster as the source is not
+followed: its snapshots are compared as two scans are. All of it rests on slots that stand still, which is asked at both ends. What lies on a shard that does
+not own its slot is a difference by itself, whatever the owner has.
+
 **Tolerances.** A source before 7.0 has no PEXPIRETIME: when a key is *looked at again* its expiry is TIME + PTTL, read in one MULTI, and 2 ms of
 difference are accepted (rows of snapshots are exact). Not compared: LRU and LFU data, a consumer's seen and active time, the delivery time of
 pending entries, encodings.

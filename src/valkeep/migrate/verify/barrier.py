@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Self
 
 from valkeep.client.connection import Connection
-from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import ServerInfo, parse_info, server_info
+from valkeep.client.server_info import ServerInfo, parse_info
 from valkeep.errors import ConnectionLost, UsageError
+from valkeep.migrate.verify.shards import Shards
 
 __all__ = ["Barrier", "Relation", "StandaloneBarrier"]
 
@@ -53,22 +53,20 @@ class StandaloneBarrier:
         self._stood = False
 
     @classmethod
-    async def between(cls, source: Endpoint, target: Endpoint) -> Self:
-        """Look at both servers and choose. ``UsageError`` when they are one server."""
-        async with await Connection.open(source.without_database(), client_name="valkeep-verify") as connection:
-            one = await server_info(connection)
-        connection = await Connection.open(target.without_database(), client_name="valkeep-verify")
-        try:
-            other = await server_info(connection)
-            if one.run_id and one.run_id == other.run_id:
+    async def between(cls, source: Shards, target: Shards) -> Self:
+        """Choose by what both sides are; no cluster follows anybody. ``UsageError`` when a server is on both."""
+        ours = {member.info.run_id for member in source.members} - {""}
+        for member in target.members:
+            if member.info.run_id in ours:
                 raise UsageError(
-                    f"{source.address} and {target.address} are the same server",
+                    f"{source.first.endpoint.address} and {member.endpoint.address} are the same server"
+                    if len(source) == len(target) == 1
+                    else f"{member.endpoint.address} is on both sides",
                     remedy="give the migration's source and its target",
                 )
-        except BaseException:
-            await connection.close()
-            raise
-        return cls(connection, Relation.of(one, other))
+        apart = source.cluster or target.cluster
+        relation = Relation.APART if apart else Relation.of(source.first.info, target.first.info)
+        return cls(await Connection.open(target.first.endpoint, client_name="valkeep-verify"), relation)
 
     async def close(self) -> None:
         await self._target.close()

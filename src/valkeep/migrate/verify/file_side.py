@@ -17,17 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valkeep.client.connection import Connection
-from valkeep.client.server_info import server_info
 from valkeep.errors import ValkeepError
 from valkeep.migrate.verify.crossing import Line, pack, unpack
 from valkeep.migrate.verify.found import Found, read_names
 from valkeep.migrate.verify.functions import functions_differ
 from valkeep.migrate.verify.lines import Worker
-from valkeep.migrate.verify.look import Eye
 from valkeep.migrate.verify.memory import peak_memory
 from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.result import Comparison
+from valkeep.migrate.verify.shards import Shards
 from valkeep.migrate.verify.side import Snapshot, Spill, digest_written, partitions_for, read_snapshot
 from valkeep.migrate.verify.target_side import TargetSide
 from valkeep.migrate.verify.written import Written
@@ -65,7 +63,7 @@ async def compare_with_file(
     theirs: TargetSide | None = None
     try:
         mine = await Worker.start("side")
-        theirs = await TargetSide.start(target, folder)
+        theirs = await TargetSide.start(folder)
         result = await _Comparing(files, target, policy, emit, clock, folder, mine, theirs).run(begun)
     finally:
         if mine is not None:
@@ -100,6 +98,10 @@ async def _chunks(path: Path, size: int) -> AsyncIterator[bytes]:
         ) from error
 
 
+async def _forked() -> None:
+    """Nobody writes: no matter when."""
+
+
 class _Comparing:
     def __init__(
         self,
@@ -126,19 +128,21 @@ class _Comparing:
         written = Written(0, 0, self._folder)
         async for piece in self._files.log():
             written.feed(piece)
-        async with await Connection.open(self._target.without_database(), client_name="valkeep-verify") as connection:
+        target = await Shards.open(self._target)
+        try:
             if written.everything:
                 reason = f"the log cannot be told apart by keys: {written.everything.replace('the source', 'it')}"
-                there = sum((await server_info(connection)).keys.values())
+                there = await target.keys()
                 return replace(Comparison.unknown(reason), source_read="file", keys_source=self._files.keys, keys_target=there)
-            return await self._compare(connection, written, begun)
+            return await self._compare(target, written, begun)
+        finally:
+            await target.close()
 
-    async def _compare(self, connection: Connection, written: Written, begun: float) -> Comparison:
+    async def _compare(self, target: Shards, written: Written, begun: float) -> Comparison:
         files, folder = self._files, self._folder
-        info = await server_info(connection)
-        eye = Eye(connection, info)
+        await target.steady(begin=True)
         key = secrets.token_bytes(16)
-        partitions = partitions_for(max(files.keys, sum(info.keys.values())))
+        partitions = partitions_for(max(files.keys, await target.keys()))
         reading = time.monotonic()
         about = self._mine.ask(
             "file",
@@ -147,12 +151,13 @@ class _Comparing:
             key=pack(key),
             partitions=partitions,
             directory=str(folder),
-            mode=str(Mode.of(self._policy, info)),
+            mode=str(Mode.of(self._policy, target.oldest)),
         )
-        snapshot = await self._theirs.begin(connection, eye, key, partitions)
-        there, here = await asyncio.gather(self._theirs.read(snapshot, self._tell("target")), self._read_file(about, self._tell("source")))
+        there, here = await asyncio.gather(
+            self._theirs.read(target, key, partitions, _forked, self._tell("target")), self._read_file(about, self._tell("source"))
+        )
         await digest_written(written.names(), folder, key, partitions)
-        deadline = await eye.clock()
+        deadline = await target.eye.clock()
         final = not written.scripts  # also of a target that is read by SCAN: nobody writes
         other = self._theirs.compare(list(range(1, partitions, 2)), deadline, final=final, out="differences-theirs")
         compared = self._mine.ask(
@@ -177,6 +182,8 @@ class _Comparing:
                         found.add(kind, database, one)
             if not written.functions:
                 found.judge_functions(functions_differ(here["functions"], there.functions))
+            found.judge_places(*await target.strays())
+            await target.steady()
         finally:
             found.close()
         reasons = _reasons(written, again)
@@ -185,18 +192,19 @@ class _Comparing:
             keys_target=there.keys,
             missing=found.counts["missing"],
             extra=found.counts["extra"],
-            different=found.counts["different"] + found.counts["expiry"] + found.functions,
+            different=found.counts["different"] + found.counts["expiry"] + found.functions + found.misplaced,
             unsettled=len(written) + again,
             examples=tuple(found.examples),
             seconds=self._clock() - begun,
             keys_per_second=(here["keys"] + there.keys) / seconds if seconds > 0 else 0.0,
             source_offset=files.logged,
-            target_offset=snapshot.offset,
+            target_offset=there.offset,
             verdict="invalid" if len(found) else "unknown" if reasons else "valid",
             expired=counts.get("expired", 0) + others.get("expired", 0),
             functions=len(here["functions"]),
             source_read="file",
-            target_read="scan" if snapshot.scanned else "psync",
+            target_read="scan" if there.scanned else "psync",
+            target_shards=len(target),
             reasons=tuple(reasons),
             memory_bytes=peak_memory() + there.memory + here["memory"],
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from valkeep.migrate.verify.result import EXAMPLES, Difference
+from valkeep.migrate.verify.shards import Stray
 
 __all__ = ["KINDS", "Found", "NameFile", "read_names"]
 
@@ -49,15 +50,17 @@ def read_names(path: Path) -> Iterator[tuple[str, int, bytes]]:
 
 
 class Found:
-    """All final differences of a run. A key that differs counts once, however often it is looked at."""
+    """All final differences of a run, of the keys that ``counts``. A key that differs counts once, however often it is looked at."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, counts: Callable[[bytes], bool] = lambda _key: True) -> None:
         self._directory = directory
+        self._counts = counts
         self._number = 0
         self._file = self._next()
         self.counts: Counter[str] = Counter()
         self.examples: list[Difference] = []
         self.functions = 0
+        self.misplaced = 0
         self._known: set[tuple[int, bytes]] = set()
 
     def _next(self) -> NameFile:
@@ -65,10 +68,10 @@ class Found:
         return NameFile(self._directory / f"differences-{self._number}")
 
     def __len__(self) -> int:
-        return sum(self.counts.values()) + self.functions
+        return sum(self.counts.values()) + self.functions + self.misplaced
 
     def add(self, kind: str, database: int, key: bytes, detail: str = "") -> None:
-        if (database, key) in self._known:
+        if (database, key) in self._known or not self._counts(key):
             return
         if len(self._known) < KNOWN:
             self._known.add((database, key))
@@ -85,14 +88,24 @@ class Found:
             if len(self.examples) < EXAMPLES:
                 self.examples.append(Difference(0, library.encode(), "function", detail))
 
+    def judge_places(self, count: int, strays: Iterable[Stray]) -> None:
+        """So many keys lie where no client reads them, some of them by name; in place of what was found of that before."""
+        self.misplaced = count
+        self.examples = [one for one in self.examples if one.what != "misplaced"]
+        for one in strays:
+            if len(self.examples) >= EXAMPLES:
+                break
+            text = f"on {one.where}, and its slot is {one.owner}'s: no client reads it"
+            self.examples.append(Difference(0, one.key, "misplaced", text))
+
     def take(self) -> Iterator[tuple[str, int, bytes]]:
-        """All names, for a repair; the counts and examples start anew (functions stay)."""
+        """All names, for a repair; the counts and examples start anew (functions and misplaced keys stay)."""
         self._file.close()
         path = self._file.path
         self._file = self._next()
         self.counts.clear()
         self._known.clear()
-        self.examples = [one for one in self.examples if one.what == "function"]
+        self.examples = [one for one in self.examples if one.what in ("function", "misplaced")]
         yield from read_names(path)
         path.unlink()
 

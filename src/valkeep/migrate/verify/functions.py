@@ -31,6 +31,9 @@ def functions_differ(mine: dict[str, str], theirs: dict[str, str]) -> dict[str, 
     differing = {}
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
-            detail = "not on the target" if name not in theirs else "not on the source" if name not in mine else "its code differs"
+            uneven = next((told for told in (mine.get(name, ""), theirs.get(name, "")) if told.startswith("not ")), "")  # `shards.uneven`
+            detail = uneven or (
+                "not on the target" if name not in theirs else "not on the source" if name not in mine else "its code differs"
+            )
             differing[name] = f"library of functions {name!r}: {detail}"
     return differing

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from valkeep.client.connection import Connection
 from valkeep.migrate.verify.follow import Follower
-from valkeep.migrate.verify.functions import functions_differ, libraries_of
+from valkeep.migrate.verify.functions import functions_differ
+from valkeep.migrate.verify.shards import Shards
 from valkeep.migrate.verify.source_side import Unfollowed
 
 __all__ = ["Libraries"]
@@ -25,7 +25,7 @@ class Libraries:
 
     def __init__(
         self,
-        servers: tuple[Connection, Connection],
+        servers: tuple[Shards, Shards],
         reached: Callable[[], Awaitable[int]],
         barrier: Callable[[int], Awaitable[None]],
         *,
@@ -53,9 +53,9 @@ class Libraries:
                 break
             written.functions = False
             try:
-                mine = await libraries_of(self._source)
+                mine = await self._source.libraries()
                 await self._barrier(await self._reached())
-                theirs = await libraries_of(self._target)
+                theirs = await self._target.libraries()
                 await follower.tracked(await self._reached())
             except BaseException:
                 written.functions = True  # still to be looked at

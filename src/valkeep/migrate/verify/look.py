@@ -12,7 +12,7 @@ from typing import Any
 
 from valkeep.client.connection import Argument, Connection
 from valkeep.client.server_info import ServerInfo, parse_info
-from valkeep.errors import Refused, ServerError, ValkeepError
+from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.keyread import KeyRead, Seen
 from valkeep.migrate.verify.written import Key
 
@@ -91,6 +91,10 @@ class Eye:
             return Refused(
                 f"{where} does not let us look at keys again: {error.message}",
                 remedy="permit DUMP and PEXPIRETIME (before 7.0: PTTL, TIME, MULTI) to this user",
+            )
+        if error.kind in ("MOVED", "ASK"):
+            return ConnectionLost(
+                f"the slots of the cluster move: {where} says {error.message}", remedy="verify again when they stand still (CLUSTER NODES)"
             )
         return ValkeepError(f"{where} does not show its keys now: {error.message}", remedy=error.remedy)
 

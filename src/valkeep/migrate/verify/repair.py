@@ -11,15 +11,16 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from valkeep.client.connection import Argument, Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import ServerInfo
 from valkeep.errors import Refused, ServerError, ValkeepError
 from valkeep.migrate.keyread import Seen
 from valkeep.migrate.transform.target import TargetFormat
+from valkeep.migrate.verify.eyes import Eyes
 from valkeep.migrate.verify.follow import Follower
 from valkeep.migrate.verify.found import Found
 from valkeep.migrate.verify.look import Eye, cannot_select
 from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.settle import Settler
+from valkeep.migrate.verify.shards import Shards
 from valkeep.migrate.verify.source_side import Unfollowed
 from valkeep.migrate.verify.written import Key
 from valkeep.wire.rdb.convert import DROP_FIELD, KEEP_FIELD, TO_HASH_2, reencode_payload
@@ -38,20 +39,21 @@ class Repair:
     """``copy(keys)`` makes the target's keys those of the source, as they are now; ``mend`` does so with keys that were found to differ. ``close`` it.
     ``mended``: keys that did not differ any more when they were looked at again."""
 
-    def __init__(self, source: Eye, target: Endpoint, target_info: ServerInfo, mode: Mode, recopy: Recopy | None) -> None:
+    def __init__(self, source: Eye | Eyes, target: Shards, mode: Mode, recopy: Recopy | None) -> None:
+        target_info = target.oldest
         self._source = source
         self._target = target
         self._recopy = recopy
         self._mode = _MODES[mode]
         self._replica = target_info.role == "replica"
         self._format = TargetFormat(target_info.version) if target_info.kind == "valkey" else None
-        self._connection: Connection | None = None  # of our own: it goes from database to database
+        self._connections: dict[Endpoint, Connection] = {}  # of our own: they go from database to database
         self._changed = False
         self.mended = 0
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
+        for connection in self._connections.values():
+            await connection.close()
 
     async def mend(self, found: Found, follower: Follower | Unfollowed, settler: Settler, wanted: set[Key] | None) -> None:
         """Copy what was found to differ (``wanted``: of it only these keys) and look at it again. What it does not come to when it fails is debt."""
@@ -93,21 +95,23 @@ class Repair:
             return
         if self._replica:
             raise Refused(
-                f"{self._target.address} is a replica: repairs have to come through its primary",
+                f"{self._target.first.endpoint.address} is a replica: repairs have to come through its primary",
                 remedy="repair through the gateway (valkeep migrate run), or after the cut-over",
             )
         for part in await self._source.parts(keys):
             seen = dict(zip(part, (await self._source.look(part)).seen, strict=True))
-            for database in sorted({database for database, _ in part}):
-                await self._write(database, {key: one for (place, key), one in seen.items() if place == database})
+            places = {(database, self._target.owner(key)) for database, key in part}
+            for database, owner in sorted(places, key=lambda place: (place[0], place[1].address)):
+                chosen = {key: one for (place, key), one in seen.items() if (place, self._target.owner(key)) == (database, owner)}
+                await self._write(owner, database, chosen)
 
-    async def _write(self, database: int, seen: dict[bytes, Seen | None]) -> None:
-        if self._connection is None:
-            self._connection = await Connection.open(self._target.without_database(), client_name="valkeep-repair")
+    async def _write(self, owner: Endpoint, database: int, seen: dict[bytes, Seen | None]) -> None:
+        if (connection := self._connections.get(owner)) is None:
+            connection = self._connections[owner] = await Connection.open(owner, client_name="valkeep-repair")
         try:
-            await self._connection.call("SELECT", database)  # by itself: what follows must not land in the database before
+            await connection.call("SELECT", database)  # by itself: what follows must not land in the database before
         except ServerError as error:
-            raise self._failed(cannot_select(self._connection, database, error)) from None
+            raise self._failed(cannot_select(connection, database, error)) from None
         commands: list[tuple[Argument, ...]] = []
         for key, one in seen.items():
             payload = b"" if one is None else self._payload(one.payload)
@@ -115,11 +119,11 @@ class Repair:
                 commands.append(("DEL", key))
             else:
                 commands.append(("RESTORE", key, max(one.expire_ms, 0), payload, "REPLACE", "ABSTTL"))
-        replies = await self._connection.pipeline(commands, 60.0)
+        replies = await connection.pipeline(commands, 60.0)
         self._changed |= not all(isinstance(reply, ServerError) for reply in replies)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ServerError):
-                text = f"{self._target.address} refused {command[0]!s} during the repair: {reply.message}"
+                text = f"{owner.address} refused {command[0]!s} during the repair: {reply.message}"
                 raise self._failed(Refused(text, remedy=reply.remedy))
 
     def _failed(self, error: ValkeepError) -> ValkeepError:

@@ -25,7 +25,8 @@ def key_json(key: bytes) -> dict[str, str | None]:
 class Difference:
     """One key (or one library of functions, ``what`` = "function") that the target has otherwise than it should.
 
-    ``what``: missing | extra | different | expiry | function. ``detail``: for people, from a second look at the examples; may be "".
+    ``what``: missing | extra | different | expiry | function | misplaced (on a shard that does not own its slot)
+    ``detail``: for people, from a second look at the examples; may be "".
     """
 
     database: int
@@ -52,7 +53,8 @@ class Comparison:
     ``source_offset``: what the verdict holds at; ``target_offset``: of the target's snapshot, in the target's own count.
     ``looked_again``: keys compared by commands, ``rounds``: in so many rounds. ``notes``: tolerances and limits that were in force.
     ``source_read``, ``target_read``: how a side was read, "psync" (a snapshot), "file" or "scan". A source that is read by SCAN is not followed: what was
-    written there after a key was looked at is not known, except in ``final``.
+    written there after a key was looked at is not known, except in ``final``; nor is a cluster.
+    ``source_shards``, ``target_shards``: so many servers make a side up.
     """
 
     keys_source: int = 0
@@ -77,6 +79,8 @@ class Comparison:
     memory_bytes: int = 0
     source_read: str = "psync"
     target_read: str = "psync"
+    source_shards: int = 1
+    target_shards: int = 1
 
     @property
     def differences(self) -> int:

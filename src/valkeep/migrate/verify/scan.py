@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.keyread import KeyRead, Seen
 from valkeep.migrate.verify.functions import libraries_of
 from valkeep.migrate.verify.side import Progress, Snapshot, Spill
+from valkeep.topology.slots import key_slot, slots_of
 
 __all__ = ["KeyScan", "Page", "caveats", "read_by_scan"]
 
@@ -47,8 +48,9 @@ class Page:
 class KeyScan:
     """``async with await KeyScan.open(endpoint) as scan``, then ``pages`` as often as wanted, one at a time. ``info``: what the server is."""
 
-    def __init__(self, walker: Connection, lanes: list[Connection], info: ServerInfo) -> None:
+    def __init__(self, walker: Connection, lanes: list[Connection], info: ServerInfo, slots: frozenset[int] = frozenset()) -> None:
         self.info = info
+        self._slots = slots
         self._walker = walker
         self._lanes = lanes
         self._read = KeyRead.of(info.redis_version)
@@ -57,13 +59,13 @@ class KeyScan:
         self._pages: asyncio.Queue[Page | BaseException | None] = asyncio.Queue(2 * len(lanes))
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, client_name: str, lanes: int = LANES) -> Self:
-        """Connect. Raises what `Connection.open` raises."""
+    async def open(cls, endpoint: Endpoint, client_name: str, lanes: int = LANES, ranges: Iterable[tuple[int, int]] = ()) -> Self:
+        """Connect. ``ranges``: of slots, where only their keys are wanted (of others a cluster's node shows nothing). Raises what `Connection.open` raises."""
         opened: list[Connection] = []
         try:
             while len(opened) <= lanes:
                 opened.append(await Connection.open(endpoint.without_database(), client_name=client_name))
-            return cls(opened[0], opened[1:], await server_info(opened[0]))
+            return cls(opened[0], opened[1:], await server_info(opened[0]), frozenset(slots_of(ranges)))
         except BaseException:
             for connection in opened:
                 await connection.close()
@@ -163,6 +165,8 @@ class KeyScan:
         cursor = b"0"
         while True:
             cursor, names = await walker.call("SCAN", cursor, "COUNT", COUNT, timeout=TIMEOUT)
+            if self._slots:
+                names = [name for name in names if key_slot(name) in self._slots]
             if names:
                 await self._names.put((database, names))
             if cursor == b"0":
@@ -216,16 +220,15 @@ class KeyScan:
                 remedy="permit SELECT, SCAN, DUMP, PEXPIRETIME (before 7.0: PTTL, TIME, MULTI), MEMORY and FUNCTION LIST to this user",
                 code="VK-SCAN-DENIED",
             )
-        return ConnectionLost(f"{where} does not show its keys now: {error.message}", remedy=error.remedy)
+        remedy = "verify again when the slots stand still (CLUSTER NODES)" if error.kind in ("MOVED", "ASK") else error.remedy
+        return ConnectionLost(f"{where} does not show its keys now: {error.message}", remedy=remedy)
 
 
-def caveats(source: str, target: str) -> list[str]:
-    """What a comparison cannot claim, by how its sides were read ("psync" or "scan")."""
+def caveats(*, followed: bool, target: str) -> list[str]:
+    """What a comparison cannot claim: whether the source was ``followed``, and how the ``target`` was read ("psync" or "scan")."""
     texts = []
-    if source == "scan":
-        texts.append(
-            "the source was read by SCAN and DUMP and is not followed: each key was compared at some moment, and what was written after it is not known"
-        )
+    if not followed:
+        texts.append("the source is not followed: each key was compared at some moment, and what was written after it is not known")
     if target == "scan":
         texts.append(
             "the target was read by SCAN and DUMP: what somebody else writes there after a key was read is seen only where that key is looked at again"
@@ -233,11 +236,12 @@ def caveats(source: str, target: str) -> list[str]:
     return texts
 
 
-async def read_by_scan(endpoint: Endpoint, spill: Spill, progress: Progress) -> Snapshot:
-    """As `side.read_snapshot`. Raises ``Refused`` where SCAN or DUMP is not permitted either."""
+async def read_by_scan(endpoint: Endpoint, spill: Spill, progress: Progress, ranges: Iterable[tuple[int, int]] = ()) -> Snapshot:
+    """As `side.read_snapshot`. ``ranges``: see `KeyScan.open`. Raises ``Refused`` where SCAN or DUMP is not permitted either."""
     begun = told = time.monotonic()
     try:
-        async with await KeyScan.open(endpoint, "valkeep-verify") as scan, contextlib.aclosing(scan.pages()) as pages:
+        scanning = await KeyScan.open(endpoint, "valkeep-verify", ranges=ranges)
+        async with scanning as scan, contextlib.aclosing(scan.pages()) as pages:
             async for page in pages:
                 spill.page(page.database, page.keys)
                 if time.monotonic() - told > 0.25:

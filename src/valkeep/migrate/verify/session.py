@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from valkeep.client.connection import Connection
-from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import ServerInfo, server_info
-from valkeep.errors import ConnectionLost, Refused, ValkeepError
+from valkeep.client.server_info import server_info
+from valkeep.errors import ConnectionLost, ValkeepError
 from valkeep.migrate.keyread import TOLERANCE
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify.barrier import Barrier, Relation
@@ -23,16 +21,18 @@ from valkeep.migrate.verify.explain import LARGE, explain
 from valkeep.migrate.verify.follow import Follower, Spoiled
 from valkeep.migrate.verify.found import Found, read_names
 from valkeep.migrate.verify.libraries import Libraries
-from valkeep.migrate.verify.look import Eye
 from valkeep.migrate.verify.memory import peak_memory
 from valkeep.migrate.verify.mode import Mode
 from valkeep.migrate.verify.repair import Recopy, Repair
 from valkeep.migrate.verify.result import Comparison, Difference
 from valkeep.migrate.verify.scan import caveats
 from valkeep.migrate.verify.settle import Settler
+from valkeep.migrate.verify.shards import Ranges, Shards
 from valkeep.migrate.verify.side import Spill, digest_written, partitions_for
 from valkeep.migrate.verify.source_side import Unfollowed, follow
 from valkeep.migrate.verify.target_side import TargetSide
+from valkeep.migrate.verify.written import Key
+from valkeep.topology.slots import key_slot, slots_of
 
 __all__ = ["Session", "VerifySettings"]
 
@@ -45,17 +45,19 @@ Say = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
-    """What a session is told. ``policy``: what the migration did with fields that expire. ``patience``: seconds that looking at written keys may take, on top
-    of what their number takes (`settle.SLOW`). ``source_read``, ``target_read``: "auto" or "scan"."""
+    """What a session is told. ``source``, ``target``: are closed with it. ``policy``: what the migration did with fields that expire.
+    ``patience``: seconds that looking at written keys may take, on top of what their number takes (`settle.SLOW`). ``source_read``, ``target_read``: "auto" or
+    "scan". ``slots``: only keys of these count, (): all do."""
 
-    source: Endpoint
-    target: Endpoint
+    source: Shards
+    target: Shards
     policy: FieldTtl
     relation: Relation
     directory: Path
     patience: float
     source_read: str = "auto"
     target_read: str = "auto"
+    slots: Ranges = ()
 
 
 class Session:
@@ -69,48 +71,36 @@ class Session:
         self._follower: Follower | Unfollowed | None = None
         self._settler: Settler | None = None  # once there is something to go on from: both snapshots were compared
         self._side: TargetSide | None = None
-        self._found = Found(self._directory)
+        slots = frozenset(slots_of(settings.slots))
+        self._counted: Callable[[bytes], bool] = (lambda key: key_slot(key) in slots) if slots else lambda _key: True
+        self._found = Found(self._directory, self._counted)
         self._counts: dict[str, Any] = {}
         self._notes: list[str] = []
         self._read = "psync", "psync"
-        self._connections: list[Connection] = []
+        self._source, self._target = settings.source, settings.target
 
     # ------------------------------------------------------------------------------------------------------------ set-up
 
     async def open(self) -> None:
-        """Connect to both sides. Raises what `Connection.open` raises, and ``Refused`` for a node of a cluster."""
-        self._source, source_info = await self._connect(self._settings.source)
-        self._target, self._target_info = await self._connect(self._settings.target)
-        self.mode = Mode.of(self._settings.policy, self._target_info)
+        """Get ready to compare."""
+        self.mode = Mode.of(self._settings.policy, self._target.oldest)
         # Valkey leaves expired fields out of DUMP and snapshots before it says HDEL; a target that keeps fields for ever still has them then
-        self._hides_fields = self.mode is Mode.KEEP_FIELD and source_info.kind == "valkey"
-        self._see_source, self._see_target = Eye(self._source, source_info), Eye(self._target, self._target_info)
+        self._hides_fields = self.mode is Mode.KEEP_FIELD and self._source.first.info.kind == "valkey"
+        self._see_source, self._see_target = self._source.eye, self._target.eye
         if not self._see_source.read.exact:
             self._notes.append(
                 f"the source has no PEXPIRETIME: expiries of keys that were looked at again are compared to within {TOLERANCE} ms"
             )
         servers = self._source, self._target
         self._libraries = Libraries(servers, self._see_source.offset, self._barrier, exact=self._settings.relation.exact)
-        self._side = await TargetSide.start(self._settings.target, self._directory, self._settings.target_read)
-
-    async def _connect(self, endpoint: Endpoint) -> tuple[Connection, ServerInfo]:
-        connection = await Connection.open(endpoint.without_database(), client_name="valkeep-verify")
-        self._connections.append(connection)
-        info = await server_info(connection)
-        if info.mode == "cluster":
-            raise Refused(
-                f"{endpoint.address} is a node of a cluster, which holds a part of the keys",
-                remedy="verification of clusters is not supported yet",
-                code="VK-CLUSTER",
-            )
-        return connection, info
+        self._side = await TargetSide.start(self._directory, self._settings.target_read)
 
     async def close(self) -> None:
         await self._unlink()
         if self._side is not None:
             await self._side.close()
-        for connection in self._connections:
-            await connection.close()
+        await self._source.close()
+        await self._target.close()
         self._found.close()
 
     async def _unlink(self) -> None:
@@ -123,6 +113,11 @@ class Session:
             raise ConnectionLost("the source's stream is not followed", remedy="begin with a full verification")
         return self._follower, self._settler
 
+    async def _steady(self) -> None:
+        """All that was read and looked at rests on it."""
+        await self._source.steady()
+        await self._target.steady()
+
     # -------------------------------------------------------------------------------------------------------------- full
 
     async def full(self) -> Comparison:
@@ -134,6 +129,7 @@ class Session:
                 await self._compare_snapshots()
                 follower, settler = self._following()
                 await settler.settle(self._settings.patience)
+                await self._steady()
                 self._found.judge_functions(await self._libraries.differing(follower))
                 return self._comparison(begun)
             except Spoiled as spoiled:
@@ -149,7 +145,7 @@ class Session:
         self._found.close()
         for path in self._directory.iterdir():
             path.unlink() if path.is_file() else shutil.rmtree(path)
-        self._found = Found(self._directory)
+        self._found = Found(self._directory, self._counted)
         self._counts = {"repaired": 0, "before": 0}
         begun = time.monotonic()
         if {self._settings.source_read, self._settings.target_read} != {"scan"}:
@@ -174,40 +170,47 @@ class Session:
         side = self._side
         assert side is not None
         key = secrets.token_bytes(16)
-        info, other = await server_info(self._source), await server_info(self._target)
-        partitions = partitions_for(max(sum(info.keys.values()), sum(other.keys.values())))
+        await self._source.steady(begin=True)
+        await self._target.steady(begin=True)
+        info = await server_info(self._source.first.connection)
+        partitions = partitions_for(max(await self._source.keys(), await self._target.keys()))
         follower = self._follower = await follow(
-            self._settings.source,
+            self._source,
             self._settings.source_read,
-            info.offset,
-            lambda: Spill(self._directory, "source", key, partitions, self.mode),
+            await self._see_source.offset(),
+            lambda more: Spill(self._directory, "source", key, partitions, self.mode, more=more),
             self._progress("source"),
             self._directory,
         )
-        if (await server_info(self._source)).replid not in (follower.replid or info.replid, "?"):
+        if (await server_info(self._source.first.connection)).replid not in (follower.replid or info.replid, "?"):
             raise ConnectionLost(
-                f"{self._settings.source.address} leads to one server now and to another then",
+                f"{self._source.first.endpoint.address} leads to one server now and to another then",
                 remedy="give the address of one server, not of a load balancer; after a failover verify again",
             )
         await self._barrier(follower.offset)
         follower.begin()
-        begun = await side.begin(self._target, self._see_target, key, partitions)
-        self._read = "psync" if follower.followed else "scan", "scan" if begun.scanned else "psync"
-        for text in caveats(*self._read):
+        mark = follower.offset
+
+        async def forked() -> None:
+            nonlocal mark
+            mark = await self._see_source.offset()
+
+        theirs = await side.read(self._target, key, partitions, forked, self._progress("target"))
+        mine = await follower.snapshot
+        self._read = follower.how if isinstance(follower, Unfollowed) else "psync", "scan" if theirs.scanned else "psync"
+        for text in caveats(followed=follower.followed, target=self._read[1]):
             if text not in self._notes:
                 self._notes.append(text)
                 self._say("note", level="warning", text=text)
-        mark = await self._see_source.offset()
-        theirs = await side.read(begun, self._progress("target"))
-        mine = await follower.snapshot
-        if "scan" in self._read:
+        if not follower.followed or theirs.scanned:
             mark = await self._see_source.offset()
+        misplaced = await self._look_for_strays()
         deadline = await self._deadline()
         await follower.tracked(mark)
         written = follower.written
         await digest_written(written.names(), self._directory, key, partitions)
         exact = self._settings.relation.exact
-        final = exact and not written.scripts and not self._hides_fields and "scan" not in self._read
+        final = exact and not written.scripts and not self._hides_fields and follower.followed and not theirs.scanned
         # each process compares half of the partitions
         about = side.compare(list(range(1, partitions, 2)), deadline, final=final, out="differences-theirs")
         halves = range(0, partitions, 2)
@@ -217,12 +220,15 @@ class Session:
             "expired": counts.get("expired", 0) + others.get("expired", 0),
             "keys_source": mine.keys,
             "keys_target": theirs.keys,
-            "target_offset": begun.offset,
+            "target_offset": theirs.offset,
             "memory": theirs.memory,
         }
         self._libraries.read(mine.functions, theirs.functions)
         eyes = self._see_source, self._see_target
-        settler = Settler(follower, eyes, self._barrier, self._found, self.mode, exact=exact, hides_fields=self._hides_fields)
+        settler = Settler(
+            follower, eyes, self._barrier, self._found, self.mode, exact=exact, hides_fields=self._hides_fields, counts=self._counted
+        )
+        settler.owe(misplaced)
         for name in ("differences-mine", "differences-theirs"):
             for kind, database, one in read_names(self._directory / name):
                 if kind == "again":
@@ -230,6 +236,12 @@ class Session:
                 else:
                     self._found.add(kind, database, one)
         return settler
+
+    async def _look_for_strays(self) -> list[Key]:
+        """Judge the keys that lie on a shard which does not own their slot; those known by name have to be looked at where they belong."""
+        count, strays = await self._target.strays()
+        self._found.judge_places(count, strays)
+        return [(0, one.key) for one in strays]
 
     def _progress(self, side: str) -> Callable[[int, int], None]:
         return lambda keys, size: self._say("progress", side=side, keys=keys, bytes=size)
@@ -267,6 +279,7 @@ class Session:
                 self._counts["before"] = looked + self._counts["keys_source"]
             await follower.tracked(await self._see_source.offset() if held_at is None else held_at)
             await look(settler)
+            await self._steady()
             self._found.judge_functions(await self._libraries.differing(follower))
             return self._comparison(begun, pending=held_at is not None)
         except Spoiled as spoiled:
@@ -277,7 +290,7 @@ class Session:
     async def repair(self, chosen: list[Difference] | None, recopy: Recopy | None) -> Comparison:
         """Copy differing keys again and look at them again. ``chosen``: these; None: all that were found."""
         wanted = None if chosen is None else {(one.database, one.key) for one in chosen}
-        tool = Repair(self._see_source, self._settings.target, self._target_info, self.mode, recopy)
+        tool = Repair(self._see_source, self._target, self.mode, recopy)
 
         async def mend(settler: Settler) -> None:
             try:
@@ -285,6 +298,7 @@ class Session:
             finally:
                 self._counts["repaired"] += tool.mended
             await settler.bounded(self._settings.patience, settler.pay())
+            await self._look_for_strays()
 
         try:
             return await self._go_on(mend)
@@ -295,7 +309,7 @@ class Session:
 
     async def _explain_examples(self) -> None:
         """A second look at the examples, for their details only: what they say was true a moment later than the verdict."""
-        keys = [(one.database, one.key) for one in self._found.examples if one.what != "function" and not one.detail]
+        keys = [(one.database, one.key) for one in self._found.examples if one.what not in ("function", "misplaced") and not one.detail]
         if not keys:
             return
         with contextlib.suppress(ValkeepError):
@@ -329,12 +343,16 @@ class Session:
             )
         if found.functions:
             notes.append("libraries of functions are not repaired: copy them by FUNCTION LOAD")
+        if found.misplaced:
+            notes.append(
+                "keys on the wrong shard are not repaired: CLUSTER GETKEYSINSLOT on that shard names them, and it has to own the slot to DEL them"
+            )
         return Comparison(
             keys_source=counts["keys_source"],
             keys_target=counts["keys_target"],
             missing=found.counts["missing"],
             extra=found.counts["extra"],
-            different=found.counts["different"] + found.counts["expiry"] + found.functions,
+            different=found.counts["different"] + found.counts["expiry"] + found.functions + found.misplaced,
             unsettled=unsettled,
             examples=tuple(found.examples),
             seconds=time.monotonic() - begun,
@@ -352,4 +370,6 @@ class Session:
             memory_bytes=peak_memory() + counts["memory"],
             source_read=self._read[0],
             target_read=self._read[1],
+            source_shards=len(self._source),
+            target_shards=len(self._target),
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from valkeep.migrate.keyread import Seen
 from valkeep.migrate.verify.explain import explain
+from valkeep.migrate.verify.eyes import Eyes, together
 from valkeep.migrate.verify.follow import Follower
 from valkeep.migrate.verify.found import Found
 from valkeep.migrate.verify.judge import is_hash, judge
@@ -34,6 +35,7 @@ class Settler:
     """``debt``: keys that have to be looked at again. ``written``: keys that the source's writers touched, ``looked``, ``rounds``, ``expired``: counts.
     ``late``: seconds after which the last look was ended, 0 when it came to its end. ``overwhelmed``: the debt was more than can be looked at.
 
+    ``counts(key)``: whether a key is one of those that are compared.
     ``exact``: the barrier proves what it says. ``hides_fields``: hashes of this source may differ for a moment (see ``keep-field`` in the
     package's head).
     """
@@ -41,13 +43,14 @@ class Settler:
     def __init__(
         self,
         follower: Follower | Unfollowed,
-        eyes: tuple[Eye, Eye],
+        eyes: tuple[Eye | Eyes, Eye | Eyes],
         barrier: Callable[[int], Awaitable[None]],
         found: Found,
         mode: Mode,
         *,
         exact: bool,
         hides_fields: bool,
+        counts: Callable[[bytes], bool] = lambda _key: True,
     ) -> None:
         self._follower = follower
         self._source, self._target = eyes
@@ -56,6 +59,7 @@ class Settler:
         self._mode = mode
         self._exact = exact
         self._hides_fields = hides_fields
+        self._counts = counts
         self.debt: dict[Key, None] = {}
         self.late = 0.0
         self.overwhelmed = False
@@ -112,7 +116,8 @@ class Settler:
         self.rounds += 1
         parts = self._follower.written.take(batch)
         try:
-            for keys in parts:
+            for taken in parts:
+                keys = [key for key in taken if self._counts(key[1])]
                 self.written += len(keys)
                 await self.look(keys)
         except BaseException:
@@ -122,7 +127,7 @@ class Settler:
 
     def owe(self, keys: Iterable[Key]) -> None:
         """These have to be looked at again."""
-        self.debt |= dict.fromkeys(keys)
+        self.debt |= dict.fromkeys(key for key in keys if self._counts(key[1]))
         if len(self.debt) > DEBT:
             self.overwhelmed = True
             self._follower.written.everything = f"more than {DEBT} keys would have to be looked at again, one by one"
@@ -169,7 +174,7 @@ class Settler:
         written = self._follower.written
         before, spills = written.position, written.spills
         if self._follower.followed:
-            here, there = await _both(self._source.look(keys), self._look_at_target(before, keys))
+            here, there = await together(self._source.look(keys), self._look_at_target(before, keys))
         else:  # the target has to have come as far as the source was when its keys had been read
             here = await self._source.look(keys)
             there = await self._look_at_target(await self._source.offset(), keys)
@@ -208,16 +213,3 @@ class Settler:
             times, since = 0, time.monotonic()
         self.doubts[key] = (times + 1, since, value)
         return times + 1 >= DOUBTS and time.monotonic() - since >= DOUBT_SECONDS
-
-
-async def _both(one: Coroutine[Any, Any, Looked], other: Coroutine[Any, Any, Looked]) -> tuple[Looked, Looked]:
-    """Their results, at the same time. When one fails the other is ended first: it must not look on, unheard, while others use its connection."""
-    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
-    try:
-        here, there = await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-    return here, there

@@ -76,12 +76,13 @@ class Snapshot:
 class Spill:
     """The partition files of one side, and the decoder that fills them."""
 
-    def __init__(self, directory: Path, side: str, key: bytes, partitions: int, mode: Mode) -> None:
+    def __init__(self, directory: Path, side: str, key: bytes, partitions: int, mode: Mode, *, more: bool = False) -> None:
+        """``more``: what comes is added to the files: another server of the same side."""
         self.spiller = Spiller(key, policy(mode), partitions)
         self.bytes = 0
         self._decoder = Decoder(self.spiller)
         self._assembled = Assembled()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if more else os.O_TRUNC)
         self._rows = [os.open(rows_path(directory, side, one), flags, 0o600) for one in range(partitions)]
         self._names = [os.open(names_path(directory, side, one), flags, 0o600) for one in range(partitions)]
 

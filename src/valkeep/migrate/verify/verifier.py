@@ -34,6 +34,8 @@ class Verifier:
     alone (`barrier.StandaloneBarrier`). ``workdir``: where temporary files go (None: the system's place). ``recopy``: who repairs when the
     target takes no writes from us. ``patience``: seconds that looking at written keys may take, on top of what their number takes.
     ``source_read``, ``target_read``: "auto" (a snapshot by PSYNC, or by SCAN where that is denied) or "scan".
+    ``source``, ``target``: a server, or any node of a cluster, which is compared as a whole; ``slots``: (first, last), both inclusive: only keys of these
+    count, and the source is this one server, even where it is a shard of a cluster.
 
     Entering raises (wrong password, nobody there: definite), and so does ``full`` when a server does not let us look (``Refused``: no PSYNC, no
     DUMP). After that a link that breaks, or a worker that dies, is no exception but a
@@ -52,6 +54,7 @@ class Verifier:
         patience: float = PATIENCE,
         source_read: str = "auto",
         target_read: str = "auto",
+        slots: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._source, self._target, self._policy = source, target, policy
         self._barrier, self._recopy = barrier, recopy
@@ -59,6 +62,9 @@ class Verifier:
         self._workdir = workdir
         self._patience = patience
         self._read = source_read, target_read
+        self._slots = tuple(slots)
+        self.shards = 1, 1
+        """So many servers make the source and the target up, once it was entered."""
         self._worker: Worker | None = None
         self._folder = ""
         self._listener: asyncio.Task[None] | None = None
@@ -88,11 +94,14 @@ class Verifier:
                 barrier=self._barrier is not None,
                 patience=self._patience,
                 read=self._read,
+                slots=self._slots,
             )
         except BaseException:
             await self._close()
             raise
         self.how = opened["barrier"]
+        source, target = opened["shards"]
+        self.shards = source, target
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

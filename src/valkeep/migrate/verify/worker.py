@@ -41,7 +41,7 @@ async def _side(mouth: Mouth) -> None:
         mouth.say("progress", about, keys=keys, bytes=size)
 
     def spill() -> Spill:
-        return Spill(Path(asked["directory"]), "target", unpack(asked["key"]), asked["partitions"], Mode.EXACT)
+        return Spill(Path(asked["directory"]), "target", unpack(asked["key"]), asked["partitions"], Mode.EXACT, more=asked["more"])
 
     def done(read: Snapshot) -> None:
         mouth.say("done", about, keys=read.keys, bytes=read.bytes, functions=read.functions, memory=peak_memory())
@@ -67,7 +67,7 @@ async def _side(mouth: Mouth) -> None:
                 await link.close()
                 done(read)
             elif line["do"] == "scan":
-                done(await read_by_scan(endpoint_from(asked["endpoint"]), spill(), progress))
+                done(await read_by_scan(endpoint_from(asked["endpoint"]), spill(), progress, asked["ranges"]))
             elif line["do"] == "file":
                 done(await read_file(line, progress))
             elif line["do"] == "compare":
@@ -152,18 +152,31 @@ class _Main:
         from valkeep.migrate.transform.target import FieldTtl
         from valkeep.migrate.verify.barrier import Relation, StandaloneBarrier
         from valkeep.migrate.verify.session import Session, VerifySettings
+        from valkeep.migrate.verify.shards import Shards
 
-        source, target = endpoint_from(line["source"]), endpoint_from(line["target"])
+        slots = tuple((first, last) for first, last in line["slots"])
+        source = await Shards.open(endpoint_from(line["source"]), only=slots)
+        try:
+            target = await Shards.open(endpoint_from(line["target"]))
+        except BaseException:
+            await source.close()
+            raise
         relation = Relation.PIPELINE
         barrier: Callable[[int], Awaitable[None]] = self._barrier
-        if not line["barrier"]:
-            own = await StandaloneBarrier.between(source, target)
-            self._barrier_closes = own.close
-            barrier, relation = own, own.relation
-        settings = VerifySettings(source, target, FieldTtl(line["policy"]), relation, self.directory, line["patience"], *line["read"])
+        try:
+            if not line["barrier"]:
+                own = await StandaloneBarrier.between(source, target)
+                self._barrier_closes = own.close
+                barrier, relation = own, own.relation
+        except BaseException:
+            await source.close()
+            await target.close()
+            raise
+        read, patience = line["read"], line["patience"]
+        settings = VerifySettings(source, target, FieldTtl(line["policy"]), relation, self.directory, patience, read[0], read[1], slots)
         self.session = Session(settings, barrier, self.mouth.say)
         await self.session.open()
-        return {"barrier": str(relation)}
+        return {"barrier": str(relation), "shards": (len(source), len(target))}
 
     async def _ask(self, word: str, **more: Any) -> None:
         self._number += 1

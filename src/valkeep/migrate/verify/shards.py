@@ -1,0 +1,239 @@
+"""One side of a verification: the servers that together hold one key space. One server, or all primaries of a cluster, each with the slots it owns.
+
+Everything here rests on the slots standing still: a key is looked for on the owner of its slot, and a shard's snapshot is one of the keys of its slots. So
+each comparison asks every shard, at its beginning and at its end, what it owns (`Shards.steady`); slots that are on their way, an owner that changed, a
+configuration epoch that grew: then nothing can be judged, and the verdict is unknown. A redirection (MOVED, ASK) is not followed for the same reason.
+
+A key in a slot that its server does not own (after a botched resharding) is in that server's snapshot, and no client can read it. `Shards.strays` finds such
+keys: servers count the keys of any slot, owned or not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from valkeep.client.cluster import ClusterDirectory, SlotTable
+from valkeep.client.connection import Connection
+from valkeep.client.endpoint import Endpoint
+from valkeep.client.server_info import ServerInfo, server_info, text_of
+from valkeep.errors import ConnectionLost, Refused, ServerError
+from valkeep.migrate.verify.eyes import Eyes, together
+from valkeep.migrate.verify.functions import libraries_of
+from valkeep.migrate.verify.look import Eye
+from valkeep.topology.slots import SLOTS, key_slot, ranges_of, slots_of
+
+__all__ = ["Member", "Ranges", "Shards", "Stray", "uneven"]
+
+Ranges = tuple[tuple[int, int], ...]
+"""Slots as inclusive ranges; of a server that is no cluster's: ()."""
+
+NAMED = 1000  # stray keys that are told apart
+_CLIENT = "valkeep-verify"
+_OVER = frozenset({b"success", b"failed", b"cancelled", b"canceled"})  # states of a migration of slots (Valkey 9)
+_MIGRATION = re.compile(r"\[(\d+)-[<>]-")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A server of a side. ``info``: as it was when the side was opened."""
+
+    endpoint: Endpoint
+    ranges: Ranges
+    connection: Connection
+    info: ServerInfo
+    eye: Eye
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A key that lies on a server which does not own its slot."""
+
+    key: bytes
+    where: str
+    owner: str
+
+
+class Shards:
+    """``await Shards.open(endpoint)``, then ``close``. ``eye``: looks at any key. ``cluster``: whether there are slots."""
+
+    def __init__(self, members: Sequence[Member], *, cluster: bool) -> None:
+        self.members = tuple(members)
+        self.cluster = cluster
+        self._owner = [0] * SLOTS
+        for number, member in enumerate(self.members):
+            for slot in slots_of(member.ranges) if cluster else ():
+                self._owner[slot] = number
+        self.eye: Eye | Eyes = Eyes([member.eye for member in self.members], self._place) if cluster else self.members[0].eye
+        self._states: list[Any] = []
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, *, only: Ranges = ()) -> Self:
+        """Connect to the server, or to all primaries where it is a node of a cluster (``only``: just to that node, for the keys of these slots). Raises what
+        `Connection.open` raises, and ``ConnectionLost`` where not every slot has an owner that can be reached."""
+        endpoint = endpoint.without_database()
+        opened: list[Connection] = []
+        try:
+            first = await Connection.open(endpoint, client_name=_CLIENT)
+            opened.append(first)
+            info = await server_info(first)
+            if only or info.mode != "cluster":
+                return cls([Member(endpoint, only, first, info, Eye(first, info))], cluster=False)
+            table = await ClusterDirectory([endpoint]).table()
+            if table.served < SLOTS:
+                raise ConnectionLost(
+                    f"{SLOTS - table.served} of the slots of the cluster of {endpoint.address} are served by nobody",
+                    remedy="bring the missing shard back, or assign its slots (CLUSTER INFO), then verify again",
+                )
+            members = []
+            for node in table.primaries:
+                connection = await Connection.open(node, client_name=_CLIENT)
+                opened.append(connection)
+                told = await server_info(connection)
+                members.append(Member(node, _ranges(table, node), connection, told, Eye(connection, told)))
+            await first.close()
+            return cls(members, cluster=True)
+        except BaseException:
+            for connection in opened:
+                await connection.close()
+            raise
+
+    async def close(self) -> None:
+        for member in self.members:
+            await member.connection.close()
+
+    @property
+    def first(self) -> Member:
+        return self.members[0]
+
+    @property
+    def oldest(self) -> ServerInfo:
+        """Of the members, the one of the lowest version."""
+        return min((member.info for member in self.members), key=lambda info: info.version)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def _place(self, key: bytes) -> int:
+        return self._owner[key_slot(key)]
+
+    def owner(self, key: bytes) -> Endpoint:
+        """Where this key is written."""
+        return self.members[self._place(key) if self.cluster else 0].endpoint
+
+    async def keys(self) -> int:
+        """On all of them now."""
+        return sum(sum(info.keys.values()) for info in await together(*(server_info(member.connection) for member in self.members)))
+
+    async def libraries(self) -> dict[str, str]:
+        """Library → digest of its code, or what differs between the shards, see `uneven`."""
+        found = await together(*(libraries_of(member.connection) for member in self.members))
+        return uneven({member.endpoint.address: one for member, one in zip(self.members, found, strict=True)})
+
+    async def steady(self, *, begin: bool = False) -> None:
+        """Raises ``ConnectionLost`` when slots are on their way, or are not where they were when this was first asked (``begin``: from now on)."""
+        if not self.cluster:
+            return
+        states = await together(*(_state(member) for member in self.members))
+        if begin or not self._states:
+            self._states = states
+        for member, before, now in zip(self.members, self._states, states, strict=True):
+            if now != before:
+                raise _moving(f"{member.endpoint.address} owned other slots, or was another node, when the comparison began")
+
+    async def strays(self) -> tuple[int, list[Stray]]:
+        """How many keys lie on a server that does not own their slot, and the first `NAMED` of them. Raises ``Refused`` where that can't be asked."""
+        if not self.cluster:
+            return 0, []
+        found = await together(*(self._strays_of(number) for number in range(len(self.members))))
+        return sum(count for count, _ in found), [stray for _, strays in found for stray in strays][:NAMED]
+
+    async def _strays_of(self, number: int) -> tuple[int, list[Stray]]:
+        member = self.members[number]
+        others = [slot for slot in range(SLOTS) if self._owner[slot] != number]
+        block = b"".join([b"*3\r\n$7\r\nCLUSTER\r\n$15\r\nCOUNTKEYSINSLOT\r\n$%d\r\n%d\r\n" % (len(str(slot)), slot) for slot in others])
+        replies = await member.connection.exchange(block, len(others), "CLUSTER", 60.0)
+        total = 0
+        strays: list[Stray] = []
+        for slot, reply in zip(others, replies, strict=True):
+            if isinstance(reply, ServerError):
+                raise _denied(member, "COUNTKEYSINSLOT", reply)
+            total += int(reply)
+            if reply and len(strays) < NAMED:
+                owner = self.members[self._owner[slot]].endpoint.address
+                names = await _asked(member, "GETKEYSINSLOT", slot, NAMED)
+                strays += [Stray(key, member.endpoint.address, owner) for key in names]
+        return total, strays
+
+
+def uneven(found: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Address → (library → digest of its code), as one: library → digest where all shards have the same, else words that say who has what."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    out = {}
+    for name in sorted({name for libraries in found.values() for name in libraries}):
+        codes = {address: libraries.get(name) for address, libraries in found.items()}
+        missing = [address for address, code in codes.items() if code is None]
+        first = next(code for code in codes.values() if code is not None)
+        if len(set(codes.values())) == 1:
+            out[name] = first
+        else:
+            out[name] = f"not on {', '.join(missing)}" if missing else f"not the same on {', '.join(codes)}"
+    return out
+
+
+def _ranges(table: SlotTable, node: Endpoint) -> Ranges:
+    return ranges_of(slot for slot, owner in enumerate(table.owners) if owner == node)
+
+
+async def _state(member: Member) -> tuple[str, str, Ranges]:
+    """Its id, its configuration epoch and its slots, as it says itself."""
+    listed = text_of(await _asked(member, "NODES"))
+    mine = next((line.split() for line in listed.splitlines() if "myself" in line.split(" ", 3)[2:3][0]), None)
+    where = member.endpoint.address
+    if mine is None:
+        raise _moving(f"{where} does not say what it owns")
+    if "master" not in mine[2]:
+        raise _moving(f"{where} is a replica now")
+    slots: list[tuple[int, int]] = []
+    for token in mine[8:]:
+        if found := _MIGRATION.match(token):
+            raise _moving(f"slot {found.group(1)} is on its way, says {where}")
+        first, _, last = token.partition("-")
+        slots.append((int(first), int(last or first)))
+    ranges = ranges_of(slots_of(slots))
+    if ranges != member.ranges:
+        raise _moving(f"{where} owns {_told(ranges)}, and {_told(member.ranges)} when we connected")
+    try:
+        jobs = await member.connection.call("CLUSTER", "GETSLOTMIGRATIONS")
+    except ServerError:
+        jobs = []  # before Valkey 9
+    for job in jobs if isinstance(jobs, list) else []:
+        fields = dict(zip(job[::2], job[1::2], strict=False)) if isinstance(job, list) else job
+        if fields.get(b"state", b"success") not in _OVER:
+            raise _moving(f"{where} is migrating slots {text_of(fields.get(b'slot_ranges', b'?'))}")
+    return mine[0], mine[6], ranges
+
+
+async def _asked(member: Member, *words: str | int) -> Any:
+    try:
+        return await member.connection.call("CLUSTER", *words)
+    except ServerError as error:
+        raise _denied(member, str(words[0]), error) from None
+
+
+def _denied(member: Member, word: str, error: ServerError) -> Refused:
+    return Refused(
+        f"{member.endpoint.address} does not say which slots it has: {error.message}",
+        remedy=f"permit CLUSTER {word} to this user (ACL SETUSER … +cluster|{word.lower()})",
+    )
+
+
+def _moving(why: str) -> ConnectionLost:
+    return ConnectionLost(f"the slots of the cluster move: {why}", remedy="verify again when they stand still (CLUSTER NODES)")
+
+
+def _told(ranges: Ranges) -> str:
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges) or "no slot"
