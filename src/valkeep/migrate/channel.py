@@ -140,10 +140,12 @@ class Channel:
         point = self.checkpoint = kept.checkpoint
         if self._checkpoints is not None:
             self._checkpoints.read()  # to go on with its number
+        limit, begins = self._spool_limit, None
         if point.snapshot:
-            self.snapshot = Spool.reopen(self._directory, f"snapshot-{self.replid[:8]}", end=kept.taken.length, limit=self._spool_limit)
+            self.snapshot = Spool.reopen(self._directory, f"snapshot-{self.replid[:8]}", start=0, end=kept.taken.length, limit=limit)
             self.snapshot.seal()
-        self.stream = Spool.reopen(self._directory, f"stream-{self.replid[:8]}", end=point.own, limit=self._spool_limit, staged=True)
+            begins = kept.begins  # who gets the snapshot gets all of the stream
+        self.stream = Spool.reopen(self._directory, f"stream-{self.replid[:8]}", start=begins, end=point.own, limit=limit, staged=True)
         self.complete = True
         self._held.reopen(point.source)
 

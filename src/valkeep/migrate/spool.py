@@ -101,30 +101,34 @@ class Spool:
         directory: Path,
         name: str,
         *,
+        start: int | None = None,
         end: int | None = None,
         limit: int = 0,
         segment_bytes: int = SEGMENT_BYTES,
         staged: bool = False,
     ) -> Spool:
-        """What an earlier process appended, up to ``end`` (None: all of it); what stands behind that is cut off.
+        """What an earlier process appended, from ``start`` (None: from what it had not given back) to ``end`` (None: all of it); what stands behind that is
+        cut off.
 
-        Raises `SpoolDamaged` where it does not reach from its first file to ``end`` without a gap.
+        Raises `SpoolDamaged` where it does not reach from ``start`` to ``end`` without a gap.
         """
         found = sorted((int(path.name.rpartition("-")[2]), path) for path in directory.glob(f"{name}-*"))
         if not found:
             raise _damaged(directory, f"there is no {name}")
+        if start is not None and found[0][0] != start:
+            raise _damaged(directory, f"{name} begins at {found[0][0]}, and not at {start}")
         spool = cls.__new__(cls)
         spool._set_up(directory, name, found[0][0], limit, segment_bytes, staged)
         try:
-            for start, path in found:
-                if start != spool.end:
+            for first, path in found:
+                if first != spool.end:
                     if end is not None and spool.end >= end:
                         path.unlink()  # behind what is recorded
                         continue
-                    raise _damaged(directory, f"{name} has nothing from {spool.end} to {start}")
+                    raise _damaged(directory, f"{name} has nothing from {spool.end} to {first}")
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                spool.end = start + os.fstat(fd).st_size
-                spool._segments.append(_Segment(start, spool.end, path, fd))
+                spool.end = first + os.fstat(fd).st_size
+                spool._segments.append(_Segment(first, spool.end, path, fd))
             if end is not None:
                 if not spool.start <= end <= spool.end:
                     raise _damaged(directory, f"{name} holds {spool.start} to {spool.end}, and {end} is recorded")

@@ -242,6 +242,9 @@ def test_files_that_do_not_hold_what_was_recorded_are_not_believed(tmp_path: Pat
     left()[0].unlink()
     with pytest.raises(SpoolDamaged, match="110 to 130, and 105 is recorded"):
         Spool.reopen(tmp_path, "s", end=105)
+    left()[0].unlink()
+    with pytest.raises(SpoolDamaged, match="begins at 110, and not at 100"):
+        Spool.reopen(tmp_path, "s", start=100, end=130)
 
 
 @pytest.mark.parametrize("where", [0, 1, 2])
