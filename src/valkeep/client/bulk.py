@@ -99,7 +99,7 @@ class Bulk(asyncio.Protocol):
             data = self._rest + data
             count = len(data) // len(_OK)
             whole = count * len(_OK)
-            if data[:whole] == _OKS[:whole]:
+            if data[:whole] == _OKS[:whole] and _OK.startswith(data[whole:]):
                 self._rest = data[whole:]
                 self._got += count
                 self._settle()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
-from valkeep.migrate import fence, marker
+from valkeep.migrate import fence, pushed
 from valkeep.migrate.resumption import discard
 from valkeep.migrate.state import BACK
 
@@ -124,7 +124,7 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
         found.step == "cutting" and target is not None and await _took_over(target, found, role)
     )
     if target is not None and promoted and found.step == "cutting" and found.target_run and not force:
-        run_id = (await server_info(target)).run_id
+        run_id = await pushed.identity(target, found)
         if run_id != found.target_run:  # a replica that is started again is a primary, with what its last snapshot had
             raise Refused(
                 f"the target {found.target} is a primary, but not the process that took the source's writes: it was restarted since (run_id {run_id}), may "
@@ -203,18 +203,25 @@ async def _unfence(source: Connection | None, found: MigrationState, token: str)
 async def _took_over(target: Connection, found: MigrationState, role: bytes) -> bool:
     """Whether a target that is in the middle of a cut-over is the primary already."""
     if found.delivery == "push":  # it was one all the time; the promotion is that the marker goes
-        return await marker.read(target) is None
+        return not any(await pushed.marks(target, found))
     return role == b"master"
 
 
 async def _expect_fenced(source: Connection | None, found: MigrationState) -> None:
     """We promote behind our fence only: without it a primary is a target that somebody detached, perhaps long before the source's last write."""
-    if not found.fence_before or (source is not None and await fence.stands(source, found.fence_before, found.fence_token)):
+    if found.delivery == "push":  # its marker is gone, which only the promotion takes away
         return
-    seen = "does not answer" if source is None else "is not fenced by this cut-over"
+    if not found.fence_before:
+        seen = "was fenced by nobody (--fence external)"
+    elif source is None:
+        seen = "does not answer"
+    elif await fence.stands(source, found.fence_before, found.fence_token):
+        return
+    else:
+        seen = "is not fenced by this cut-over"
     raise Refused(
         f"the target {found.target} is a primary, and the source {found.fence_at or found.source} {seen}: either somebody detached the target before the "
-        "cut-over came to its fence, and the source went on, or somebody took the fence away since",
+        "cut-over came to its end, and the source went on, or it was promoted and somebody took the fence away since",
         remedy="move nobody before you know which of them has the newer writes (`valkeep migrate verify`); if that is the source, `--force` ends this "
         "migration and leaves the source writable",
         code="VK-ABORT-UNKNOWN",
@@ -241,10 +248,8 @@ async def restore_target(target: Connection, found: MigrationState) -> list[str]
 
 async def _restore_pushed(target: Connection, found: MigrationState) -> list[str]:
     """A target that was written to: the marker away, its settings as they were."""
-    await target.execute([("SELECT", marker.DATABASE), ("DEL", marker.KEY)])
-    done = []
-    for name, value in found.target_before.items():
-        await target.call("CONFIG", "SET", name, value)
-        done.append(f"the target's {name} is {value} again")
+    done = await pushed.restore(target, found)
+    if found.shards:
+        return [*done, "nothing more is written to the target; it keeps the keys that it has now"]
     keys = sum((await server_info(target)).keys.values())
     return [*done, f"nothing more is written to the target; it keeps the {keys} keys that it has now"]

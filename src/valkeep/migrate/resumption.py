@@ -196,7 +196,7 @@ def discard(directory: Path) -> None:
 
 
 def _named(formats: Iterable[TargetFormat]) -> tuple[str, ...]:
-    return tuple(f"{one.name}, {one.databases} databases" for one in formats)
+    return tuple(f"{one.name}, {'a cluster' if one.cluster else f'{one.databases} databases'}" for one in formats)
 
 
 def boot_id() -> str:

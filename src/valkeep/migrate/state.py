@@ -38,6 +38,7 @@ class MigrationState:
     ``gap_end``: of a way back: what the old server wrote by itself up to this offset of its history is not copied again yet (0: it is);
     ``fence_kept``: the fence was written into the source's configuration file, or was going to be.
     ``delivery``: how the target gets the data; ``target_before``: values of its settings that were going to be changed;
+    ``shards``: of a target that is a cluster and is pushed to: address → ``marker`` (its key), ``run_id`` and such settings;
     ``detach_by``: how a person detaches a target that attached by itself; ``promotion``: who was asked to promote it, where that cannot be taken back."""
 
     step: str
@@ -52,6 +53,7 @@ class MigrationState:
     fence_kept: bool = False
     delivery: str = "native"
     target_before: dict[str, str] = field(default_factory=dict)
+    shards: dict[str, dict[str, str]] = field(default_factory=dict)
     source_replid: str = ""
     source_offset: int = 0
     gap_end: int = 0

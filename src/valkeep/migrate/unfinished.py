@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import Refused
-from valkeep.migrate import marker
+from valkeep.migrate import marker, pushed
 from valkeep.migrate.abort import restore_target
 from valkeep.migrate.state import expect_target
 
@@ -51,16 +51,15 @@ async def take_up(options: RunOptions, state: StateFile, resumption: Resumption,
 async def _stands(target: Connection, left: MigrationState, resumption: Resumption) -> bool:
     """Whether the target can go on. Raises ``Refused`` where it is no copy any more."""
     if left.delivery == "push":
-        return await _has_ours(target, resumption)
+        return await _has_ours(target, left, resumption)
     _expect_copy(target.endpoint.address, await server_info(target), left, resumption.channels)
     return True
 
 
-async def _has_ours(target: Connection, resumption: Resumption) -> bool:
-    """Whether a target that is written to says by its marker how far it is."""
-    value = await marker.read(target)
-    found = None if value is None else marker.Marker.parse(value)
-    return found is not None and found.replid in resumption.channels
+async def _has_ours(target: Connection, left: MigrationState, resumption: Resumption) -> bool:
+    """Whether a target that is written to says by its markers how far it is, each of its shards."""
+    found = [None if value is None else marker.Marker.parse(value) for value in await pushed.marks(target, left)]
+    return all(one is not None and one.replid in resumption.channels for one in found)
 
 
 def _expect_copy(where: str, found: ServerInfo, left: MigrationState, ours: Iterable[str]) -> None:

@@ -75,7 +75,7 @@ async def look(target: Connection, policy: FieldTtl, *, wipe: bool, databases: i
             code="VK-TARGET-NOT-EMPTY",
         )
     settings = {name: await setting(target, name) for name in ("repl-diskless-load", "masterauth", "masteruser", "tls-replication")}
-    target_format = TargetFormat(info.version, info.databases or databases or 16)
+    target_format = TargetFormat(info.version, 1 if shards else info.databases or databases or 16, cluster=bool(shards))
     password = settings["masterauth"]
     cautious = policy is FieldTtl.REFUSE and not target_format.field_ttl
     return TargetFound(

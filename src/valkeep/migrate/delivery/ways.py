@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from valkeep.errors import Refused
 from valkeep.migrate.delivery.external import External
 from valkeep.migrate.delivery.native import Native
 from valkeep.migrate.delivery.promoter import Person, Promoter
@@ -31,7 +32,13 @@ def delivery_of(
     undone: list[str],
     promoter: Promoter | None,
 ) -> Delivery:
-    """``promoter``: of a target that attaches by itself; None: a person."""
+    """``promoter``: of a target that attaches by itself; None: a person. Raises ``Refused`` for what cannot be done with a cluster."""
+    if found.shards and (options.deliver != "push" or options.rollback):
+        raise Refused(
+            f"{options.target.address} is a node of a cluster, which is written to as by a client only, and has no way back",
+            remedy="`--deliver push`, without --rollback",
+            code="VK-TARGET-CLUSTER",
+        )
     if options.deliver == "external":
         person = Person(options.target.address, lambda text: journal.say("info", text), options.promote_seconds)
         return External(options, gateway, target, found, state, journal, undone, promoter or person)

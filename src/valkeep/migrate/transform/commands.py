@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from valkeep.migrate.transform import field_ttls
+from valkeep.migrate.transform import crossing, field_ttls
 from valkeep.migrate.transform.field_ttls import lossy_rule, ttl_rule
 from valkeep.migrate.transform.outcomes import PASS, Drop, Hold, Outcome, Pass, Replace, Rule, Situation
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat, convert_mode
@@ -31,7 +31,7 @@ def translate(name: bytes, args: list[bytes], situation: Situation) -> Outcome:
     outcome = rule(args, situation) if rule is not None else PASS
     if isinstance(outcome, Pass) and name not in known(situation.target):
         return recopy(args, situation)
-    return outcome
+    return crossing.crossed(outcome, args, situation) if situation.target.cluster else outcome
 
 
 def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False, lossy: bool = False) -> frozenset[bytes]:
@@ -47,12 +47,16 @@ def verbatim(source_version: tuple[int, ...], target: TargetFormat, *, valkey: b
         looked_at |= {name for name, since in _SINCE_REDIS.items() if source_version >= since}
     if lossy and not target.field_ttl and source_version >= (7, 4):
         looked_at |= _FIELD_SENSITIVE
-    return known(target) - looked_at
+    passing = known(target) - looked_at
+    return passing & crossing.SINGLE if target.cluster else passing
 
 
-def plain(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False) -> Mapping[bytes, int]:
+def plain(source_version: tuple[int, ...], target: TargetFormat, *, valkey: bool = False, lossy: bool = False) -> Mapping[bytes, int]:
     """Names that need a look, but not with so many words: a SET without options is what most streams are made of."""
-    return {} if b"SET" in verbatim(source_version, target, valkey=valkey) else {b"SET": 3}
+    few = {} if b"SET" in verbatim(source_version, target, valkey=valkey) else {b"SET": 3}
+    if target.cluster:
+        few |= {name: words for name, words in crossing.PLAIN.items() if not (lossy and name in _FIELD_SENSITIVE)}
+    return few
 
 
 # -- rules -----------------------------------------------------------------------------------------------------------------------
@@ -63,6 +67,9 @@ def _database(number: bytes, situation: Situation) -> Hold | None:
         raise ValueError(f"{number[:20]!r} is no database")
     if int(number) < situation.target.databases:
         return None
+    if situation.target.cluster:
+        why, remedy = crossing.NO_DATABASE
+        return Hold(f"the source writes to database {int(number)}; {why}", remedy)
     return Hold(
         f"the source writes to database {int(number)}; the target has {situation.target.databases} (0 … {situation.target.databases - 1})",
         "set `databases` on the target to at least the source's number and start it again, then start the migration again",

@@ -123,7 +123,7 @@ class StreamTransform:
         self.lost_fields = lost_fields if lost_fields is not None else MaybeSet()
         self._scanner = CommandScanner(
             commands.verbatim(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD),
-            commands.plain(source_version, target, valkey=valkey),
+            commands.plain(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD),
         )
         self._copies = Copies(target, policy, self.lost_fields, note)
         self._under_way = self._copies.under_way  # the same: asked at each command

@@ -37,11 +37,13 @@ class TargetFormat:
     """A target's version and number of databases, and what follows from them.
 
     ``version``: (major, minor) or longer, the product's own. ``databases``: SELECT works for 0 … databases - 1. ``valkey``: else it is a Redis.
+    ``cluster``: keys of one slot only in each command, and one database.
     """
 
     version: tuple[int, ...]
     databases: int = 16
     valkey: bool = True
+    cluster: bool = False
 
     def __post_init__(self) -> None:
         if not self.valkey and self.version < OLDEST_REDIS:

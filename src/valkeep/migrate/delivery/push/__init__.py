@@ -4,6 +4,7 @@
     stream      the channel's, in transactions that also hold the offset they lead to (`batches`, `stream`, `migrate.marker`): exactly once
     expiry      nothing expires early meanwhile (`expiry`)
     promotion   the target was a primary all the time: the marker is removed, and its setting put back, in one transaction
+    a cluster   each shard gets what lies in its slots, has a marker of its own, and goes on from there by itself (`part`, `sharded`)
 
 Before anything is changed, the state file says so. When it ends before the promotion, the setting is put back and the marker removed; what was copied stays
 there. The target's own data is removed (``wipe_target``) only when the whole snapshot was read and checked; an empty target gets the copy while it still
@@ -15,19 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from valkeep.client.connection import Connection
-from valkeep.client.server_info import parse_info, server_info, text_of
-from valkeep.errors import ConnectionLost, ExitCode, Refused, ServerError, ValkeepError
+from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate import marker, promotion
 from valkeep.migrate.abort import restore_target
 from valkeep.migrate.delivery.push import expiry
-from valkeep.migrate.delivery.push.door import NAME, Door
-from valkeep.migrate.delivery.push.refusals import lost, refused
+from valkeep.migrate.delivery.push.part import parts_of
+from valkeep.migrate.delivery.push.refusals import lost
 from valkeep.migrate.delivery.push.snapshot import SnapshotLoad
-from valkeep.migrate.delivery.push.stream import PushLink
 from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.report.events import Phase
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from valkeep.migrate.journal import Journal
 
 __all__ = ["Push"]
-
-Done = TypeVar("Done")
 
 
 class Push:
@@ -63,15 +61,12 @@ class Push:
         self._state = state
         self._journal = journal
         self._undone = undone
-        self._door = Door(options.target, found.info.run_id)
-        self._before: dict[str, str] = {}
-        self._expiry = expiry.RECOPY
-        self._link: PushLink | None = None
+        self._parts = parts_of(options.target, found)
+        self._carrying: list[asyncio.Task[None]] = []
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """The target has the snapshot and takes the stream inside."""
-        carrying: asyncio.Task[None] | None = None
         touched = False
         try:
             await self._gateway.resynced()
@@ -80,55 +75,55 @@ class Push:
             if wipe or not self._found.early:
                 await self._gateway.snapshot_taken()
             if begun is None:
-                import_mode = await self._at_target(expiry.found)
-                self._before = {expiry.SETTING: import_mode} if import_mode else {}
+                for part in self._parts:
+                    await part.look()
             self._state.write(self._first_state())
             touched = True
             self._journal.begin("attach")
             await self._prepare(wipe=wipe)
-            link = await self._load(begun)
-            carrying = asyncio.create_task(link.run(begun), name="push")
-            carrying.add_done_callback(self._ended)
+            await self._load(begun)
             self._state.step("attached")
-            await self._online(link)
+            await self._online()
             yield
         except BaseException as error:
             promoted = self._state.current is not None and self._state.current.step == "promoted"
-            await self._stop(carrying)
-            carrying = None
+            await self._stop()
             if touched and not promoted:
                 self._gateway.expect_departure()
                 await asyncio.shield(self._put_back(error))
             raise
         finally:
-            await self._stop(carrying)
+            await self._stop()
+            for part in self._parts:
+                await part.close()
 
     # -- Successor -------------------------------------------------------------------------------------------------------------------
 
     async def identify(self) -> str:
-        return (await self._at_target(server_info)).run_id
+        """Of all parts, see `pushed.identity`."""
+        return "+".join([await part.run_id() for part in self._parts])
 
     async def drained(self, source_offset: int) -> None:
         await self._gateway.drained(source_offset)
-        await self._confirm()
+        for part in self._parts:
+            await part.confirm()
 
     async def promote(self, run_id: str) -> float:
         """The target becomes what it is already: nobody's copy. Raises ``ValkeepError`` with ``definite=False`` when nobody knows whether it did."""
-        assert self._link is not None
         self._gateway.expect_departure()
         try:
-            await self._link.stop()
+            for part in self._parts:
+                assert part.link is not None
+                await part.link.stop()
             if await self.identify() != run_id:
                 raise lost(self._options.target.address, "was restarted")
-            await self._confirm()
-            commands: list[tuple[str | bytes | int, ...]] = [("SELECT", marker.DATABASE), ("DEL", marker.KEY)]
-            commands += [("CONFIG", "SET", name, value) for name, value in self._before.items()]
-            answers = await self._at_target(lambda target: target.execute(commands))  # twice is as good as once
-            failed = next((answer for answer in answers if isinstance(answer, ServerError)), None)
+            for part in self._parts:
+                await part.confirm()
+            failed = [why for part in self._parts if (why := await part.finish())]
         except (ValkeepError, TimeoutError) as error:
             raise promotion.uncertain(str(error), run_id) from error
-        if failed is not None:
-            self._journal.say("warning", f"the target is the primary, but its setting could not be put back: {failed.message}")
+        if failed:
+            self._journal.say("warning", f"the target is the primary, but its setting could not be put back: {'; '.join(failed)}")
         return promotion.recorded(self._state, self._journal.emit, self._journal.clock)
 
     def hurry(self) -> None:
@@ -140,119 +135,125 @@ class Push:
 
     def summary(self) -> dict[str, object]:
         """How it was delivered, for the report."""
-        return {"how": "push", "expiry": self._expiry, "recopied": self._link.recopied if self._link is not None else 0}
+        recopied = sum(part.link.recopied for part in self._parts if part.link is not None)
+        found: dict[str, object] = {"how": "push", "expiry": self._expiry, "recopied": recopied}
+        return found | ({"shards": len(self._parts)} if self._found.shards else {})
 
     # -- steps -----------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def _expiry(self) -> str:
+        return expiry.IMPORT_MODE if all(part.keeps for part in self._parts) else expiry.RECOPY
+
     def _first_state(self) -> MigrationState:
-        return MigrationState(
-            "attaching",
-            self._options.source.display,
-            self._options.target.display,
-            os.getpid(),
-            delivery="push",
-            target_before=self._before,
-        )
+        state = MigrationState("attaching", self._options.source.display, self._options.target.display, os.getpid(), delivery="push")
+        return replace(state, **self._before())
+
+    def _before(self) -> dict[str, Any]:
+        """What the state file says of the target's settings."""
+        if self._found.shards:
+            return {"shards": {part.address: part.standing for part in self._parts}}
+        return {"target_before": self._parts[0].before}
 
     async def _prepare(self, *, wipe: bool) -> None:
-        if self._before:
-            forbidden = await self._at_target(lambda target: expiry.forbid(target, self._before))
-            if forbidden:
-                self._expiry = expiry.IMPORT_MODE
-                self._door.import_source = True
-            else:
-                self._before = {}
-                self._state.step("attaching", target_before={})
-        how = "nothing expires there meanwhile (import-mode)" if self._before else "keys whose renewal comes too late are copied again"
-        self._journal.say("info", f"the target is written to as by a client; {how}")
+        before = self._before()
+        for part in self._parts:
+            await part.forbid_expiry()
+        if self._before() != before:
+            self._state.step("attaching", **self._before())
+        keeps = self._expiry == expiry.IMPORT_MODE
+        how = "nothing expires there meanwhile (import-mode)" if keeps else "keys whose renewal comes too late are copied again"
+        what = f"the target's {len(self._parts)} shards are" if self._found.shards else "the target is"
+        self._journal.say("info", f"{what} written to as by a client; {how}")
         if wipe:
             self._journal.say("info", f"the target's {self._found.keys} keys and its functions are removed (--wipe-target)")
-            try:
-                await self._at_target(lambda target: target.call("FLUSHALL", timeout=0))
-                await self._at_target(lambda target: target.call("FUNCTION", "FLUSH", timeout=0))
-            except ServerError as error:
-                raise refused(self._options.target.address, [b"FLUSHALL"], error, "--wipe-target") from error
+            for part in self._parts:
+                await part.wipe()
 
-    async def _begun(self) -> marker.Marker | None:
-        """Where a run that was killed left this very channel in the target; None: it has none of it."""
+    async def _begun(self) -> tuple[marker.Marker, ...] | None:
+        """Where a run that was killed left this very channel in each part of the target; None: it has none of it."""
         (channel,) = self._gateway.channels
         left = self._state.current
         if left is None or left.delivery != "push" or left.step not in ("attaching", "attached") or not channel.complete:
             return None
-        await self._at_target(_end_others)
-        value = await self._at_target(marker.read)
-        found = None if value is None else marker.Marker.parse(value)
-        if found is None or found.replid != channel.replid:
-            return None
-        if not channel.stream.start <= found.offset <= channel.stream.committed:
+        if left.shards and set(left.shards) != {part.address for part in self._parts}:
             raise Refused(
-                f"the target {self._options.target.address} has our stream up to {found.offset}, and {channel.stream.start} to "
-                f"{channel.stream.committed} of it is here",
+                f"the target had the shards {', '.join(left.shards)}, and has {', '.join(part.address for part in self._parts)}",
                 remedy="begin anew: --fresh --wipe-target",
-                code="VK-PUSH-MARKER",
+                code="VK-PUSH-MOVED",
             )
-        self._before = dict(left.target_before)
-        return found
-
-    async def _load(self, begun: marker.Marker | None) -> PushLink:
-        gateway, journal = self._gateway, self._journal
-        (channel,) = gateway.channels
-        link = self._link = PushLink(gateway, channel, self._door, renewals=self._expiry == expiry.RECOPY)
-        gateway.adopt(link)
-        if begun is None:
-            assert channel.snapshot is not None  # nobody has released it yet
-            load = SnapshotLoad(channel.snapshot, self._door, link.loaded)
-            await gateway.beside(load.run())
-        await gateway.snapshot_taken()
-        journal.begin("snapshot-taken")
-        return link
-
-    async def _online(self, link: PushLink) -> None:
-        gateway, journal = self._gateway, self._journal
-        await gateway.online(gateway.channels[0])
-        self.full_sync_seconds = journal.clock() - gateway.started
-        journal.begin("online")
-        journal.emit(Phase(journal.clock(), "follow", detail=f"target {link.peer}"))
-        gateway.release_snapshots()
-
-    async def _confirm(self) -> None:
-        """Make sure that this very server has what the link says, by its marker. Raises ``Refused``."""
-        assert self._link is not None
-        info = parse_info(await self._at_target(lambda target: target.call("INFO", "replication")))
-        if info.get("role") != "master":
-            raise lost(self._options.target.address, f"is a replica of {info.get('master_host')}:{info.get('master_port')} now")
-        value = await self._at_target(marker.read)
-        expected = self._link.marked
-        if value != expected.value:
-            found = None if value is None else marker.Marker.parse(value)
-            if found is None or found.replid != expected.replid or found.offset < expected.offset:
+        begun = []
+        for part in self._parts:
+            if left.shards and left.shards[part.address]["marker"] != part.key.decode():
                 raise Refused(
-                    f"the target {self._options.target.address} has {value!r} as {marker.KEY.decode()}, and {expected.value!r} was written",
-                    remedy="somebody else writes to the target: find who (CLIENT LIST), stop them, then start again with --wipe-target",
+                    f"the slots of the target's shard {part.address} moved since",
+                    remedy="begin anew: --fresh --wipe-target",
+                    code="VK-PUSH-MOVED",
+                )
+            await part.end_others()
+            value = await part.marker()
+            found = None if value is None else marker.Marker.parse(value)
+            if found is None or found.replid != channel.replid:
+                return None
+            if not channel.stream.start <= found.offset <= channel.stream.committed:
+                raise Refused(
+                    f"the target {part.address} has our stream up to {found.offset}, and {channel.stream.start} to "
+                    f"{channel.stream.committed} of it is here",
+                    remedy="begin anew: --fresh --wipe-target",
                     code="VK-PUSH-MARKER",
                 )
+            begun.append(found)
+        for part in self._parts:
+            said = left.shards[part.address] if left.shards else left.target_before
+            part.before = {name: value for name, value in said.items() if name == expiry.SETTING}
+        return tuple(begun)
 
-    async def _at_target(self, work: Callable[[Connection], Awaitable[Done]]) -> Done:
-        """What may be asked twice; again when the connection breaks."""
-        while True:
-            if self._target.closed:
-                self._target = await self._door.reopen()
-            try:
-                return await work(self._target)
-            except ConnectionLost as error:
-                if error.code:
-                    raise
+    async def _load(self, begun: tuple[marker.Marker, ...] | None) -> None:
+        """The snapshot into all parts, then the stream begins to be carried."""
+        gateway, journal = self._gateway, self._journal
+        (channel,) = gateway.channels
+        links = [part.linked(gateway, channel) for part in self._parts]
+        for link in links:
+            gateway.adopt(link)
+        if begun is None:
+            assert channel.snapshot is not None  # nobody has released it yet
+            loads = [
+                SnapshotLoad(channel.snapshot, part.door, link.loaded, owned=part.owned).run()
+                for part, link in zip(self._parts, links, strict=True)
+            ]
+            await gateway.beside(_together(loads))
+        await gateway.snapshot_taken()
+        journal.begin("snapshot-taken")
+        for number, link in enumerate(links):
+            carrying = asyncio.create_task(link.run(begun[number] if begun is not None else None), name=f"push {link.peer}")
+            carrying.add_done_callback(self._ended)
+            self._carrying.append(carrying)
+
+    async def _online(self) -> None:
+        gateway, journal = self._gateway, self._journal
+        (channel,) = gateway.channels
+        for part in self._parts:
+            assert part.link is not None
+            await gateway.beside(part.link.acknowledged_up_to(channel.begins))
+        self.full_sync_seconds = journal.clock() - gateway.started
+        journal.begin("online")
+        peers = ", ".join(part.address for part in self._parts)
+        journal.emit(Phase(journal.clock(), "follow", detail=f"target {peers}"))
+        gateway.release_snapshots()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._gateway.fail(error)
 
-    async def _stop(self, carrying: asyncio.Task[None] | None) -> None:
-        if self._link is not None:
-            self._link.close("the delivery ends")
-        if carrying is not None:
+    async def _stop(self) -> None:
+        for part in self._parts:
+            if part.link is not None:
+                part.link.close("the delivery ends")
+        for carrying in self._carrying:
             carrying.cancel()
-            await asyncio.wait({carrying})
+        if self._carrying:
+            await asyncio.wait(self._carrying)
+            self._carrying.clear()
 
     async def _put_back(self, error: BaseException) -> None:
         state = self._state.current
@@ -276,10 +277,12 @@ class Push:
                 error.exit_code = ExitCode.UNCERTAIN
 
 
-async def _end_others(target: Connection) -> None:
-    """End the connections of a delivery that was killed: what it had sent may still be executed."""
-    for one in text_of(await target.call("CLIENT", "LIST")).splitlines():
-        fields = dict(field.partition("=")[::2] for field in one.split())
-        if fields.get("name") == NAME:
-            with contextlib.suppress(ServerError):  # it is gone already
-                await target.call("CLIENT", "KILL", "ID", fields["id"])
+async def _together(loads: list[Coroutine[Any, Any, None]]) -> None:
+    """All of them, or the first error, and then none goes on."""
+    tasks = [asyncio.create_task(load) for load in loads]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

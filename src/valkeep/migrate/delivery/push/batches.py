@@ -12,15 +12,16 @@ nothing of a batch that breaks has happened. When a batch may be closed is said 
 
 Left out: PING and REPLCONF, which are the link's own talk. SWAPDB of the marker's database takes the marker along; so it is removed before.
 
-How a batch is made atomic with its marker is `Seal`, and nothing else knows: where one transaction cannot hold all of it (several slots of a cluster),
-another one takes its place.
+How a batch is made atomic with its marker is `Seal`. Where one transaction cannot hold all of it (several slots of a cluster), `sharded.ShardBatches`
+takes the place of both; `Cut` is what they have in common.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from valkeep.errors import ServerError
 from valkeep.migrate import marker
 from valkeep.migrate.marker import Marker
 from valkeep.wire import resp
@@ -28,13 +29,18 @@ from valkeep.wire.commands import VALKEY_COMMANDS
 from valkeep.wire.stream import ATTENTION, CommandScanner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Batches", "Closed", "Renewal", "Seal", "commands_in"]
+    from valkeep.client.bulk import Odd
+
+__all__ = ["RENEWALS", "Batches", "Batching", "Closed", "Cut", "Renewal", "Seal", "Whole", "commands_in"]
+
+MOST_COMMANDS: Final = 16_384  # in one batch, about
+MOST_BYTES: Final = 4 << 20
 
 _TALK: Final = frozenset({b"PING", b"REPLCONF"})
 _FRAME: Final = frozenset({b"MULTI", b"EXEC"})
-_RENEWALS: Final = frozenset({b"EXPIRE", b"EXPIREAT", b"PEXPIRE", b"PEXPIREAT", b"PERSIST", b"HPEXPIREAT", b"HPERSIST"})
+RENEWALS: Final = frozenset({b"EXPIRE", b"EXPIREAT", b"PEXPIRE", b"PEXPIREAT", b"PERSIST", b"HPEXPIREAT", b"HPERSIST"})
 _SPECIAL: Final = _TALK | _FRAME | {b"SELECT", b"SWAPDB"}
 
 
@@ -50,13 +56,81 @@ class Renewal:
 @dataclass(frozen=True, slots=True)
 class Closed:
     """A batch that was given out whole: of the stream from ``start`` to ``end``, which begins in ``database``. ``replies``: to what was written for it;
-    ``first``: the place of its first command's answer in EXEC's."""
+    ``scripted``: it is one call of a script."""
 
     start: int
     end: int
     database: int
     replies: int
     renewals: tuple[Renewal, ...]
+    scripted: bool = False
+
+
+class Batching(Protocol):
+    """Batches of a stream, one after the other; see `Batches`."""
+
+    database: int
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def commands(self) -> int: ...
+
+    @property
+    def full(self) -> bool: ...
+
+    @property
+    def may_close(self) -> bool: ...
+
+    @property
+    def idle(self) -> bool: ...
+
+    def feed(self, data: memoryview, out: bytearray, *, only_this: bool = False) -> int: ...
+
+    def close(self, out: bytearray) -> Closed: ...
+
+
+class Cut(Protocol):
+    """How a stream is cut for one server of the target. ``key``: of its marker there."""
+
+    @property
+    def key(self) -> bytes: ...
+
+    def batches(self, offset: int, database: int, *, renewals: bool) -> Batching: ...
+
+    def commands_in(self, data: bytes, database: int) -> Iterator[tuple[int, int, list[bytes]]]:
+        """The commands of a batch's piece of the stream that this server gets: (place of its answer, database, command)."""
+        ...
+
+    def answers(self, closed: Closed, odd: Iterable[Odd]) -> Mapping[int, resp.Value]:
+        """By their places: at least all errors, and what renewals answered. Place 0: of the batch."""
+        ...
+
+
+class Whole:
+    """A `Cut`: this server gets all of it."""
+
+    key: Final = marker.KEY
+
+    def __init__(self, replid: str) -> None:
+        self._replid = replid
+
+    def batches(self, offset: int, database: int, *, renewals: bool) -> Batches:
+        return Batches(offset, database, Seal(self._replid), renewals=renewals)
+
+    def commands_in(self, data: bytes, database: int) -> Iterator[tuple[int, int, list[bytes]]]:
+        return commands_in(data, database)
+
+    def answers(self, closed: Closed, odd: Iterable[Odd]) -> Mapping[int, resp.Value]:
+        del closed
+        found: dict[int, resp.Value] = {}
+        for place, reply in odd:
+            if isinstance(reply, ServerError):  # it was not even collected: nothing of the batch was executed
+                return {place - Seal.OPENING + 1: reply}
+            assert isinstance(reply, list)
+            found |= enumerate(reply)
+        return found
 
 
 class Seal:
@@ -89,8 +163,8 @@ class Batches:
 
     def __init__(self, offset: int, database: int, seal: Seal, *, renewals: bool) -> None:
         known = max(VALKEY_COMMANDS)
-        self._scanner = CommandScanner(VALKEY_COMMANDS[known] - _SPECIAL - (_RENEWALS if renewals else frozenset()))
-        self._renewing = _RENEWALS if renewals else frozenset()
+        self._scanner = CommandScanner(VALKEY_COMMANDS[known] - _SPECIAL - (RENEWALS if renewals else frozenset()))
+        self._renewing = RENEWALS if renewals else frozenset()
         self._seal = seal
         self._offset = offset  # behind the last byte consumed
         self.database = database
@@ -110,6 +184,10 @@ class Batches:
     @property
     def commands(self) -> int:
         return self._scanner.commands - self._before + self._attended if self._open else 0
+
+    @property
+    def full(self) -> bool:
+        return self.commands >= MOST_COMMANDS or self.size >= MOST_BYTES
 
     @property
     def may_close(self) -> bool:

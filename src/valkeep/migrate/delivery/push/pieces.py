@@ -109,6 +109,9 @@ class LargeValue:
                 await self._do(connection, [[b"PEXPIREAT", prefix.key, b"%d" % prefix.expire_ms]])
         return after
 
+    async def key(self) -> bytes:
+        return (await self._prefix()).key
+
     async def _prefix(self) -> Prefix:
         data = b""
         while True:
@@ -149,7 +152,7 @@ class LargeValue:
         decoder = Decoder(elements)
         magic = "VALKEY{:03d}" if self._header.dialect == opcodes.DIALECT_VALKEY else "REDIS{:04d}"
         decoder.feed(magic.format(self._header.version).encode())
-        at, end = self._start, await self._end()
+        at, end = self._start, await self.end()
         while at < end:
             piece = await self._read(at, min(PIECE, end - at))
             at += len(piece)
@@ -160,7 +163,7 @@ class LargeValue:
 
     async def _whole(self, value: int, kind: int) -> int:
         """RESTORE, in one command that is written as it is read."""
-        after = await self._end()
+        after = await self.end()
         size = 1 + after - value + 10
         if size > LARGEST_ARGUMENT:
             raise Refused(
@@ -192,7 +195,7 @@ class LargeValue:
             bulk.close()
         return after
 
-    async def _end(self) -> int:
+    async def end(self) -> int:
         """Where the record ends."""
         scanner = Scanner(b"\1" * 256, self._header.dialect, self._header.version)
         at, data = self._start, b""

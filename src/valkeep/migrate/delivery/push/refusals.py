@@ -14,6 +14,8 @@ __all__ = ["lost", "refused"]
 
 _AGAIN: Final = "; then start again with --wipe-target"
 _SHOWN: Final = 60
+_MOVED: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"})
+_NOT_LOCAL: Final = "a non local key in a cluster node"  # what a script is told instead
 
 
 def refused(target: str, command: Sequence[bytes], error: ServerError, where: str) -> Refused:
@@ -21,6 +23,9 @@ def refused(target: str, command: Sequence[bytes], error: ServerError, where: st
     name = command[0].decode("ascii", "backslashreplace").upper() if command else "a command"
     key = f" of key {command[1][:_SHOWN]!r}" if len(command) > 1 else ""
     text = f"the target {target} answered {name}{key} ({where}) with: {error.message}"
+    if error.kind in _MOVED or _NOT_LOCAL in error.message:
+        remedy = f"the target's slots moved while it was written to (resharding, or a failover): wait until CLUSTER INFO is ok and they stay{_AGAIN}"
+        return Refused(text, remedy=remedy, code="VK-PUSH-MOVED")
     match error.kind:
         case "OOM":
             return Refused(text, remedy=f"raise the target's maxmemory (the data and 25%){_AGAIN}", code="VK-PUSH-OOM")

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from valkeep.errors import ConnectionLost, RemoteProtocolError, ServerError
+from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, ServerError
 from valkeep.migrate.delivery.push.lanes import Block, Lanes
 from valkeep.migrate.delivery.push.pieces import LargeValue
 from valkeep.migrate.delivery.push.refusals import refused
+from valkeep.migrate.transform.crossing import NO_DATABASE
+from valkeep.topology.slots import key_slot
 from valkeep.wire.rdb import opcodes
 from valkeep.wire.rdb.restore import FULL, ITEM, LARGE, Restorer
 from valkeep.wire.rdb.scan import read_length, read_string
@@ -35,14 +37,15 @@ LARGE_VALUE = 64 << 20
 
 class SnapshotLoad:
     """One snapshot into one target. ``progress``: takes the bytes of the spool that were made into commands. ``keys``: records. ``large``: bytes
-    above which a value goes in pieces."""
+    above which a value goes in pieces. ``owned``: the slots of a shard (16384 bytes, not 0 for its own); empty: it gets all of it."""
 
-    def __init__(self, spool: Spool, door: Door, progress: Callable[[int], None], large: int = LARGE_VALUE) -> None:
+    def __init__(self, spool: Spool, door: Door, progress: Callable[[int], None], large: int = LARGE_VALUE, owned: bytes = b"") -> None:
         self.keys = 0
         self._spool = spool
         self._door = door
         self._progress = progress
         self._large = large
+        self._owned = owned
         self._position = 0  # in the spool, of the first byte of the buffer
         self._buffer = bytearray()
         self._database = 0
@@ -52,7 +55,7 @@ class SnapshotLoad:
         while (header := opcodes.parse_header(self._buffer)) is None:
             await self._more()
         self._drop(opcodes.HEADER_SIZE)
-        restorer = Restorer(header.dialect, header.version, BLOCK, self._large)
+        restorer = Restorer(header.dialect, header.version, BLOCK, self._large, self._owned)
         async with Lanes(self._door) as lanes:
             while True:
                 with memoryview(self._buffer) as view:
@@ -61,8 +64,7 @@ class SnapshotLoad:
                 if restorer.stop == FULL:
                     await self._send(lanes, restorer)
                 elif restorer.stop == LARGE:
-                    await self._in_pieces(header)
-                    self.keys += 1
+                    self.keys += await self._in_pieces(header)
                 elif restorer.stop == ITEM:
                     if restorer.type == opcodes.OP_EOF:
                         break
@@ -81,18 +83,21 @@ class SnapshotLoad:
             await lanes.put(Block(self._database, restorer.take(), count))
             self._progress(self._position)
 
-    async def _in_pieces(self, header: opcodes.Header) -> None:
-        """The record at the buffer's beginning."""
+    async def _in_pieces(self, header: opcodes.Header) -> bool:
+        """The record at the buffer's beginning; whether it is for this target."""
         self._buffer.clear()
         while True:
             try:
-                after = await LargeValue(self._spool, self._position, header, self._database, self._door).copy()
+                value = LargeValue(self._spool, self._position, header, self._database, self._door)
+                ours = not self._owned or self._owned[key_slot(await value.key())] != 0
+                after = await (value.copy() if ours else value.end())
                 break
             except ConnectionLost as error:
                 if error.code:
                     raise  # else it begins anew, with a DEL
         self._position = after
         self._progress(after)
+        return ours
 
     async def _item(self, kind: int) -> bool:
         """Step over the item at the buffer's beginning, which is no record; False when it is not all there."""
@@ -101,6 +106,9 @@ class SnapshotLoad:
             number, after = read_length(buffer, 1, end)
             if after < 0:
                 return False
+            if number and self._owned:
+                why, remedy = NO_DATABASE
+                raise Refused(f"the source has keys in database {number}; {why}", remedy=remedy, code="VK-DATABASES")
             self._database = number
         elif kind == opcodes.OP_RESIZEDB:
             _, after = read_length(buffer, 1, end)

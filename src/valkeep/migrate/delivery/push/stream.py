@@ -24,7 +24,7 @@ from valkeep.client.bulk import Bulk, Odd
 from valkeep.errors import ConnectionLost, Refused, ServerError
 from valkeep.migrate import marker
 from valkeep.migrate.delivery.push import expiry
-from valkeep.migrate.delivery.push.batches import Batches, Closed, Seal, commands_in
+from valkeep.migrate.delivery.push.batches import Batching, Closed, Cut, Whole
 from valkeep.migrate.delivery.push.refusals import refused
 from valkeep.migrate.marker import Marker
 from valkeep.wire import resp
@@ -39,16 +39,15 @@ if TYPE_CHECKING:
 __all__ = ["PushLink"]
 
 PIECE: Final = 1 << 18  # bytes of the stream at a time
-MOST_COMMANDS: Final = 16_384  # in one batch, about
-MOST_BYTES: Final = 4 << 20
 COPIED_AT_ONCE: Final = 500  # keys
 STOP_SECONDS: Final = 5.0
 
 
 class PushLink:
-    """A `link.Link`. ``loaded(bytes)`` tells the snapshot's progress, ``run`` carries the stream. ``recopied``: keys that were copied again."""
+    """A `link.Link`. ``loaded(bytes)`` tells the snapshot's progress, ``run`` carries the stream. ``recopied``: keys that were copied again.
+    ``cut``: what of the stream this server gets; None: all."""
 
-    def __init__(self, gateway: Gateway, channel: Channel, door: Door, *, renewals: bool) -> None:
+    def __init__(self, gateway: Gateway, channel: Channel, door: Door, *, renewals: bool, cut: Cut | None = None) -> None:
         self.channel: Channel | None = channel
         self.peer = door.target.address
         self.refused = ""
@@ -60,6 +59,7 @@ class PushLink:
         self._gateway = gateway
         self._channel = channel
         self._door = door
+        self._cut = cut if cut is not None else Whole(channel.replid)
         self._renewals = renewals
         self._marked = Marker(channel.replid, channel.begins)
         self._under_way: Closed | None = None
@@ -136,7 +136,7 @@ class PushLink:
     async def _begin(self, bulk: Bulk, begin: Marker | None) -> None:
         if begin is None:
             begin = self._marked
-            bulk.write(resp.encode(b"SET", marker.KEY, begin.value))
+            bulk.write(resp.encode(b"SET", self._cut.key, begin.value))
             self._judge_plain(await bulk.answer(bulk.expect(1)))
         self._marked = begin
         self.online = True
@@ -165,7 +165,7 @@ class PushLink:
         self._acknowledge(self._marked.offset)
 
     async def _read_marker(self, connection: Connection) -> Marker:
-        value = await marker.read(connection)
+        value = await marker.read(connection, self._cut.key)
         found = None if value is None else Marker.parse(value)
         if found is None or found.replid != self._channel.replid:
             raise self._foreign(value)
@@ -174,7 +174,7 @@ class PushLink:
     def _foreign(self, value: bytes | None) -> Refused:
         said = "is gone" if value is None else f"says {value[:80].decode('ascii', 'backslashreplace')}"
         return Refused(
-            f"the marker {marker.KEY.decode()} in the target {self.peer} {said}, and should say {self._marked.value.decode()}: somebody else writes there",
+            f"the marker {self._cut.key.decode()} in the target {self.peer} {said}, and should say {self._marked.value.decode()}: somebody else writes there",
             remedy="find who (CLIENT LIST on the target), stop them, then start again with --wipe-target",
             code="VK-PUSH-MARKER",
         )
@@ -182,7 +182,7 @@ class PushLink:
     async def _carry(self, bulk: Bulk) -> None:
         """Batch after batch from the marker on; never returns."""
         spool = self._channel.stream
-        batches = Batches(self._marked.offset, self._marked.database, Seal(self._channel.replid), renewals=self._renewals)
+        batches = self._cut.batches(self._marked.offset, self._marked.database, renewals=self._renewals)
         buffer, out = bytearray(), bytearray()
         read = self._marked.offset
         while True:
@@ -203,7 +203,7 @@ class PushLink:
                 if self._stopping and not batches.commands:
                     await asyncio.Event().wait()  # whoever stopped us ends us
                 self._between.clear()
-                full = batches.commands >= MOST_COMMANDS or batches.size >= MOST_BYTES
+                full = batches.full
                 if full and batches.may_close:
                     await self._finish(bulk, batches, out)
                     continue
@@ -223,7 +223,7 @@ class PushLink:
             bulk.write(bytes(out))
             out.clear()
 
-    async def _finish(self, bulk: Bulk, batches: Batches, out: bytearray) -> None:
+    async def _finish(self, bulk: Bulk, batches: Batching, out: bytearray) -> None:
         """Close the batch, and look at what became of it."""
         closed = self._under_way = batches.close(out)
         self._write(bulk, out)
@@ -245,20 +245,17 @@ class PushLink:
     def _judge_plain(self, odd: list[Odd]) -> None:
         for _, reply in odd:
             if isinstance(reply, ServerError):
-                raise refused(self.peer, [b"SET", marker.KEY], reply, "the marker")
+                raise refused(self.peer, [b"SET", self._cut.key], reply, "the marker")
 
     def _judge(self, closed: Closed, odd: list[Odd]) -> None:
         """Raises ``Refused`` for the first error."""
-        for place, reply in odd:
-            if isinstance(reply, ServerError):  # it was not even collected: nothing of the batch was executed
-                raise self._refused(closed, place - Seal.OPENING + 1, reply)
-            assert isinstance(reply, list)
-            for number, answer in enumerate(reply):
-                if isinstance(answer, ServerError):
-                    raise self._refused(closed, number, answer)
-            lost = [(one.database, one.key) for one in closed.renewals if expiry.renewal_found_nothing(reply[one.place])]
-            if lost:
-                self._recopy(tuple(dict.fromkeys(lost)), closed.start)
+        answers = self._cut.answers(closed, odd)
+        for place, answer in answers.items():
+            if isinstance(answer, ServerError):
+                raise self._refused(closed, place, answer)
+        lost = [(one.database, one.key) for one in closed.renewals if expiry.renewal_found_nothing(answers[one.place])]
+        if lost:
+            self._recopy(tuple(dict.fromkeys(lost)), closed.start)
 
     def _refused(self, closed: Closed, place: int, error: ServerError) -> Refused:
         command = next((command for number, _, command in self._commands(closed) if number == place), [])
@@ -270,7 +267,7 @@ class PushLink:
         while at < closed.end and (piece := self._channel.stream.read(at, closed.end - at)):
             data += piece
             at += len(piece)
-        return commands_in(bytes(data), closed.database)
+        return self._cut.commands_in(bytes(data), closed.database)
 
     def _written(self, closed: Closed) -> Iterator[Place]:
         for _, database, command in self._commands(closed):

@@ -1,0 +1,150 @@
+"""One server of the target that is written to: the target itself, or one shard of a cluster. Its door, its marker, its setting, and its link."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from valkeep.client.connection import Connection
+from valkeep.client.server_info import parse_info, server_info, text_of
+from valkeep.errors import ConnectionLost, Refused, ServerError
+from valkeep.migrate import marker
+from valkeep.migrate.delivery.push import expiry
+from valkeep.migrate.delivery.push.batches import Cut, Whole
+from valkeep.migrate.delivery.push.door import NAME, Door
+from valkeep.migrate.delivery.push.refusals import lost, refused
+from valkeep.migrate.delivery.push.sharded import Share
+from valkeep.migrate.delivery.push.stream import PushLink
+
+if TYPE_CHECKING:
+    from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.channel import Channel
+    from valkeep.migrate.delivery.target import TargetFound
+    from valkeep.migrate.gateway import Gateway
+
+__all__ = ["Part", "parts_of"]
+
+Done = TypeVar("Done")
+
+
+class Part:
+    """``ranges``: of the slots of a shard; empty: this is the whole target. ``first``: of several. ``before``: settings that were going to be changed.
+    ``keeps``: nothing expires there meanwhile. ``link``: carries the stream, once it is made."""
+
+    def __init__(self, endpoint: Endpoint, run_id: str, ranges: tuple[tuple[int, int], ...] = (), *, first: bool = True) -> None:
+        self.door = Door(endpoint, run_id)
+        self.before: dict[str, str] = {}
+        self.keeps = False
+        self.key = marker.key_in(ranges[0][0]) if ranges else marker.KEY
+        self.link: PushLink | None = None
+        self._ranges = ranges
+        self._first = first
+        self._connection: Connection | None = None
+
+    @property
+    def address(self) -> str:
+        return self.door.target.address
+
+    @property
+    def standing(self) -> dict[str, str]:
+        """Of a shard, for the state file (`pushed`)."""
+        return {"marker": self.key.decode(), "run_id": self.door.run_id, **self.before}
+
+    @property
+    def owned(self) -> bytes:
+        """See `SnapshotLoad`."""
+        return Share("", self._ranges, first=self._first).owned if self._ranges else b""
+
+    def cut(self, replid: str) -> Cut:
+        return Share(replid, self._ranges, first=self._first) if self._ranges else Whole(replid)
+
+    def linked(self, gateway: Gateway, channel: Channel) -> PushLink:
+        self.link = PushLink(gateway, channel, self.door, renewals=not self.keeps, cut=self.cut(channel.replid))
+        return self.link
+
+    async def at(self, work: Callable[[Connection], Awaitable[Done]]) -> Done:
+        """What may be asked twice; again when the connection breaks."""
+        while True:
+            if self._connection is None or self._connection.closed:
+                self._connection = await self.door.reopen()
+            try:
+                return await work(self._connection)
+            except ConnectionLost as error:
+                if error.code:
+                    raise
+
+    async def run_id(self) -> str:
+        return (await self.at(server_info)).run_id
+
+    async def look(self) -> None:
+        import_mode = await self.at(expiry.found)
+        self.before = {expiry.SETTING: import_mode} if import_mode else {}
+
+    async def forbid_expiry(self) -> None:
+        """Nothing is to expire there; where it does not let us, ``before`` is empty again."""
+        if self.before:
+            self.keeps = self.door.import_source = await self.at(lambda target: expiry.forbid(target, self.before))
+            if not self.keeps:
+                self.before = {}
+
+    async def wipe(self) -> None:
+        try:
+            await self.at(lambda target: target.call("FLUSHALL", timeout=0))
+            await self.at(lambda target: target.call("FUNCTION", "FLUSH", timeout=0))
+        except ServerError as error:
+            raise refused(self.address, [b"FLUSHALL"], error, "--wipe-target") from error
+
+    async def marker(self) -> bytes | None:
+        try:
+            return await self.at(lambda target: marker.read(target, self.key))
+        except ServerError as error:
+            raise refused(self.address, [b"GET", self.key], error, "the marker") from error
+
+    async def end_others(self) -> None:
+        """End the connections of a delivery that was killed: what it had sent may still be executed."""
+
+        async def end(target: Connection) -> None:
+            for one in text_of(await target.call("CLIENT", "LIST")).splitlines():
+                fields = dict(field.partition("=")[::2] for field in one.split())
+                if fields.get("name") == NAME and fields["id"] != str(await target.call("CLIENT", "ID")):
+                    try:
+                        await target.call("CLIENT", "KILL", "ID", fields["id"])
+                    except ServerError:  # it is gone already
+                        continue
+
+        await self.at(end)
+
+    async def confirm(self) -> None:
+        """Make sure that this very server has what the link says, by its marker. Raises ``Refused`` or ``ConnectionLost``."""
+        assert self.link is not None
+        info = parse_info(await self.at(lambda target: target.call("INFO", "replication")))
+        if info.get("role") != "master":
+            raise lost(self.address, f"is a replica of {info.get('master_host')}:{info.get('master_port')} now")
+        value, expected = await self.marker(), self.link.marked
+        if value != expected.value:
+            found = None if value is None else marker.Marker.parse(value)
+            if found is None or found.replid != expected.replid or found.offset < expected.offset:
+                raise Refused(
+                    f"the target {self.address} has {value!r} as {self.key.decode()}, and {expected.value!r} was written",
+                    remedy="somebody else writes to the target: find who (CLIENT LIST), stop them, then start again with --wipe-target",
+                    code="VK-PUSH-MARKER",
+                )
+
+    async def finish(self) -> str:
+        """The marker away and the setting put back; what could not be put back, or "". Twice is as good as once."""
+        commands: list[tuple[str | bytes | int, ...]] = [("SELECT", marker.DATABASE), ("DEL", self.key)]
+        commands += [("CONFIG", "SET", name, value) for name, value in self.before.items()]
+        _, gone, *settings = await self.at(lambda target: target.execute(commands))
+        if isinstance(gone, ServerError):
+            raise refused(self.address, [b"DEL", self.key], gone, "the promotion")
+        return next((answer.message for answer in settings if isinstance(answer, ServerError)), "")
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+
+def parts_of(target: Endpoint, found: TargetFound) -> tuple[Part, ...]:
+    if not found.shards:
+        return (Part(target, found.info.run_id),)
+    return tuple(Part(one.endpoint, one.run_id, one.ranges, first=number == 0) for number, one in enumerate(found.shards))
