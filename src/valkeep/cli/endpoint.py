@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AwsRegion",
     "AwsUrl",
+    "NewServer",
     "Source",
     "SourcePasswordEnv",
     "SourcePasswordFile",
@@ -39,6 +40,9 @@ Source = Annotated[
 Target = Annotated[
     str, typer.Option(metavar="URL", help="Where to: valkey://[[user]:password@]host[:port], valkeys:// with TLS, or elasticache:ID.")
 ]
+NewServer = Annotated[
+    str, typer.Option("--target", metavar="URL", help="Where it was moved to: valkey://[[user]:password@]host[:port], valkeys:// with TLS.")
+]
 SourcePasswordFile = Annotated[str | None, typer.Option(metavar="PATH", help="The source's password is in this file.", show_default=False)]
 SourcePasswordEnv = Annotated[str | None, typer.Option(metavar="NAME", help="… in this environment variable.", show_default=False)]
 TargetPasswordFile = Annotated[str | None, typer.Option(metavar="PATH", help="The target's password is in this file.", show_default=False)]
@@ -55,7 +59,12 @@ AwsUrl = Annotated[
 def endpoint(url: str, password_file: str | None = None, password_env: str | None = None) -> Endpoint:
     """A server's URL with its password from where it was said to be. Raises ``UsageError`` where it names a database: all of them move."""
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.elasticache.address import GroupAddress
 
+    if GroupAddress.names(url):
+        raise UsageError(
+            f"{url} is a replication group, and this works on a server", remedy="give the URL of its primary endpoint: valkey://…"
+        )
     parsed = Endpoint.parse(url)
     _expect_all_databases(parsed)
     return parsed if password_file is None and password_env is None else parsed.with_password_from(file=password_file, env=password_env)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from valkeep.cli.endpoint import (
+    NewServer,
     Source,
     SourcePasswordEnv,
     SourcePasswordFile,
-    Target,
     TargetPasswordEnv,
     TargetPasswordFile,
     address,
@@ -36,7 +36,7 @@ State = Annotated[Path | None, typer.Option(metavar="DIR", help="Where this migr
 
 def commit(
     source: Source,
-    target: Target,
+    target: NewServer,
     state: State = None,
     source_password_file: SourcePasswordFile = None,
     source_password_env: SourcePasswordEnv = None,
@@ -58,7 +58,7 @@ def commit(
 
 def rollback(
     source: Source,
-    target: Target,
+    target: NewServer,
     state: State = None,
     field_ttl: Annotated[
         FieldTtl, typer.Option(help="Where nobody keeps the way back any more: TTLs on hash fields, for an old server without them.")

@@ -64,18 +64,35 @@ def version(case: Case) -> Findings:
 
 
 def cluster(case: Case) -> Findings:
-    for side, facts in (("source", case.source), ("target", case.target)):
-        if facts is None:
-            continue
-        if facts.mode == "cluster":
-            yield blocker(
-                "VK-CLUSTER",
-                f"the {side} is a node of a cluster, which is not supported yet",
-                "move between servers with cluster-enabled no; a cluster has to be moved shard by shard by other means",
-                **{side: "cluster_enabled 1"},
-            )
-        else:
-            yield ok("VK-CLUSTER", f"the {side} is not a cluster's node", **{side: "cluster_enabled 0"})
+    if case.source.mode == "cluster":
+        yield blocker(
+            "VK-CLUSTER",
+            "the source is a node of a cluster, which is not supported yet",
+            "move from a server with cluster-enabled no; a cluster has to be moved by other means",
+            source="cluster_enabled 1",
+        )
+    else:
+        yield ok("VK-CLUSTER", "the source is not a cluster's node", source="cluster_enabled 0")
+    if case.target is None:
+        return
+    if case.target.mode != "cluster":
+        yield ok("VK-CLUSTER", "the target is not a cluster's node", target="cluster_enabled 0")
+    elif case.options.attached_by or case.options.deliver != "push":
+        yield blocker(
+            "VK-CLUSTER",
+            "the target is a node of a cluster, which can't be made a replica (REPLICAOF is not allowed in cluster mode)",
+            "say --deliver push: then its shards are written to as by a client",
+            target="cluster_enabled 1",
+        )
+    elif case.options.rollback:
+        yield blocker(
+            "VK-CLUSTER",
+            "the target is a cluster, from which there is no way back yet",
+            "leave --rollback out, or choose a target with cluster-enabled no",
+            target="cluster_enabled 1",
+        )
+    else:
+        yield ok("VK-CLUSTER", "the target is a cluster, and is written to shard by shard", target="cluster_enabled 1")
 
 
 def loading(case: Case) -> Findings:
@@ -284,8 +301,8 @@ def sentinel(case: Case) -> Findings:
         yield warning(
             "VK-SOURCE-SENTINEL",
             "Sentinels watch the source: a failover makes a replica of it a primary that no fence keeps from writing, also after the cut-over",
-            "SENTINEL REMOVE on each of them before the cut-over (and SENTINEL MONITOR the target after it), or acknowledge that nobody writes "
-            "where they point to",
+            "SENTINEL REMOVE on each of them before the cut-over, with a redis+sentinel:// source right after it (and SENTINEL MONITOR the target "
+            "then), or acknowledge that nobody writes where they point to",
             source=f"{source.hello or 0} subscribers of __sentinel__:hello; {', '.join(source.sentinels or ()) or 'no named connections'}",
         )
 
