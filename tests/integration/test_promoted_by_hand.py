@@ -43,6 +43,17 @@ def test_a_target_that_was_detached_by_hand_before_the_fence_is_not_taken_for_pr
         writers.wait_for_acks(5)
 
 
+def test_a_target_that_was_detached_by_hand_is_not_taken_for_promoted_where_nothing_was_fenced(pair: ProxiedPair) -> None:
+    with pair.run("--fence", "external") as run:
+        run.wait_for("cutover:wait-for-silence")
+        run.kill()
+    pair.there.execute_command("REPLICAOF", "NO", "ONE")
+    pair.here.set("later", "v")
+    assert pair.valkeep("abort").code == "VK-ABORT-UNKNOWN"
+    assert pair.valkeep("abort", "--force").process.returncode == 0
+    assert pair.here.set("later", "still")
+
+
 def test_an_old_server_that_was_promoted_by_hand_gets_no_writers_while_the_new_one_has_them(pair: ProxiedPair) -> None:
     with pair.run("--rollback", "--lease", "1000") as run:
         run.wait_for("way-back:current")

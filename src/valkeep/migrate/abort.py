@@ -209,7 +209,7 @@ async def _took_over(target: Connection, found: MigrationState, role: bytes) -> 
 
 async def _expect_fenced(source: Connection | None, found: MigrationState) -> None:
     """We promote behind our fence only: without it a primary is a target that somebody detached, perhaps long before the source's last write."""
-    if found.delivery == "push":  # its marker is gone, which only the promotion takes away
+    if found.delivery == "push" and not found.fence_before:  # its marker is gone, which the promotion takes away
         return
     if not found.fence_before:
         seen = "was fenced by nobody (--fence external)"
