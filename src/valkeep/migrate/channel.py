@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from valkeep.errors import ValkeepError
 from valkeep.migrate.checkpoint import Checkpoint, CheckpointFile, Kept, Taken
 from valkeep.migrate.held import HeldStream
 from valkeep.migrate.lost_fields import LostFields
@@ -104,6 +105,7 @@ class Channel:
         self._buffer = bytearray()
         self._held = HeldStream(directory, f"held-{replid[:8]}", limit=spool_limit)
         self._own_tail = 0
+        self._torn: ValkeepError | None = None
         self._to_copy = kept.checkpoint.copying if kept is not None else ()
         self._checkpoints = CheckpointFile(directory / f"checkpoint-{replid[:8]}") if keep else None
         self._lost = LostFields(directory / f"lost-{replid[:8]}") if keep else None
@@ -322,6 +324,15 @@ class Channel:
                     file.remove()
 
     def _translate(self) -> None:
+        if self._torn is not None:
+            raise self._torn
+        try:
+            self._take_buffer()
+        except ValkeepError as error:
+            self._torn = error  # the translation has gone on, and what came of it is not whole
+            raise
+
+    def _take_buffer(self) -> None:
         translator = self._translator
         # Copies that were asked for while the source said nothing are due at once, and not with its next word.
         while (self._buffer or translator.copying) and translator.wants is None:

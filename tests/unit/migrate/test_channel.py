@@ -257,6 +257,20 @@ def test_a_full_spool_is_said_and_not_passed_over(make: Make) -> None:
             waiting.feed_stream(command("SET", "k", b"v" * 100))
 
 
+def test_after_a_disk_that_was_full_nothing_is_translated_a_second_time(make: Make) -> None:
+    one = make(spool_limit=2000)
+    one.feed_stream(command("SET a 1"))
+    before = sent(one)
+    with pytest.raises(SpoolFull):
+        one.feed_stream(command("MULTI") + command("SELECT 1") + command("INCR a") + command("SET", "k", b"v" * 3000) + command("EXEC"))
+    one.stream.limit = 0
+    for again in (lambda: one.feed_stream(b""), lambda: one.feed_stream(command("INCR a")), one.resume):
+        with pytest.raises(SpoolFull):
+            again()
+    one.keep_alive()
+    assert sent(one) == before + PING
+
+
 def test_a_snapshot_that_nobody_will_ask_for_gives_its_space_back(make: Make, tmp_path: Path) -> None:
     one = make()
     assert any(path.name.startswith("snapshot") for path in tmp_path.iterdir())
