@@ -15,7 +15,7 @@ from valkeep.migrate import fence
 from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.preflight.checks import CHECKS, Case, judge
 from valkeep.migrate.preflight.codes import CODES
-from valkeep.migrate.preflight.facts import Census, Clock, Permission, Rate, ServerFacts
+from valkeep.migrate.preflight.facts import Census, Clock, ClusterFacts, Permission, Rate, ServerFacts, ShardFacts
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict, verdict_of
 from valkeep.migrate.preflight.gather import PROBES
 from valkeep.migrate.preflight.options import PreflightOptions
@@ -108,6 +108,20 @@ def findings(source: Mapping[str, Any] = {}, target: Mapping[str, Any] | None = 
     return judge(Case(change(SOURCE, source), there, PreflightOptions(**options)))
 
 
+def shards(
+    served: int = 16384,
+    moving: str = "",
+    second: Mapping[str, Any] | None = {},
+    replicas: tuple[Mapping[str, str], Mapping[str, str]] = ({"10.0.0.21:6379": "8.1.1"}, {"10.0.0.22:6379": "8.1.1"}),
+) -> dict[str, Any]:
+    """A target of two shards; ``second``: what is planted into one of them, None: it does not answer."""
+    node = change(TARGET, {"mode": "cluster"})
+    other = None if second is None else change(node, second)
+    pair = ("10.0.0.11:6379", node, replicas[0]), ("10.0.0.12:6379", other, replicas[1])
+    found = tuple(ShardFacts(address, 8192, facts, "" if facts else "refused", behind) for address, facts, behind in pair)
+    return {"mode": "cluster", "cluster": ClusterFacts(served, found, moving)}
+
+
 B, W, I = "blocker", "warning", "info"  # noqa: E741
 Row = tuple[str, str, dict[str, Any], dict[str, Any] | None, dict[str, Any]]
 PLANTED: list[Row] = [
@@ -132,6 +146,19 @@ PLANTED: list[Row] = [
     ("VK-SOURCE-VERSION", W, {"kind": "valkey", "version": (9, 2, 0), "product": "Valkey 9.2.0"}, {"version": (9, 1, 2)}, {}),
     ("VK-CLUSTER", B, {"mode": "cluster"}, {}, {}),
     ("VK-CLUSTER", B, {}, {"mode": "cluster"}, {}),
+    ("VK-CLUSTER", B, {}, shards(), {"deliver": "push", "rollback": True}),
+    ("VK-TARGET-CLUSTER", B, {}, shards(served=16383), {"deliver": "push"}),
+    ("VK-TARGET-CLUSTER", B, {}, shards(moving="slot 7 at 10.0.0.11:6379"), {"deliver": "push"}),
+    ("VK-TARGET-CLUSTER", B, {}, shards(second=None), {"deliver": "push"}),
+    ("VK-TARGET-CLUSTER", W, {}, shards(second={"version": (8, 1, 2)}), {"deliver": "push"}),
+    ("VK-TARGET-CLUSTER", W, {}, shards(replicas=({"10.0.0.21:6379": ""}, {"10.0.0.22:6379": "8.1.1"})), {"deliver": "push"}),
+    ("VK-CLUSTER-REPLICAS", W, {}, shards(replicas=({"10.0.0.21:6379": "8.1.1"}, {})), {"deliver": "push"}),
+    ("VK-CLUSTER-REPLICAS", I, {}, shards(replicas=({}, {})), {"deliver": "push"}),
+    ("VK-CLUSTER-DATABASES", B, {"info": {"db3": "keys=7,expires=0,avg_ttl=0"}}, shards(), {"deliver": "push"}),
+    ("VK-CLUSTER-COMMANDS", W, {"calls": {"get": 9, "mset": 2, "exec": 0}}, shards(), {"deliver": "push"}),
+    ("VK-CLUSTER-COMMANDS", I, {}, shards(), {"deliver": "push"}),
+    ("VK-TARGET-NOT-EMPTY", B, {}, shards(second={"info": {"db0": "keys=3,expires=0,avg_ttl=0"}}), {"deliver": "push"}),
+    ("VK-TARGET-MEMORY", B, {}, shards(second={"info": {"maxmemory": str(60 * MIB)}}), {"deliver": "push"}),
     ("VK-LOADING", B, {"info": {"loading": "1"}}, {}, {}),
     ("VK-LOADING", B, {}, {"info": {"async_loading": "1"}}, {}),
     ("VK-SOURCE-BUSY", I, {"info": {"rdb_bgsave_in_progress": "1"}}, {}, {}),
@@ -436,3 +463,24 @@ def test_examples_of_field_ttls_and_the_snapshot_that_was_read_are_in_the_eviden
     found = findings({**R74, "census": census}, {"version": (9, 1, 2)})
     assert evidence_of("VK-FIELD-TTL", found, "examples") == "db0 'h'"
     assert any("RDB 12, 99 bytes" in value for finding in found for value in finding.evidence.values())
+
+
+def test_each_shard_of_a_target_is_judged_and_named_and_needs_memory_for_its_share() -> None:
+    def of(code: str, **second: Any) -> list[Finding]:
+        return [finding for finding in findings({}, shards(second=second), deliver="push") if finding.code == code]
+
+    (full,) = [one for one in of("VK-TARGET-NOT-EMPTY", info={"db0": "keys=3,expires=0,avg_ttl=0"}) if one.severity == B]
+    assert full.evidence["shards"] == "10.0.0.12:6379"
+    (version,) = of("VK-TARGET-VERSION")
+    assert version.evidence["shards"] == "10.0.0.11:6379, 10.0.0.12:6379"
+    assert B not in [
+        one.severity for one in of("VK-TARGET-MEMORY", info={"maxmemory": str(63 * MIB)})
+    ]  # half of 100 MiB, and a quarter of that
+    assert B in [one.severity for one in of("VK-TARGET-MEMORY", info={"maxmemory": str(62 * MIB)})]
+
+
+def test_a_target_that_is_a_cluster_is_go_where_nothing_speaks_against_it() -> None:
+    found = findings({"calls": {"get": 1}}, shards(), deliver="push")
+    assert verdict_of(found) is Verdict.GO, [finding for finding in found if finding.severity in (B, W)]
+    (native,) = [finding for finding in findings({}, shards()) if finding.code == "VK-CLUSTER" and finding.severity == B]
+    assert "--deliver push" in native.remedy

@@ -18,6 +18,7 @@ from valkeep.migrate.preflight.finding import Finding, Severity, Verdict
 from valkeep.migrate.preflight.gather import gather
 from valkeep.migrate.preflight.options import PreflightOptions
 from valkeep.migrate.preflight.report import PreflightReport
+from valkeep.migrate.preflight.shards import gather_target
 from valkeep.report.events import Emit, Phase, VerdictEvent
 
 __all__ = [
@@ -48,7 +49,7 @@ async def preflight(source: Endpoint, target: Endpoint | None, options: Prefligh
     sample_keys = 0 if options.full_census else options.sample_keys
     tasks = [asyncio.ensure_future(gather(source, rate_seconds=options.rate_seconds, sample_keys=sample_keys, timeout=options.timeout))]
     if target is not None:
-        tasks.append(asyncio.ensure_future(gather(target, rate_seconds=0, sample_keys=0, timeout=options.timeout)))
+        tasks.append(asyncio.ensure_future(gather_target(target, options.timeout)))
     try:
         here, *rest = await asyncio.gather(*tasks)
     finally:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Census", "Clock", "Permission", "Rate", "ServerFacts", "human", "remember"]
+__all__ = ["Census", "Clock", "ClusterFacts", "Permission", "Rate", "ServerFacts", "ShardFacts", "human", "remember"]
 
 
 class Permission(StrEnum):
@@ -76,13 +76,49 @@ def remember(examples: dict[str, list[str]], what: str, database: int, key: byte
 
 
 @dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """A shard of a cluster. ``slots``: so many it owns. ``facts``: of its primary, None where that could not be asked: ``unreached`` says why.
+    ``replicas``: address → version, or "" where it does not answer."""
+
+    address: str
+    slots: int
+    facts: ServerFacts | None
+    unreached: str = ""
+    replicas: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """``served``: slots that have an owner. ``moving``: which slots are on their way, in words, or ""."""
+
+    served: int
+    shards: tuple[ShardFacts, ...]
+    moving: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "slots_served": self.served,
+            "shards": [
+                {
+                    "primary": shard.address,
+                    "slots": shard.slots,
+                    "version": None if shard.facts is None else ".".join(map(str, shard.facts.version)),
+                    "replicas": dict(shard.replicas),
+                }
+                for shard in self.shards
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class ServerFacts:
     """One server, as seen by one user at one time.
 
     ``info``: all fields of INFO, empty where INFO is denied. ``config``: CONFIG GET * without secrets, None where denied. ``run_ids``: of every
     connection that was opened (more than one: a load balancer). ``commands``: permissions by name ("CLIENT PAUSE"). ``sentinels``: names of
     connections that Sentinels hold; ``hello``: subscribers of ``__sentinel__:hello``; None where it could not be asked. ``unasked``: command → the error that
-    it was answered with.
+    it was answered with. ``calls``: of each command since the last restart, those that did not fail. ``cluster``: what a target that is a node of a cluster
+    belongs to.
     """
 
     address: str
@@ -110,6 +146,8 @@ class ServerFacts:
     hello: int | None = None
     census: Census | None = None
     unasked: Mapping[str, str] = field(default_factory=dict)
+    calls: Mapping[str, int] | None = None
+    cluster: ClusterFacts | None = None
 
     def number(self, name: str) -> int | None:
         """A field of INFO as an integer; None where it is absent or no number."""
@@ -222,6 +260,7 @@ class ServerFacts:
             "commands": {name: str(value) for name, value in sorted(self.commands.items())},
             "not_asked": dict(self.unasked),
             "census": census,
+            "cluster": None if self.cluster is None else self.cluster.to_json(),
         }
 
 

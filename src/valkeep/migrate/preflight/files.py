@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from valkeep.migrate.preflight.checks import FILE_CHECKS, judge, readiness
 from valkeep.migrate.preflight.checks.case import Case, blocker, info, warning
 from valkeep.migrate.preflight.facts import ServerFacts, human
-from valkeep.migrate.preflight.gather import gather
 from valkeep.migrate.preflight.report import PreflightReport
+from valkeep.migrate.preflight.shards import gather_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class FileFacts:
 async def preflight_files(files: FileFacts, target: Endpoint, options: PreflightOptions, clock: Callable[[], float]) -> PreflightReport:
     """Look at the target and judge. Raises what `gather` raises."""
     started = clock()
-    there = await gather(target, rate_seconds=0, sample_keys=0, timeout=options.timeout)
+    there = await gather_target(target, options.timeout)
     return PreflightReport(judge_files(files, there, options), _facts(files), there, options, None, clock() - started)
 
 

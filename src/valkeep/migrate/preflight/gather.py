@@ -95,7 +95,7 @@ async def gather(endpoint: Endpoint, *, rate_seconds: float = 1.0, sample_keys: 
 
 
 async def _identity(connection: Connection, endpoint: Endpoint, asked: _Asked) -> tuple[ServerFacts, dict[str, str]]:
-    replies = await connection.pipeline([("INFO",), ("CONFIG", "GET", "*"), ("ACL", "WHOAMI")])
+    replies = await connection.pipeline([("INFO",), ("CONFIG", "GET", "*"), ("ACL", "WHOAMI"), ("INFO", "commandstats")])
     raw = asked.value("INFO", replies[0])
     info = parse_info(raw) if isinstance(raw, bytes) else {}
     found = identify(info)
@@ -115,8 +115,21 @@ async def _identity(connection: Connection, endpoint: Endpoint, asked: _Asked) -
         run_ids=(info["run_id"],) if info.get("run_id") else (),
         config=config,
         user=text_of(who) if who is not None else None,
+        calls=_calls(replies[3]),
     )
     return facts, auth
+
+
+def _calls(reply: Any) -> dict[str, int] | None:
+    """``cmdstat_mset:calls=3,usec=…,failed_calls=1`` → ``{"mset": 2}``."""
+    if not isinstance(reply, bytes):
+        return None
+    found = {}
+    for name, value in parse_info(reply).items():
+        counts = dict(pair.partition("=")[::2] for pair in value.split(","))
+        if name.startswith("cmdstat_") and counts.get("calls", "").isdigit():
+            found[name.removeprefix("cmdstat_")] = int(counts["calls"]) - int(counts.get("failed_calls", 0))
+    return found
 
 
 def _config(reply: Any) -> tuple[dict[str, str] | None, dict[str, str]]:

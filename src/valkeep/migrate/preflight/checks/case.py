@@ -16,11 +16,13 @@ Findings = Iterator[Finding]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Both sides' facts and what is wanted. Checks of pairs run only where there is a target."""
+    """Both sides' facts and what is wanted. Checks of pairs run only where there is a target. ``share``: the part of the data that this target gets:
+    of the slots, where it is a shard."""
 
     source: ServerFacts
     target: ServerFacts | None
     options: PreflightOptions
+    share: float = 1.0
 
     @property
     def pair(self) -> tuple[ServerFacts, ServerFacts]:
@@ -30,12 +32,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question. ``name``: stable, written into reports. ``needs_target``: asked only when a target is given."""
+    """One question. ``name``: stable, written into reports. ``needs_target``: asked only when a target is given. ``whole``: of a cluster once, and not
+    of each of its shards."""
 
     name: str
     area: str
     run: Callable[[Case], Findings]
     needs_target: bool = False
+    whole: bool = False
 
 
 def blocker(code: str, title: str, remedy: str, **evidence: object) -> Finding:

@@ -43,7 +43,7 @@ def databases(case: Case) -> Findings:
     used = max((database for database, counts in source.keyspace.items() if counts.get("keys")), default=0)
     here, there = source.databases, target.databases
     evidence = {"source": f"databases {here or 'not known'}, highest in use {used}", "target": f"databases {there or 'not known'}"}
-    if there is None:
+    if there is None or target.mode == "cluster":  # see `cluster.databases`
         return
     if used >= there:
         yield blocker(

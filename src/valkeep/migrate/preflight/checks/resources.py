@@ -18,6 +18,7 @@ def target_memory(case: Case) -> Findings:
     data, limit = source.data_bytes, target.number("maxmemory")
     if data is None or limit is None:
         return
+    data = int(data * case.share)
     need = int(data * HEADROOM)
     if limit == 0:
         yield ok("VK-TARGET-MEMORY", "the target has no maxmemory", source=f"data {human(data)}", target="maxmemory 0 (no limit)")
@@ -39,6 +40,7 @@ def target_host_memory(case: Case) -> Findings:
     data, system = source.data_bytes, target.number("total_system_memory")
     if data is None or not system:
         return
+    data = int(data * case.share)
     need = int(data * HEADROOM)
     if system < need:
         yield warning(
