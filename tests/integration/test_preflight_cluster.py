@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,11 @@ import valkey
 
 from tests.conftest import Server
 from tests.support.cluster_target import cluster_of
+from valkeep.cli import run
 from valkeep.client.endpoint import Endpoint
+from valkeep.errors import ExitCode, Refused
+from valkeep.migrate.feed.psync import PsyncFeed
+from valkeep.migrate.feed.scan import ScanFeed
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflight
 from valkeep.migrate.preflight.finding import Finding
 
@@ -84,6 +90,20 @@ def test_what_is_planted_into_one_shard_is_found(server: Server, client: Client,
         shards[0].execute_command("CLUSTER", "SETSLOT", 5, "STABLE")
 
 
-def test_a_cluster_as_the_source_is_refused(server: Server, nodes: list[Endpoint]) -> None:
-    target = Endpoint.parse(server("newest-valkey").endpoint)
-    assert "not supported yet" in bad(asked(nodes[0].display, target), "VK-CLUSTER").title
+def test_a_cluster_as_the_source_is_refused_by_everything_that_moves(
+    server: Server, nodes: list[Endpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = server("newest-valkey").endpoint
+    source = nodes[0].display
+    assert "not supported yet" in bad(asked(source, Endpoint.parse(target)), "VK-CLUSTER").title
+    for feed in (PsyncFeed(nodes[0], patience=1.0), ScanFeed(nodes[0], tmp_path, lambda _event: None, time.monotonic)):
+        with pytest.raises(Refused, match="node of a cluster") as refused:
+            asyncio.run(feed.look())
+        assert refused.value.code == "VK-CLUSTER"
+    state = ["--state", str(tmp_path / "state")]
+    words = ["--source", source, "--target", target, "--acknowledge", "all", "--report", str(tmp_path / "report"), *state]
+    assert run(["migrate", "run", *words]) == ExitCode.NOT_RUN
+    assert "VK-CLUSTER" in "".join(capsys.readouterr())
+    serving = ["--source", source, "--listen", "127.0.0.1:0", "--allow", "127.0.0.1", "--target-version", "8.1"]
+    assert run(["migrate", "gateway", *serving, *state]) == ExitCode.NOT_RUN
+    assert "node of a cluster" in "".join(capsys.readouterr())

@@ -107,6 +107,12 @@ class PsyncFeed:
         self._at = await self._source.resolve()
         async with await Connection.open(self._at, client_name="valkeep-gateway") as connection:
             info = self._info = await server_info(connection)
+        if info.mode == "cluster":
+            raise Refused(
+                f"{self._at.address} is a node of a cluster, which holds a part of the keys",
+                remedy="give a server with cluster-enabled no: a cluster as the source is not supported yet",
+                code="VK-CLUSTER",
+            )
         valkey = info.kind == "valkey"
         return Origin(info.name, info.version, info.version if valkey else info.redis_version, valkey, sum(info.keys.values()), info.fields)
 

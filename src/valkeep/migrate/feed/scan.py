@@ -113,7 +113,7 @@ class ScanFeed:
         if info.mode == "cluster":
             raise Refused(
                 f"{self._source.address} is a node of a cluster, which holds a part of the keys",
-                remedy="clusters are not read by SCAN yet",
+                remedy="give a server with cluster-enabled no: a cluster as the source is not supported yet",
                 code="VK-CLUSTER",
             )
         valkey, keys = info.kind == "valkey", sum(info.keys.values())
