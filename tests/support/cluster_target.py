@@ -12,9 +12,11 @@ from typing import Any
 import valkey
 from valkey.cluster import ValkeyCluster
 
+from tests.support.rdb_oracle import said
 from tests.support.valkeep_process import Valkeep
 from valkeep.runtime.local import LocalDeployment
 from valkeep.runtime.node import Process
+from valkeep.topology.slots import even_ranges
 from valkeep.topology.spec import TopologySpec
 
 __all__ = ["ClusterPair", "cluster_of"]
@@ -43,8 +45,10 @@ class ClusterPair:
     def __post_init__(self) -> None:
         endpoints = [machine.endpoint for machine in self.target.machines.values()]
         self.seed = f"valkey://{endpoints[-1].address}"
-        self.shards = [valkey.Valkey(host=one.host, port=one.port) for one in endpoints]
-        self.there = ValkeyCluster(host=endpoints[0].host, port=endpoints[0].port)
+        self.shards: list[Any] = [valkey.Valkey(host=one.host, port=one.port) for one in endpoints]
+        for shard in self.shards:  # what the deployment left when it looked whether they answer
+            shard.flushall()
+        self.there: Any = ValkeyCluster(host=endpoints[0].host, port=endpoints[0].port)
 
     def close(self) -> None:
         for one in (*self.shards, self.there):
@@ -67,3 +71,18 @@ class ClusterPair:
 
     def markers(self) -> list[bytes]:
         return [key for key in self.keys() if key.startswith(b"valkeep:push:offset")]
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Of the shards' slots, in their order."""
+        return list(even_ranges(len(self.shards)))
+
+    def import_modes(self) -> set[str]:
+        """Where servers have that setting."""
+        return {mode for shard in self.shards if (mode := shard.config_get("import-mode").get("import-mode"))}
+
+    def assert_same(self) -> None:
+        """Every key is in the shard that owns its slot, with what the source has; keys whose time runs out meanwhile are left out."""
+        keys = {key for key in self.here.keys("*") if not key.startswith(b"timed:")}
+        assert keys == {key for key in self.keys() if not key.startswith(b"timed:")}
+        for key in sorted(keys):
+            assert said(self.here, key) == said(self.there, key)
