@@ -103,8 +103,11 @@ class Resumption:
                 remedy="start anew with a full sync: --fresh",
             )
         for one in found.channels:
-            point = CheckpointFile(Path(found.spool) / f"checkpoint-{one['replid'][:8]}").read()
-            self.channels[one["replid"]] = Kept(one["begins"], Taken(**one["taken"]), point)
+            try:
+                replid, begins, taken = str(one["replid"]), int(one["begins"]), Taken(**one["taken"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._not_ours(error) from error
+            self.channels[replid] = Kept(begins, taken, CheckpointFile(Path(found.spool) / f"checkpoint-{replid[:8]}").read())
         self._standing = found
         self.ledger = max((kept.checkpoint.ledger for kept in self.channels.values()), key=lambda mark: mark.size)
         return True
@@ -183,11 +186,14 @@ class Resumption:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-            raise ValkeepError(
-                f"{self.path} is not the state of a gateway that this Valkeep understands: {error}",
-                remedy="use the Valkeep that wrote it; or start anew with a full sync: --fresh",
-                code="VK-STATE-READ",
-            ) from error
+            raise self._not_ours(error) from error
+
+    def _not_ours(self, error: Exception) -> ValkeepError:
+        return ValkeepError(
+            f"{self.path} is not the state of a gateway that this Valkeep understands: {error!r}",
+            remedy="use the Valkeep that wrote it; or start anew with a full sync: --fresh",
+            code="VK-STATE-READ",
+        )
 
 
 def discard(directory: Path) -> None:

@@ -33,6 +33,8 @@ async def take_up(options: RunOptions, state: StateFile, resumption: Resumption,
     """Whether this run goes on where a killed one was. Raises ``Refused`` where that was one to another target, where the target is no copy any more, and
     where what was kept cannot be believed."""
     left = state.read()
+    if left is None and not options.fresh:
+        _expect_no_service(resumption)
     if left is None or left.step not in ("attaching", "attached"):
         return False
     expect_target(left, options.target.display)
@@ -46,6 +48,17 @@ async def take_up(options: RunOptions, state: StateFile, resumption: Resumption,
     state.step("aborted")
     journal.say("info", "; ".join([f"an earlier run (pid {left.pid}) was killed, and this one begins anew", *done]))
     return False
+
+
+def _expect_no_service(resumption: Resumption) -> None:
+    """Raises ``Refused`` for the folder of a gateway that is no part of a run: its targets wait for what is kept there."""
+    if resumption.load():
+        folder = resumption.path.parent
+        raise Refused(
+            f"{folder} is the state folder of a `valkeep migrate gateway`, which can be gone on with",
+            remedy="give another --state DIR; or, if that gateway is over, say --fresh",
+            code="VK-STATE-OTHER",
+        )
 
 
 async def _stands(target: Connection, left: MigrationState, resumption: Resumption) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -12,12 +13,17 @@ import pytest
 
 from tests.support.fixtures_snapshots import item
 from tests.support.scripted_primary import command, sealed
+from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ValkeepError
 from valkeep.migrate.channel import Channel
 from valkeep.migrate.feed import Origin
+from valkeep.migrate.journal import Journal
 from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.outcome import RunOptions
 from valkeep.migrate.resumption import Rebooted, Resumption, discard
+from valkeep.migrate.state import StateFile
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
+from valkeep.migrate.unfinished import take_up
 
 FORMAT = TargetFormat((8, 1))
 ORIGIN = Origin("Redis 8.0.2", (8, 0, 2), (8, 0, 2), valkey=False)
@@ -93,6 +99,8 @@ def rewrite(left: Path, **changes: Any) -> None:
         ("VK-STATE-READ", lambda left: rewrite(left, schema=99)),
         ("VK-STATE-READ", lambda left: rewrite(left, unknown=1)),
         ("VK-STATE-READ", lambda left: (left / "gateway.json").write_text("{")),
+        ("VK-STATE-READ", lambda left: rewrite(left, channels=[{"replid": "a" * 40}])),
+        ("VK-STATE-READ", lambda left: rewrite(left, channels=["nothing"])),
         ("VK-STATE-BOOT", lambda left: rewrite(left, boot="another")),
         ("VK-STATE-DAMAGED", lambda left: kept(left, "checkpoint").unlink()),
         ("VK-SPOOL-DAMAGED", lambda left: kept(left, "stream").unlink()),
@@ -125,3 +133,17 @@ def test_another_purpose_or_a_newer_source_is_refused(left: Path) -> None:
         with pytest.raises(ValkeepError, match=r"was Redis 8\.0\.2") as error:
             again.check_source(origin)
         assert error.value.code == "VK-SOURCE-OTHER"
+
+
+def test_a_run_does_not_take_the_folder_of_a_gateway_that_targets_wait_for(left: Path) -> None:
+    def take(*, fresh: bool) -> bool:
+        options = RunOptions(Endpoint("127.0.0.1", 1), Endpoint("127.0.0.1", 2), state=left, fresh=fresh)
+        journal = Journal(None, lambda _event: None, lambda: 0.0)
+        return asyncio.run(take_up(options, StateFile(left), Resumption(left, left, None), journal))
+
+    with pytest.raises(ValkeepError) as error:
+        take(fresh=False)
+    assert error.value.code == "VK-STATE-OTHER"
+    assert "--fresh" in error.value.remedy
+    assert Resumption(left, left, None).load()  # it is still there
+    assert not take(fresh=True)
