@@ -273,3 +273,22 @@ def test_a_slot_without_an_owner_is_refused_before_anything_is_read(server: Serv
     finally:
         cluster.shard(2).execute_command("CLUSTER", "ADDSLOTS", last)
         until(lambda: all(ready(cluster.shard(number)) for number in range(SHARDS)), "the slot's owner")
+
+
+def test_a_slot_that_changes_hands_meanwhile_makes_the_verdict_unknown(server: Server, client: Client, cluster: Cluster) -> None:
+    """Whatever was found equal; and a slot that came back has another epoch."""
+    source = server("newest-valkey")
+    fill(client(source))
+    fill(cluster.c)
+    empty = next(slot for slot in range(100) if not cluster.shard(0).execute_command("CLUSTER", "COUNTKEYSINSLOT", slot))
+
+    async def barrier(_offset: int) -> None:
+        cluster.give(empty, 1)
+
+    try:
+        found = full(endpoint(source), cluster.endpoints[0], barrier=barrier)
+        assert found.verdict == "unknown"
+        assert "the slots of the cluster move" in found.reasons[0]
+    finally:
+        cluster.give(empty, 0)
+    assert full(endpoint(source), cluster.endpoints[0]).verdict == "valid"
