@@ -49,7 +49,7 @@ from valkeep.migrate.scanned import Scanned
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.state import BACK, StateFile
 from valkeep.migrate.status import told
-from valkeep.migrate.unfinished import UNTOUCHED, take_up
+from valkeep.migrate.unfinished import take_up
 from valkeep.migrate.verify import Verifier
 from valkeep.migrate.whereabouts import Whereabouts
 from valkeep.report.events import Emit, VerdictEvent
@@ -192,6 +192,7 @@ class _Migration:
             deliver=options.deliver,
             read=options.read,
             rollback=options.rollback,
+            goes_on=self.goes_on,
             rate_seconds=options.rate_seconds,
         )
         if options.group is not None:
@@ -199,8 +200,6 @@ class _Migration:
             report = await preflight_group(source, options.group, place, wanted, self.journal.emit)
         else:
             report = await preflight(source, options.target, wanted, self.journal.emit)
-        if self.goes_on:
-            report = replace(report, findings=tuple(one for one in report.findings if one.code not in UNTOUCHED))
         accepted = frozenset(report.conditions) if ALL in options.accept else options.accept
         self.journal.write("preflight.json", report.to_json(accepted))
         report.expect_start(accepted)

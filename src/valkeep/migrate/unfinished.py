@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.resumption import Resumption
     from valkeep.migrate.state import MigrationState, StateFile
 
-__all__ = ["UNTOUCHED", "take_up"]
-
-UNTOUCHED = frozenset({"VK-TARGET-REPLICA", "VK-TARGET-NOT-EMPTY"})
-"""Checks of preflight that hold for a target to which nothing was done yet."""
+__all__ = ["take_up"]
 
 
 async def take_up(options: RunOptions, state: StateFile, resumption: Resumption, journal: Journal) -> bool:

@@ -484,3 +484,10 @@ def test_a_target_that_is_a_cluster_is_go_where_nothing_speaks_against_it() -> N
     assert verdict_of(found) is Verdict.GO, [finding for finding in found if finding.severity in (B, W)]
     (native,) = [finding for finding in findings({}, shards()) if finding.code == "VK-CLUSTER" and finding.severity == B]
     assert "--deliver push" in native.remedy
+
+
+def test_the_target_of_a_killed_run_that_is_gone_on_with_may_be_a_replica_and_have_keys() -> None:
+    target = {"role": "replica", "info": {"db0": "keys=3,expires=0,avg_ttl=0"}}
+    ours = [one.severity for one in findings({}, target, goes_on=True) if one.code in ("VK-TARGET-REPLICA", "VK-TARGET-NOT-EMPTY")]
+    strange = [one.severity for one in findings({}, target) if one.code in ("VK-TARGET-REPLICA", "VK-TARGET-NOT-EMPTY")]
+    assert (ours, strange) == ([Severity.OK, Severity.OK], [B, B])

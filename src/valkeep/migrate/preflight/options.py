@@ -16,7 +16,7 @@ class PreflightOptions:
     to a target with ``tls-replication``. ``read``: how the source will be read ("psync", "scan").
     ``deliver``: how the target will get the data ("native", "push"). ``attached_by``: who makes the target a replica and a primary again, where it is
     not us ("": we do).
-    ``rollback``: a way back is wanted after the cut-over.
+    ``rollback``: a way back is wanted after the cut-over. ``goes_on``: the target is a killed run's, which this one goes on with.
     ``sample_keys``: at most so many are looked at. ``rate_seconds``: how long the write rate is measured.
     """
 
@@ -28,6 +28,7 @@ class PreflightOptions:
     deliver: str = "native"
     attached_by: str = ""
     rollback: bool = False
+    goes_on: bool = False
     sample_keys: int = 20_000
     rate_seconds: float = 1.0
     timeout: float = 5.0
