@@ -2,7 +2,7 @@
 # the virtual environment in .venv, the locked and hashed dependencies, the compiled wire and, where it needs them, server binaries.
 #
 #   make rehearse   the story in one command: a live Redis becomes a live Valkey, proven
-#   make test       the tests (<= 10 minutes on 2 cores); make test-drills and make test-services test-drills are the rest
+#   make test       the tests (<= 10 minutes on 2 cores); make test-moves, test-drills and test-services are the rest
 #   make check      format, lint, types, import contracts, tree and documentation checks
 #   make help       the rest
 #
@@ -20,7 +20,7 @@ WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv build servers rehearse test test-drills test-services test-wire test-interpreted coverage check format lock bench-move fuzz soak clean distclean
+.PHONY: help venv build servers rehearse test test-moves test-drills test-services test-wire test-interpreted coverage check format lock bench-move fuzz soak clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/\1\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ rehearse: build servers ## the whole move on embedded servers, proven (ARGS='--h
 
 test: build servers ## the tests; the wire suite also on its interpreted sources
 	@.ci/tests $(ARGS)
+
+test-moves: build servers ## whole migrations in production: links that break, push, files, scan, external targets, the way back
+	@$(PY) -m pytest -n $(WORKERS) tests/moves $(ARGS)
 
 test-drills: build servers ## whole drills, lies, client libraries, up and the pytest plugin, on real topologies
 	@$(PY) -m pytest -n $(WORKERS) tests/drill $(ARGS)

@@ -1,7 +1,7 @@
 """The commands of Redis 7.2: what COMMAND lists, and what tells a command that is refused here from a name that no server knows.
 
 One line each: name, arity (negative: at least), flags, first key, last key, step, ACL categories. ``-``: none. Taken from COMMAND of Redis 7.0.15 and, for
-WAITAOF, of Valkey 8.0.1; compared with both in ``tests/integration/test_face_servers.py``. A table, longer than a module otherwise is.
+WAITAOF, of Valkey 8.0.1; compared with both in ``tests/moves/test_face_servers.py``. A table, longer than a module otherwise is.
 """
 
 from __future__ import annotations
