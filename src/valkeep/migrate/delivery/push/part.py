@@ -120,7 +120,8 @@ class Part:
         info = parse_info(await self.at(lambda target: target.call("INFO", "replication")))
         if info.get("role") != "master":
             raise lost(self.address, f"is a replica of {info.get('master_host')}:{info.get('master_port')} now")
-        value, expected = await self.marker(), self.link.marked
+        expected = self.link.marked  # before the look: the stream goes on meanwhile
+        value = await self.marker()
         if value != expected.value:
             found = None if value is None else marker.Marker.parse(value)
             if found is None or found.replid != expected.replid or found.offset < expected.offset:
