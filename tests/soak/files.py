@@ -23,8 +23,8 @@ import valkey
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.moves.test_files import AOF, log_of, write
 from tests.integration.test_pairs import WITH_FIELD_TTL, everything, load
+from tests.moves.test_files import AOF, log_of, write
 from tests.support import nodes
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint
