@@ -198,13 +198,14 @@ def test_what_a_killed_run_leaves_at_aws_is_said_by_abort_and_by_the_next_run(la
 def test_a_run_that_is_killed_while_aws_promotes_loses_nothing_and_gives_no_writers_back(lab: Lab) -> None:
     with Writers(lab.source.port, 2) as writers:
         with lab.run() as process:
-            lab.plane.before = lambda action: setattr(lab.plane, "delay", 4.0 if action == "CompleteMigration" else 0.0)
+            lab.plane.promotes.clear()
             until(lambda: lab.plane.promoting, lambda: process.stderr, 60)
             process.kill()
         with lab.valkeep("abort", "--target", f"elasticache:{GROUP}", report=False, name="early") as early:
             assert early.wait() == 4
         assert early.code == "VK-ABORT-UNKNOWN"
         assert lab.fence == "255"
+        lab.plane.promotes.set()
         lab.plane.wait_for("Complete Migration successful")
         with lab.valkeep("abort", "--target", f"elasticache:{GROUP}", report=False, name="late") as late:
             assert late.wait() == 4

@@ -108,6 +108,8 @@ class PlaneOfTests:
         self.events: list[tuple[datetime, str]] = []
         self.lose: set[str] = set()
         self.refuse_to_answer = False
+        self.promotes = threading.Event()  # cleared: it waits with a promotion
+        self.promotes.set()
         self.promoting = False  # it found the data in sync, and is about to promote
         self.before: Callable[[str], None] | None = None
         self.source: tuple[str, int] = ("", 0)
@@ -385,6 +387,8 @@ class PlaneOfTests:
             return
         self.promoting = True
         self._ending.wait(self.delay)
+        while not self._ending.is_set() and not self.promotes.wait(0.05):
+            pass
         self.admin.execute_command("REPLICAOF", "NO", "ONE")
         self.group["Status"] = "available"
         self._note(f"Complete Migration successful for {GROUP}")
