@@ -213,10 +213,12 @@ def check_primary(data: bytes, rng: Random) -> None:
         events: list[Any] = []
         out = b""
         for piece in pieces:
-            for event in side.receive(piece):
-                events += _events([event])
-                if isinstance(event, psync.Command) and side.state.name in ("OPEN", "LOCKED"):
-                    side.reply(psync.error_reply("ERR no"))
+            while found := side.receive(piece):  # it stops behind a command, which is to be answered first
+                piece = b""
+                for event in found:
+                    events += _events([event])
+                    if isinstance(event, psync.Command) and side.state.name in ("OPEN", "LOCKED"):
+                        side.reply(psync.error_reply("ERR no"))
             out += side.data_to_send()
         repr(side), repr(side.replica)
         if events and events[-1].startswith("PsyncRequest"):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from valkeep.errors import Refused, ValkeepError
 
 __all__ = ["Asked", "Decision"]
+
+STANDS_SECONDS: Final = 10.0
+"""Who decides right behind the cut-over waits so long for the old server to be current."""
 
 Asked = tuple[str, asyncio.Future[dict[str, Any]]]
 """What was said, and where its answer goes."""
@@ -35,12 +38,15 @@ class Decision:
         return await self._ask("rollback")
 
     async def _ask(self, what: str) -> dict[str, Any]:
-        if not self._standing.is_set():
+        try:
+            async with asyncio.timeout(STANDS_SECONDS):
+                await self._standing.wait()
+        except TimeoutError:
             raise Refused(
                 "there is no way back yet: the old server is not current",
                 remedy="wait until the migration says that the way back stands (`valkeep migrate run --rollback`)",
                 code="VK-ROLLBACK-NOT-YET",
-            )
+            ) from None
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._asked.put_nowait((what, answer))
         return await answer
