@@ -17,6 +17,7 @@ from typing import Any
 import valkeep.migrate.pipeline  # noqa: F401 - what the command would have imported
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
+from valkeep.migrate.delivery import Parts
 from valkeep.migrate.delivery.push import Push
 from valkeep.migrate.delivery.target import look
 from valkeep.migrate.feed.psync import PsyncFeed
@@ -38,7 +39,7 @@ async def deliver(given: dict[str, Any]) -> None:
         ledger = Ledger(None, journal.emit, time.monotonic)
         gateway_options = GatewayOptions((found.format,), FieldTtl.REFUSE, ("127.0.0.1", 0), frozenset(), folder)
         async with Gateway(PsyncFeed(source), gateway_options, ledger, journal.emit, time.monotonic) as gateway:
-            push = Push(options, gateway, connection, found, StateFile(folder), journal, [])
+            push = Push(Parts(options, gateway, connection, found, StateFile(folder), journal, []))
             async with push.held():
                 print("online", flush=True)
 

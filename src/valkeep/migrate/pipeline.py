@@ -27,6 +27,7 @@ from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.wayback import WayBack, let_go
 from valkeep.migrate.control import Control, Handler, Lock
 from valkeep.migrate.cutover import CutoverResult
+from valkeep.migrate.delivery import Parts
 from valkeep.migrate.delivery.reception import reception
 from valkeep.migrate.delivery.replication_group import NOT_AWS, promoter_of, visitors
 from valkeep.migrate.delivery.target import TargetFound, look
@@ -130,8 +131,8 @@ class _Migration:
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             if options.metrics is not None:
                 stack.enter_context(watched(gateway, options.metrics, lambda: ""))
-            parts = (gateway, target, found, self.state, journal, self.handover.undone)
-            delivery = delivery_of(options, *parts, self.promoter or promoter_of(options, report.group, journal))
+            parts = Parts(options, gateway, target, found, self.state, journal, self.handover.undone)
+            delivery = delivery_of(options, parts, self.promoter or promoter_of(options, report.group, journal))
             async with delivery.held():
                 verifiers = await stack.enter_async_context(contextlib.AsyncExitStack())
 

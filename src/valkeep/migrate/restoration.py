@@ -28,10 +28,11 @@ from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.abort import restore_target
 from valkeep.migrate.control import Control, Lock
-from valkeep.migrate.delivery.native import Native
-from valkeep.migrate.delivery.push import Push, expiry
+from valkeep.migrate.delivery import Parts
+from valkeep.migrate.delivery.push import expiry
 from valkeep.migrate.delivery.reception import reception
 from valkeep.migrate.delivery.target import TargetFound, look
+from valkeep.migrate.delivery.ways import delivery_by
 from valkeep.migrate.feed.file import FileFeed, commands_of, place_of
 from valkeep.migrate.feed.files import DataFiles
 from valkeep.migrate.feed.survey import Survey, survey
@@ -157,8 +158,8 @@ class _Restoration:
             seen = await reception(options, target_found, spool, hold_seconds=0.0)
             gateway = await stack.enter_async_context(Gateway(feed, seen, ledger, journal.emit, journal.clock))
             await self._read_all(gateway, feed, found)
-            way = Push if options.deliver == "push" else Native
-            delivery: Delivery = way(options, gateway, target, target_found, self.state, journal, self.handover.undone)
+            parts = Parts(options, gateway, target, target_found, self.state, journal, self.handover.undone)
+            delivery = delivery_by(options.deliver, parts)
             async with delivery.held():
                 if found.log and delivery.summary().get("expiry") == expiry.RECOPY:
                     raise _expires(options)

@@ -10,14 +10,20 @@ something has arrived there, and makes the target the primary (`cutover.Successo
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from valkeep.migrate.cutover import Successor
 
 if TYPE_CHECKING:
+    from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.delivery.target import TargetFound
+    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.journal import Journal
+    from valkeep.migrate.state import StateFile
 
-__all__ = ["Delivery", "Errand", "Named"]
+__all__ = ["Delivery", "Errand", "Named", "Parts"]
 
 
 class Named(Protocol):
@@ -41,6 +47,19 @@ class Errand(Protocol):
 
     @property
     def announce(self) -> tuple[str, int] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every delivery of a run works with. ``undone``: gets what was put back, or is left to be, when it ended badly, in sentences."""
+
+    errand: Errand
+    gateway: Gateway
+    target: Connection
+    found: TargetFound
+    state: StateFile
+    journal: Journal
+    undone: list[str]
 
 
 class Delivery(Successor, Protocol):

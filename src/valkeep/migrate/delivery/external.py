@@ -32,15 +32,12 @@ from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, ExitCode, ValkeepError
 from valkeep.migrate.fence import Aborted
 from valkeep.migrate.promotion import recorded, uncertain
-from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
-    from valkeep.migrate.delivery import Errand
+    from valkeep.migrate.delivery import Parts
     from valkeep.migrate.delivery.promoter import Promoter
-    from valkeep.migrate.delivery.target import TargetFound
-    from valkeep.migrate.gateway import Gateway
-    from valkeep.migrate.journal import Journal
 
 __all__ = ["External"]
 
@@ -55,27 +52,12 @@ PRIMARY, REPLICA = "master", "slave"  # on the wire
 class External:
     """A `Delivery`. ``undone``: gets what was put back, or is left to be, when it ended badly."""
 
-    def __init__(
-        self,
-        options: Errand,
-        gateway: Gateway,
-        target: Connection,
-        found: TargetFound,
-        state: StateFile,
-        journal: Journal,
-        undone: list[str],
-        promoter: Promoter,
-    ) -> None:
+    def __init__(self, parts: Parts, promoter: Promoter) -> None:
         self.full_sync_seconds = 0.0
-        self._options = options
-        self._gateway = gateway
-        self._target = target
-        self._found = found
-        self._state = state
-        self._journal = journal
-        self._undone = undone
+        self._run = parts
+        self._target = parts.target
         self._promoter = promoter
-        self._address = options.announce or gateway.address
+        self._address = parts.errand.announce or parts.gateway.address
         self._attached = False
         self._have = 0  # our offset up to which the target said it has everything
         self._stop = asyncio.Event()
@@ -88,15 +70,15 @@ class External:
         guard: asyncio.Task[None] | None = None
         asked = False
         try:
-            await self._gateway.snapshot_taken()
-            self._journal.begin("snapshot-taken")
-            self._state.write(self._first_state())
-            self._journal.begin("attach")
+            await self._run.gateway.snapshot_taken()
+            self._run.journal.begin("snapshot-taken")
+            self._run.state.write(self._first_state())
+            self._run.journal.begin("attach")
             asked = True
-            await self._gateway.beside(self._begin())
+            await self._run.gateway.beside(self._begin())
             guard = asyncio.create_task(self._guard(), name="target guard")
-            await self._gateway.beside(self._until_attached())
-            self._state.step("attached")
+            await self._run.gateway.beside(self._until_attached())
+            self._run.state.step("attached")
             yield
         except BaseException as error:
             if asked:
@@ -118,20 +100,20 @@ class External:
         return (await self._look()).get("run_id", "")
 
     async def drained(self, source_offset: int) -> None:
-        (channel,) = self._gateway.channels
+        (channel,) = self._run.gateway.channels
         while (ours := channel.covering(source_offset)) is None:
-            await self._gateway.beside(asyncio.sleep(DRAIN_SECONDS))
+            await self._run.gateway.beside(asyncio.sleep(DRAIN_SECONDS))
         while (applied := self._applied(info := await self._look("replication"))) < ours:
             if applied < 0:
                 raise self._lost(info)
-            await self._gateway.beside(asyncio.sleep(DRAIN_SECONDS))
+            await self._run.gateway.beside(asyncio.sleep(DRAIN_SECONDS))
         self._have = max(self._have, ours)
 
     async def promote(self, run_id: str) -> float:
         promoter = self._promoter
         self._stop.clear()
-        self._gateway.departing = True
-        self._state.step("cutting", promotion=promoter.name if promoter.binding else "")
+        self._run.gateway.departing = True
+        self._run.state.step("cutting", promotion=promoter.name if promoter.binding else "")
         try:
             await promoter.promote()
         except ValkeepError as error:
@@ -140,12 +122,12 @@ class External:
             raise self._called_off(f"{promoter.name} did not promote the target: {error.message}", error.remedy) from error
         info = await self._until_primary(run_id)
         self._expect_ours(info, run_id)
-        return recorded(self._state, self._journal.emit, self._journal.clock)
+        return recorded(self._run.state, self._run.journal.emit, self._run.journal.clock)
 
     async def errors(self) -> int:
-        async with await Connection.open(self._options.target, client_name="valkeep-migrate") as target:
+        async with await Connection.open(self._run.errand.target, client_name="valkeep-migrate") as target:
             info = parse_info(await target.call("INFO", "stats"))
-        return int(info.get("unexpected_error_replies", "0")) - self._found.error_replies
+        return int(info.get("unexpected_error_replies", "0")) - self._run.found.error_replies
 
     def summary(self) -> dict[str, object]:
         return {"how": "external", "promoter": self._promoter.name}
@@ -156,7 +138,7 @@ class External:
         """The target's INFO, over a new connection where the last one broke: a promotion may close it. Nothing else is asked: the rest may be denied."""
         async with self._opening:
             if self._target.closed:
-                self._target = await Connection.open(self._options.target, client_name="valkeep-migrate")
+                self._target = await Connection.open(self._run.errand.target, client_name="valkeep-migrate")
                 self._opened.append(self._target)
         return parse_info(await self._target.call("INFO", *section))
 
@@ -169,14 +151,14 @@ class External:
 
     def _applied(self, info: Mapping[str, str]) -> int:
         """Our offset up to which it has applied our stream; -1 where it does not follow it."""
-        (channel,) = self._gateway.channels
+        (channel,) = self._run.gateway.channels
         if info.get("role") != REPLICA or info.get("master_replid") != channel.replid:
             return -1
         return int(info.get("slave_repl_offset", "-1"))
 
     async def _until_attached(self) -> None:
-        gateway, journal = self._gateway, self._journal
-        journal.emit(Phase(journal.clock(), "attach", detail=f"waiting for {self._options.target.address}"))
+        gateway, journal = self._run.gateway, self._run.journal
+        journal.emit(Phase(journal.clock(), "attach", detail=f"waiting for {self._run.errand.target.address}"))
         strangers: set[str] = set()
         while True:
             link = await gateway.online(gateway.channels[0])
@@ -185,13 +167,13 @@ class External:
                 break
             if link.peer not in strangers and info is not None:
                 strangers.add(link.peer)
-                text = f"{link.peer} replicates from the gateway, and the target {self._options.target.address} does not (yet): it is a {_role(info)}"
+                text = f"{link.peer} replicates from the gateway, and the target {self._run.errand.target.address} does not (yet): it is a {_role(info)}"
                 journal.say("warning", text)
             await asyncio.sleep(LOOK_SECONDS)
         self._attached = True
         self.full_sync_seconds = journal.clock() - gateway.started
         journal.begin("online")
-        journal.emit(Phase(journal.clock(), "follow", detail=f"target {self._options.target.address}"))
+        journal.emit(Phase(journal.clock(), "follow", detail=f"target {self._run.errand.target.address}"))
 
     async def _guard(self) -> None:
         """Ends the gateway's work when the target has left for good, or the promoter says so."""
@@ -203,14 +185,14 @@ class External:
                 missing = await self._check(missing)
             watching.result()
         except ValkeepError as error:
-            self._gateway.fail(error)
+            self._run.gateway.fail(error)
         finally:
             watching.cancel()
 
     async def _check(self, missing: float) -> float:
         """``missing``: since when the target does not follow, on the loop's clock (0: it does). Raises ``ConnectionLost``. The target itself is asked: a link
         may be somebody else's."""
-        gateway, now = self._gateway, asyncio.get_running_loop().time()
+        gateway, now = self._run.gateway, asyncio.get_running_loop().time()
         if gateway.departing:
             return 0.0
         info = await self._seen("replication") if self._attached else None
@@ -230,7 +212,7 @@ class External:
             raise self._lost(info)
         if now - missing > MISSING_SECONDS:
             raise ConnectionLost(
-                f"the target {self._options.target.address} has not followed the gateway for {MISSING_SECONDS:.0f} s{why}",
+                f"the target {self._run.errand.target.address} has not followed the gateway for {MISSING_SECONDS:.0f} s{why}",
                 remedy="see its log, and the network between it and the gateway; --allow says who may attach",
                 code="VK-TARGET-UNREACHED",
             )
@@ -244,7 +226,7 @@ class External:
             else f"is a {_role(info)}"
         )
         return ConnectionLost(
-            f"the target {self._options.target.address} does not follow the gateway any more: it {what}",
+            f"the target {self._run.errand.target.address} does not follow the gateway any more: it {what}",
             remedy="it was told so, promoted too early (then see that nobody writes to it: the source goes on), or restarted: see its log, then start again "
             "(--wipe-target replaces the part that it has)",
             code="VK-TARGET-LOST",
@@ -254,7 +236,7 @@ class External:
 
     async def _until_primary(self, run_id: str) -> Mapping[str, str]:
         """The target as a primary. Raises ``Aborted`` where it is surely none and need not become one, else an error that is not definite."""
-        promoter, clock = self._promoter, self._journal.clock
+        promoter, clock = self._promoter, self._run.journal.clock
         until = clock() + promoter.seconds
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -273,16 +255,16 @@ class External:
         if info is None:
             raise uncertain("it does not answer", run_id)
         raise self._called_off(
-            f"the target {self._options.target.address} was not promoted: {why}",
+            f"the target {self._run.errand.target.address} was not promoted: {why}",
             "do NOT promote it any more: the source goes on writing, and there would be two primaries. When you are ready, cut over again",
         )
 
     def _called_off(self, text: str, remedy: str) -> Aborted:
-        self._gateway.departing = False
+        self._run.gateway.departing = False
         return Aborted(f"{text}; the source goes on writing", remedy=remedy, code="VK-PROMOTE-LATE")
 
     def _expect_ours(self, info: Mapping[str, str], run_id: str) -> None:
-        (channel,) = self._gateway.channels
+        (channel,) = self._run.gateway.channels
         if info.get("run_id", "") != run_id:
             raise uncertain(f"it is a primary, and another process (run_id {info.get('run_id', '?')})", run_id)
         former = info.get("master_replid2", "")
@@ -305,7 +287,7 @@ class External:
     def _first_state(self) -> MigrationState:
         host, port = self._address
         where = f"{host}:{port}"
-        options, promoter = self._options, self._promoter
+        options, promoter = self._run.errand, self._promoter
         return MigrationState(
             "attaching",
             options.source.display,
@@ -317,25 +299,25 @@ class External:
         )
 
     async def _undo(self, error: BaseException) -> None:
-        state = self._state.current
+        state = self._run.state.current
         if state is None or state.step in ("cutting", "promoted"):
             return
-        self._gateway.expect_departure()
+        self._run.gateway.expect_departure()
         try:
-            self._undone += await self._promoter.undo()
-            self._state.step("aborted")
+            self._run.undone.extend(await self._promoter.undo())
+            self._run.state.step("aborted")
         except ValkeepError as failed:
-            self._undone.append(
+            self._run.undone.append(
                 f"{self._promoter.name} could not detach the target: {failed.message}; detach it by {self._promoter.detach_by}"
             )
             if isinstance(error, ValkeepError):
                 error.definite = False
                 error.exit_code = ExitCode.UNCERTAIN
         if isinstance(error, ValkeepError):
-            replaced = "; what it held before is gone" if self._options.wipe_target else ""
-            error.changed = f"nothing on the source; {'; '.join(self._undone)}{replaced}"
-        for line in self._undone:
-            self._journal.say("info", line)
+            replaced = "; what it held before is gone" if self._run.errand.wipe_target else ""
+            error.changed = f"nothing on the source; {'; '.join(self._run.undone)}{replaced}"
+        for line in self._run.undone:
+            self._run.journal.say("info", line)
 
 
 def _role(info: Mapping[str, str]) -> str:

@@ -22,15 +22,12 @@ from valkeep.client.server_info import parse_info, server_info
 from valkeep.errors import ConnectionLost, ExitCode, Refused, ServerError, ValkeepError
 from valkeep.migrate import promotion
 from valkeep.migrate.abort import restore_target
-from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
-    from valkeep.migrate.delivery import Errand
-    from valkeep.migrate.delivery.target import TargetFound
-    from valkeep.migrate.gateway import Gateway
-    from valkeep.migrate.journal import Journal
+    from valkeep.migrate.delivery import Parts
 
 __all__ = ["Native", "confirm"]
 
@@ -42,25 +39,11 @@ FULL_SYNCS = 5
 class Native:
     """A `Delivery`. ``undone``: gets what was put back when it ended badly, in sentences."""
 
-    def __init__(
-        self,
-        options: Errand,
-        gateway: Gateway,
-        target: Connection,
-        found: TargetFound,
-        state: StateFile,
-        journal: Journal,
-        undone: list[str],
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
         self.full_sync_seconds = 0.0
-        self._options = options
-        self._gateway = gateway
-        self._target = target
-        self._found = found
-        self._state = state
-        self._journal = journal
-        self._undone = undone
-        self._address = options.announce or gateway.address
+        self._run = parts
+        self._target = parts.target
+        self._address = parts.errand.announce or parts.gateway.address
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -68,21 +51,21 @@ class Native:
         guard: asyncio.Task[None] | None = None
         touched = False
         try:
-            await self._gateway.resynced()
-            if not self._found.early:
-                await self._gateway.snapshot_taken()
-            self._state.write(self._first_state())
+            await self._run.gateway.resynced()
+            if not self._run.found.early:
+                await self._run.gateway.snapshot_taken()
+            self._run.state.write(self._first_state())
             touched = True
-            self._journal.begin("attach")
+            self._run.journal.begin("attach")
             await _attach(self._target, self._address)
             guard = asyncio.create_task(self._guard(), name="target guard")
-            self._state.step("attached", channel=self._gateway.channels[0].replid)
+            self._run.state.step("attached", channel=self._run.gateway.channels[0].replid)
             await self._loaded()
             yield
         except BaseException as error:
-            promoted = self._state.current is not None and self._state.current.step == "promoted"
+            promoted = self._run.state.current is not None and self._run.state.current.step == "promoted"
             if touched and not promoted:
-                self._gateway.expect_departure()
+                self._run.gateway.expect_departure()
                 await asyncio.shield(self._detach(error))
             raise
         finally:
@@ -95,21 +78,21 @@ class Native:
         return (await server_info(self._target)).run_id
 
     async def drained(self, source_offset: int) -> None:
-        await self._gateway.drained(source_offset)
-        (channel,) = self._gateway.channels
+        await self._run.gateway.drained(source_offset)
+        (channel,) = self._run.gateway.channels
         ours = channel.covering(source_offset)
         assert ours is not None  # it was drained
         await confirm(self._target, channel.replid, ours)
 
     async def promote(self, run_id: str) -> float:
-        self._gateway.expect_departure()
-        return await promotion.promote(self._target, run_id, self._state, self._journal.emit, self._journal.clock)
+        self._run.gateway.expect_departure()
+        return await promotion.promote(self._target, run_id, self._run.state, self._run.journal.emit, self._run.journal.clock)
 
     def hurry(self) -> None:
         """The promotion is one round trip."""
 
     async def errors(self) -> int:
-        return (await server_info(self._target)).number("unexpected_error_replies") - self._found.error_replies
+        return (await server_info(self._target)).number("unexpected_error_replies") - self._run.found.error_replies
 
     def summary(self) -> dict[str, object]:
         return {"how": "native"}
@@ -119,11 +102,11 @@ class Native:
     def _first_state(self) -> MigrationState:
         host, port = self._address
         return MigrationState(
-            "attaching", self._options.source.display, self._options.target.display, os.getpid(), gateway=f"{host}:{port}"
+            "attaching", self._run.errand.source.display, self._run.errand.target.display, os.getpid(), gateway=f"{host}:{port}"
         )
 
     async def _loaded(self) -> None:
-        gateway, journal = self._gateway, self._journal
+        gateway, journal = self._run.gateway, self._run.journal
         await gateway.snapshot_taken()
         journal.begin("snapshot-taken")
         link = await gateway.online(gateway.channels[0])
@@ -133,7 +116,7 @@ class Native:
         gateway.release_snapshots()
 
     async def _guard(self) -> None:
-        gateway = self._gateway
+        gateway = self._run.gateway
 
         def state() -> tuple[bool, int, str]:
             if gateway.stranded is not None:
@@ -142,26 +125,26 @@ class Native:
             return there, gateway.failed_syncs, gateway.departure
 
         try:
-            await _watch(self._options.target, self._address, state)
+            await _watch(self._run.errand.target, self._address, state)
         except ValkeepError as error:
             gateway.fail(error)
 
     async def _detach(self, error: BaseException) -> None:
-        state = self._state.current
+        state = self._run.state.current
         if state is None or state.step == "cutting":
             return
         try:
             if self._target.closed:
-                self._target = await Connection.open(self._options.target, client_name="valkeep-migrate")
-            self._undone += await restore_target(self._target, state)
-            self._state.step("aborted")
+                self._target = await Connection.open(self._run.errand.target, client_name="valkeep-migrate")
+            self._run.undone.extend(await restore_target(self._target, state))
+            self._run.state.step("aborted")
             if isinstance(error, ValkeepError):
-                replaced = "; what it held before is gone" if self._options.wipe_target else ""
-                error.changed = f"nothing on the source; {'; '.join(self._undone)}{replaced}"
-            for line in self._undone:
-                self._journal.say("info", line)
+                replaced = "; what it held before is gone" if self._run.errand.wipe_target else ""
+                error.changed = f"nothing on the source; {'; '.join(self._run.undone)}{replaced}"
+            for line in self._run.undone:
+                self._run.journal.say("info", line)
         except ValkeepError as failed:
-            self._journal.say(
+            self._run.journal.say(
                 "warning", f"the target could not be detached: {failed.message}; when it answers again: valkeep migrate abort"
             )
             if isinstance(error, ValkeepError):

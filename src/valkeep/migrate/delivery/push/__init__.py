@@ -28,14 +28,11 @@ from valkeep.migrate.delivery.push import expiry
 from valkeep.migrate.delivery.push.part import parts_of
 from valkeep.migrate.delivery.push.refusals import lost
 from valkeep.migrate.delivery.push.snapshot import SnapshotLoad
-from valkeep.migrate.state import MigrationState, StateFile
+from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
-    from valkeep.migrate.delivery import Errand
-    from valkeep.migrate.delivery.target import TargetFound
-    from valkeep.migrate.gateway import Gateway
-    from valkeep.migrate.journal import Journal
+    from valkeep.migrate.delivery import Parts
 
 __all__ = ["Push"]
 
@@ -43,25 +40,11 @@ __all__ = ["Push"]
 class Push:
     """A `Delivery`. ``undone``: gets what was put back when it ended badly, in sentences."""
 
-    def __init__(
-        self,
-        options: Errand,
-        gateway: Gateway,
-        target: Connection,
-        found: TargetFound,
-        state: StateFile,
-        journal: Journal,
-        undone: list[str],
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
         self.full_sync_seconds = 0.0
-        self._options = options
-        self._gateway = gateway
-        self._target = target
-        self._found = found
-        self._state = state
-        self._journal = journal
-        self._undone = undone
-        self._parts = parts_of(options.target, found)
+        self._run = parts
+        self._target = parts.target
+        self._parts = parts_of(parts.errand.target, parts.found)
         self._carrying: list[asyncio.Task[None]] = []
 
     @contextlib.asynccontextmanager
@@ -69,27 +52,27 @@ class Push:
         """The target has the snapshot and takes the stream inside."""
         touched = False
         try:
-            await self._gateway.resynced()
+            await self._run.gateway.resynced()
             begun = await self._begun()
-            wipe = begun is None and bool(self._found.keys)
-            if wipe or not self._found.early:
-                await self._gateway.snapshot_taken()
+            wipe = begun is None and bool(self._run.found.keys)
+            if wipe or not self._run.found.early:
+                await self._run.gateway.snapshot_taken()
             if begun is None:
                 for part in self._parts:
                     await part.look()
-            self._state.write(self._first_state())
+            self._run.state.write(self._first_state())
             touched = True
-            self._journal.begin("attach")
+            self._run.journal.begin("attach")
             await self._prepare(wipe=wipe)
             await self._load(begun)
-            self._state.step("attached")
+            self._run.state.step("attached")
             await self._online()
             yield
         except BaseException as error:
-            promoted = self._state.current is not None and self._state.current.step == "promoted"
+            promoted = self._run.state.current is not None and self._run.state.current.step == "promoted"
             await self._stop()
             if touched and not promoted:
-                self._gateway.expect_departure()
+                self._run.gateway.expect_departure()
                 await asyncio.shield(self._put_back(error))
             raise
         finally:
@@ -104,27 +87,27 @@ class Push:
         return "+".join([await part.run_id() for part in self._parts])
 
     async def drained(self, source_offset: int) -> None:
-        await self._gateway.drained(source_offset)
+        await self._run.gateway.drained(source_offset)
         for part in self._parts:
             await part.confirm()
 
     async def promote(self, run_id: str) -> float:
         """The target becomes what it is already: nobody's copy. Raises ``ValkeepError`` with ``definite=False`` when nobody knows whether it did."""
-        self._gateway.expect_departure()
+        self._run.gateway.expect_departure()
         try:
             for part in self._parts:
                 assert part.link is not None
                 await part.link.stop()
             if await self.identify() != run_id:
-                raise lost(self._options.target.address, "was restarted")
+                raise lost(self._run.errand.target.address, "was restarted")
             for part in self._parts:
                 await part.confirm()
             failed = [why for part in self._parts if (why := await part.finish())]
         except (ValkeepError, TimeoutError) as error:
             raise promotion.uncertain(str(error), run_id) from error
         if failed:
-            self._journal.say("warning", f"the target is the primary, but its setting could not be put back: {'; '.join(failed)}")
-        return promotion.recorded(self._state, self._journal.emit, self._journal.clock)
+            self._run.journal.say("warning", f"the target is the primary, but its setting could not be put back: {'; '.join(failed)}")
+        return promotion.recorded(self._run.state, self._run.journal.emit, self._run.journal.clock)
 
     def hurry(self) -> None:
         """The promotion is one round trip."""
@@ -137,7 +120,7 @@ class Push:
         """How it was delivered, for the report."""
         recopied = sum(part.link.recopied for part in self._parts if part.link is not None)
         found: dict[str, object] = {"how": "push", "expiry": self._expiry, "recopied": recopied}
-        return found | ({"shards": len(self._parts)} if self._found.shards else {})
+        return found | ({"shards": len(self._parts)} if self._run.found.shards else {})
 
     # -- steps -----------------------------------------------------------------------------------------------------------------------
 
@@ -146,12 +129,12 @@ class Push:
         return expiry.IMPORT_MODE if all(part.keeps for part in self._parts) else expiry.RECOPY
 
     def _first_state(self) -> MigrationState:
-        state = MigrationState("attaching", self._options.source.display, self._options.target.display, os.getpid(), delivery="push")
+        state = MigrationState("attaching", self._run.errand.source.display, self._run.errand.target.display, os.getpid(), delivery="push")
         return replace(state, **self._before())
 
     def _before(self) -> dict[str, Any]:
         """What the state file says of the target's settings."""
-        if self._found.shards:
+        if self._run.found.shards:
             return {"shards": {part.address: part.standing for part in self._parts}}
         return {"target_before": self._parts[0].before}
 
@@ -160,20 +143,20 @@ class Push:
         for part in self._parts:
             await part.forbid_expiry()
         if self._before() != before:
-            self._state.step("attaching", **self._before())
+            self._run.state.step("attaching", **self._before())
         keeps = self._expiry == expiry.IMPORT_MODE
         how = "nothing expires there meanwhile (import-mode)" if keeps else "keys whose renewal comes too late are copied again"
-        what = f"the target's {len(self._parts)} shards are" if self._found.shards else "the target is"
-        self._journal.say("info", f"{what} written to as by a client; {how}")
+        what = f"the target's {len(self._parts)} shards are" if self._run.found.shards else "the target is"
+        self._run.journal.say("info", f"{what} written to as by a client; {how}")
         if wipe:
-            self._journal.say("info", f"the target's {self._found.keys} keys and its functions are removed (--wipe-target)")
+            self._run.journal.say("info", f"the target's {self._run.found.keys} keys and its functions are removed (--wipe-target)")
             for part in self._parts:
                 await part.wipe()
 
     async def _begun(self) -> tuple[marker.Marker, ...] | None:
         """Where a run that was killed left this very channel in each part of the target; None: it has none of it."""
-        (channel,) = self._gateway.channels
-        left = self._state.current
+        (channel,) = self._run.gateway.channels
+        left = self._run.state.current
         if left is None or left.delivery != "push" or left.step not in ("attaching", "attached") or not channel.complete:
             return None
         if left.shards and set(left.shards) != {part.address for part in self._parts}:
@@ -210,7 +193,7 @@ class Push:
 
     async def _load(self, begun: tuple[marker.Marker, ...] | None) -> None:
         """The snapshot into all parts, then the stream begins to be carried."""
-        gateway, journal = self._gateway, self._journal
+        gateway, journal = self._run.gateway, self._run.journal
         (channel,) = gateway.channels
         links = [part.linked(gateway, channel) for part in self._parts]
         for link in links:
@@ -230,7 +213,7 @@ class Push:
             self._carrying.append(carrying)
 
     async def _online(self) -> None:
-        gateway, journal = self._gateway, self._journal
+        gateway, journal = self._run.gateway, self._run.journal
         (channel,) = gateway.channels
         for part in self._parts:
             assert part.link is not None
@@ -243,7 +226,7 @@ class Push:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._gateway.fail(error)
+            self._run.gateway.fail(error)
 
     async def _stop(self) -> None:
         for part in self._parts:
@@ -256,20 +239,20 @@ class Push:
             self._carrying.clear()
 
     async def _put_back(self, error: BaseException) -> None:
-        state = self._state.current
+        state = self._run.state.current
         if state is None or state.step == "cutting":
             return
         try:
             if self._target.closed:
-                self._target = await Connection.open(self._options.target, client_name="valkeep-migrate")
-            self._undone += await restore_target(self._target, state)
-            self._state.step("aborted")
+                self._target = await Connection.open(self._run.errand.target, client_name="valkeep-migrate")
+            self._run.undone.extend(await restore_target(self._target, state))
+            self._run.state.step("aborted")
             if isinstance(error, ValkeepError):
-                error.changed = f"nothing on the source; {'; '.join(self._undone)}"
-            for line in self._undone:
-                self._journal.say("info", line)
+                error.changed = f"nothing on the source; {'; '.join(self._run.undone)}"
+            for line in self._run.undone:
+                self._run.journal.say("info", line)
         except ValkeepError as failed:
-            self._journal.say(
+            self._run.journal.say(
                 "warning", f"the target could not be put in order: {failed.message}; when it answers again: valkeep migrate abort"
             )
             if isinstance(error, ValkeepError):
