@@ -16,11 +16,10 @@ import pytest
 
 from tests.property.test_stream_model import KEYS, LARGE, LARGEST, Model, State, dumped, parsed, played
 from tests.support.fixtures_snapshots import item
+from tests.support.scripted_feed import ScriptedFeed
 from tests.support.scripted_primary import sealed
-from valkeep.client.replication import Receiver
 from valkeep.errors import ValkeepError
 from valkeep.migrate.channel import Channel
-from valkeep.migrate.feed import Origin, Position
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.resumption import Resumption
@@ -31,40 +30,16 @@ from valkeep.wire.commands import Place
 
 SNAPSHOT = sealed(b"REDIS0012\xfa\x0erepl-stream-db\xc0\x00\xfe\x00" + item(0, "unused", "0176"))
 BEGIN = 500
-REPLID = "ab" * 20
 FORMATS = (TargetFormat((8, 0)), TargetFormat((8, 1)))
 Steps = list[tuple[bool, list[tuple[bytes, ...]]]]
 
 
-class Source:
-    """A feed. Keys are read a while after they are asked for, and handed over when the stream has come to where they were read."""
+class Source(ScriptedFeed):
+    """Keys are read a while after they are asked for, and handed over when the stream has come to where they were read."""
 
     def __init__(self, data: bytes, seen: list[tuple[int, State]], chance: Random) -> None:
+        super().__init__(SNAPSHOT, BEGIN)
         self.data, self.seen, self.chance = data, seen, chance
-        self.received = 0
-        self.length = 0
-        self.receiver: Any = None
-
-    async def look(self) -> Origin:
-        return Origin("Redis 8.4.0", (8, 4), (8, 4), False)
-
-    async def start(self, receiver: Receiver, listening_port: int, since: Position | None = None) -> None:
-        self.receiver = receiver
-        if since is None:
-            self.received = BEGIN
-            receiver.full_resync(REPLID, BEGIN)
-            receiver.snapshot(memoryview(SNAPSHOT))
-            receiver.snapshot_end()
-        else:
-            self.received = since.offset
-            receiver.continued(since.replid, since.offset)
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
-
-    def acknowledge(self) -> None: ...
-
-    async def close(self) -> None: ...
 
     async def read(self, places: Sequence[Place]) -> list[Copy]:
         later = [shot for shot in self.seen if shot[0] + BEGIN >= self.received] or self.seen[-1:]
@@ -76,12 +51,11 @@ class Source:
         found = [(place, state[place[0]].get(place[1])) for place in places]
         return [Copy(*place, at + BEGIN, None if value is None else dumped(value)) for place, value in found]
 
-    def say(self, size: int) -> bool:
+    def go_on(self, size: int) -> bool:
         """The next bytes; False where there are none."""
         piece = self.data[self.received - BEGIN :][:size]
-        self.received += len(piece)
         if piece:
-            self.receiver.stream(memoryview(piece))
+            self.say(piece)
         return bool(piece)
 
 
@@ -161,7 +135,7 @@ async def live(disk: Disk, source: Source, chance: Random) -> bool:
     async with Gateway(source, options, Ledger(None), lambda _: None, lambda: 0.0, kept) as gateway:
         disk.channels = gateway.channels
         while not disk.killed:
-            more = source.say(chance.choice([1, 7, 40, 300]))
+            more = source.go_on(chance.choice([1, 7, 40, 300]))
             for _ in range(chance.choice([0, 0, 1, 5])):
                 await asyncio.sleep(0)
             if chance.random() < 0.2:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.fixtures_snapshots import item
+from tests.support.scripted_feed import REPLID, ScriptedFeed
 from tests.support.scripted_primary import command, payload, sealed
-from valkeep.client.replication import Receiver
-from valkeep.migrate.feed import Origin, Position
+from valkeep.migrate.feed import Position
 from valkeep.migrate.gateway import Gateway, GatewayOptions
 from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.resumption import Resumption
@@ -18,8 +18,6 @@ from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.wire.commands import Place
 
-ORIGIN = Origin("Redis 8.4.0", (8, 4), (8, 4), False)
-REPLID = "ab" * 20
 BEGIN = 1000
 SNAPSHOT = sealed(b"REDIS0012\xfa\x0erepl-stream-db\xc0\x00\xfe\x00" + item(0, "k", "0176"))
 FORMATS = (TargetFormat((8, 1)), TargetFormat((9, 1)))
@@ -27,48 +25,18 @@ ONE = payload(b"\x00\x011")
 UNSAYABLE = command("BITOP DIFF d a b")
 
 
-class Source:
-    """A feed. ``data``: its stream from ``BEGIN`` on. ``copies``: how many keys may be read again; who asks for more waits."""
+class Source(ScriptedFeed):
+    """``copies``: how many keys may be read again; who asks for more waits."""
 
     def __init__(self, copies: int = 0) -> None:
-        self.data = b""
+        super().__init__(SNAPSHOT, BEGIN)
         self.copies = copies
-        self.since: Position | None = None
-        self.received = BEGIN
-        self.length = 0
-        self.receiver: Any = None
-
-    async def look(self) -> Origin:
-        return ORIGIN
-
-    async def start(self, receiver: Receiver, listening_port: int, since: Position | None = None) -> None:
-        self.receiver, self.since = receiver, since
-        if since is None:
-            receiver.full_resync(REPLID, BEGIN)
-            receiver.snapshot(memoryview(SNAPSHOT))
-            receiver.snapshot_end()
-        else:
-            self.received = since.offset
-            receiver.continued(since.replid, since.offset)
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
-
-    def acknowledge(self) -> None: ...
 
     async def read(self, places: Sequence[Place]) -> list[Copy]:
         if not self.copies:
             await asyncio.Event().wait()
         self.copies -= 1
         return [Copy(*place, self.received, ONE) for place in places]
-
-    async def close(self) -> None: ...
-
-    def say(self, data: bytes, piece: int = 1 << 20) -> None:
-        while data:
-            self.received += len(data[:piece])
-            self.receiver.stream(memoryview(data[:piece]))
-            data = data[piece:]
 
 
 async def lives(tmp_path: Path, *ones: Callable[[Gateway, Source], Any], copies: Sequence[int] = (0, 9)) -> None:
