@@ -39,7 +39,7 @@ async def deliver(given: dict[str, Any]) -> None:
         ledger = Ledger(None, journal.emit, time.monotonic)
         gateway_options = GatewayOptions((found.format,), FieldTtl.REFUSE, ("127.0.0.1", 0), frozenset(), folder)
         async with Gateway(PsyncFeed(source), gateway_options, ledger, journal.emit, time.monotonic) as gateway:
-            push = Push(Parts(options, gateway, connection, found, StateFile(folder), journal, []))
+            push = Push(Parts(options, {"": gateway}, connection, found, StateFile(folder), journal, []))
             async with push.held():
                 print("online", flush=True)
 

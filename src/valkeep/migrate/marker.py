@@ -2,6 +2,7 @@
 
     valkeep:push:offset          "<40 hex digits of the channel's replication id>:<offset>:<database>"    a string in database 0
     valkeep:push:offset{<tag>}   the same, of one shard of a cluster: the tag puts it into a slot that this shard owns
+    valkeep:push:offset{<tag>}:<lane>   the same, where the source is a cluster, too: each of its shards has its own
 
 So the target itself knows how far it is, whatever broke: data and marker were written together, or neither was. While it is there, the target is not
 promoted; the promotion (and an abort) removes it. Verification does not count it.
@@ -9,6 +10,7 @@ promoted; the promotion (and an abort) removes it. Verification does not count i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,6 +23,7 @@ __all__ = ["DATABASE", "KEY", "Marker", "is_marker", "key_in", "read"]
 
 KEY: Final = b"valkeep:push:offset"
 DATABASE: Final = 0
+_KEYS: Final = re.compile(re.escape(KEY) + rb"(\{\d+\}(:\w+)?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,12 @@ class Marker:
 
 def is_marker(database: int, key: bytes) -> bool:
     """Whether this is no key of anybody's data."""
-    return database == DATABASE and (key == KEY or (key.startswith(KEY + b"{") and key.endswith(b"}")))
+    return database == DATABASE and _KEYS.fullmatch(key) is not None
 
 
-def key_in(slot: int) -> bytes:
-    """The marker's key of a cluster's shard that owns this slot."""
-    return KEY + b"{" + tag_for(slot) + b"}"
+def key_in(slot: int, lane: str = "") -> bytes:
+    """The marker's key of a cluster's shard that owns this slot. ``lane``: which shard of the source it is of, where that is a cluster."""
+    return KEY + b"{" + tag_for(slot) + b"}" + (b":" + lane.encode() if lane else b"")
 
 
 async def read(target: Connection, key: bytes = KEY) -> bytes | None:

@@ -131,7 +131,7 @@ class _Migration:
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             if options.metrics is not None:
                 stack.enter_context(watched(gateway, options.metrics, lambda: ""))
-            parts = Parts(options, gateway, target, found, self.state, journal, self.handover.undone)
+            parts = Parts(options, {"": gateway}, target, found, self.state, journal, self.handover.undone)
             delivery = delivery_of(options, parts, self.promoter or promoter_of(options, report.group, journal))
             async with delivery.held():
                 verifiers = await stack.enter_async_context(contextlib.AsyncExitStack())

@@ -28,7 +28,8 @@ async def marks(target: Connection, found: MigrationState) -> list[bytes | None]
     """The value of each marker; None where there is none."""
     if not found.shards:
         return [await marker.read(target)]
-    values = await asyncio.gather(*(_at(target.endpoint, at, "GET", one["marker"]) for at, one in found.shards.items()))
+    asked = [(at, key) for at, one in found.shards.items() for key in one["marker"].split()]
+    values = await asyncio.gather(*(_at(target.endpoint, at, "GET", key) for at, key in asked))
     return [None if value is None else bytes(value) for value in values]
 
 
@@ -46,7 +47,7 @@ async def restore(target: Connection, found: MigrationState) -> list[str]:
         return await _settings(target, found.target_before, "target")
     done = []
     for address, one in found.shards.items():
-        await _at(target.endpoint, address, "DEL", one["marker"])
+        await _at(target.endpoint, address, "DEL", *one["marker"].split())
         async with await Connection.open(_there(target.endpoint, address), client_name="valkeep-migrate") as connection:
             before = {name: value for name, value in one.items() if name not in ("marker", "run_id")}
             done += await _settings(connection, before, f"target's shard {address}")

@@ -158,7 +158,7 @@ class _Restoration:
             seen = await reception(options, target_found, spool, hold_seconds=0.0)
             gateway = await stack.enter_async_context(Gateway(feed, seen, ledger, journal.emit, journal.clock))
             await self._read_all(gateway, feed, found)
-            parts = Parts(options, gateway, target, target_found, self.state, journal, self.handover.undone)
+            parts = Parts(options, {"": gateway}, target, target_found, self.state, journal, self.handover.undone)
             delivery = delivery_by(options.deliver, parts)
             async with delivery.held():
                 if found.log and delivery.summary().get("expiry") == expiry.RECOPY:

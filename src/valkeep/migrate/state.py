@@ -38,7 +38,8 @@ class MigrationState:
     ``gap_end``: of a way back: what the old server wrote by itself up to this offset of its history is not copied again yet (0: it is);
     ``fence_kept``: the fence was written into the source's configuration file, or was going to be.
     ``delivery``: how the target gets the data; ``target_before``: values of its settings that were going to be changed;
-    ``shards``: of a target that is a cluster and is pushed to: address → ``marker`` (its key), ``run_id`` and such settings;
+    ``shards``: of a target that is a cluster and is pushed to: address → ``marker`` (its key; several, with spaces between, where the source is a
+    cluster), ``run_id`` and such settings;
     ``detach_by``: how a person detaches a target that attached by itself; ``promotion``: who was asked to promote it, where that cannot be taken back."""
 
     step: str

@@ -107,7 +107,7 @@ def test_each_command_goes_to_the_shard_of_its_slot_in_its_order_however_the_str
     ]
     data = b"".join(resp.encode(*command) for command in stream)
     for number, ranges in enumerate(even_ranges(3)):
-        share = Share(REPLID, [ranges], first=number == 0)
+        share = Share(REPLID, [ranges], marker.key_in(ranges[0]), first=number == 0)
         wanted = [
             command
             for command in stream
@@ -136,7 +136,7 @@ def test_each_command_goes_to_the_shard_of_its_slot_in_its_order_however_the_str
 
 
 def test_a_shard_that_gets_nothing_for_long_has_its_marker_moved_all_the_same() -> None:
-    share = Share(REPLID, [(key_slot(b"other"), key_slot(b"other"))], first=False)
+    share = Share(REPLID, [(key_slot(b"other"), key_slot(b"other"))], marker.key_in(key_slot(b"other")), first=False)
     batches = share.batches(0, 0, renewals=False)
     data = resp.encode(b"SET", b"a", b"x" * (MOST_BYTES // 2)) * 3
     consumed = batches.feed(memoryview(data), bytearray())
@@ -146,6 +146,6 @@ def test_a_shard_that_gets_nothing_for_long_has_its_marker_moved_all_the_same() 
 
 
 def test_a_command_of_two_slots_is_never_sent() -> None:
-    batches = Share(REPLID, [(0, 16383)], first=True).batches(0, 0, renewals=False)
+    batches = Share(REPLID, [(0, 16383)], marker.key_in(0), first=True).batches(0, 0, renewals=False)
     with pytest.raises(LocalProtocolError, match="2 slots"):
         batches.feed(memoryview(resp.encode(b"RENAME", b"a", b"b")), bytearray())

@@ -9,6 +9,7 @@ something has arrived there, and makes the target the primary (`cutover.Successo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -51,15 +52,22 @@ class Errand(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every delivery of a run works with. ``undone``: gets what was put back, or is left to be, when it ended badly, in sentences."""
+    """What every delivery of a run works with. ``gateways``: by the names of the source's shards; of a single server the name is "". ``undone``: gets what
+    was put back, or is left to be, when it ended badly, in sentences."""
 
     errand: Errand
-    gateway: Gateway
+    gateways: Mapping[str, Gateway]
     target: Connection
     found: TargetFound
     state: StateFile
     journal: Journal
     undone: list[str]
+
+    @property
+    def gateway(self) -> Gateway:
+        """The only one."""
+        (gateway,) = self.gateways.values()
+        return gateway
 
 
 class Delivery(Successor, Protocol):

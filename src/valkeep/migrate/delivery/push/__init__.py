@@ -4,7 +4,8 @@
     stream      the channel's, in transactions that also hold the offset they lead to (`batches`, `stream`, `migrate.marker`): exactly once
     expiry      nothing expires early meanwhile (`expiry`)
     promotion   the target was a primary all the time: the marker is removed, and its setting put back, in one transaction
-    a cluster   each shard gets what lies in its slots, has a marker of its own, and goes on from there by itself (`part`, `sharded`)
+    a cluster   each shard gets what lies in its slots, has a marker of its own, and goes on from there by itself (`part`, `sharded`). Where the source is a
+                cluster, too, each of its shards gives each of the target's shards a strand of its own, with a marker of its own
 
 Before anything is changed, the state file says so. When it ends before the promotion, the setting is put back and the marker removed; what was copied stays
 there. The target's own data is removed (``wipe_target``) only when the whole snapshot was read and checked; an empty target gets the copy while it still
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,9 @@ from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate import marker, promotion
 from valkeep.migrate.abort import restore_target
+from valkeep.migrate.abreast import beside, together
 from valkeep.migrate.delivery.push import expiry
-from valkeep.migrate.delivery.push.part import parts_of
+from valkeep.migrate.delivery.push.part import Strand, parts_of
 from valkeep.migrate.delivery.push.refusals import lost
 from valkeep.migrate.delivery.push.snapshot import SnapshotLoad
 from valkeep.migrate.state import MigrationState
@@ -33,6 +36,9 @@ from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
     from valkeep.migrate.delivery import Parts
+    from valkeep.migrate.delivery.push.part import Part
+    from valkeep.migrate.delivery.push.stream import PushLink
+    from valkeep.migrate.gateway import Gateway
 
 __all__ = ["Push"]
 
@@ -45,18 +51,20 @@ class Push:
         self._run = parts
         self._target = parts.target
         self._parts = parts_of(parts.errand.target, parts.found)
+        self._strands = {lane: tuple(Strand(part, lane) for part in self._parts) for lane in parts.gateways}
         self._carrying: list[asyncio.Task[None]] = []
+        self._promotion: asyncio.Future[float] | None = None
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """The target has the snapshot and takes the stream inside."""
         touched = False
         try:
-            await self._run.gateway.resynced()
+            await self._for_each(gateway.resynced() for gateway in self._gateways)
             begun = await self._begun()
             wipe = begun is None and bool(self._run.found.keys)
             if wipe or not self._run.found.early:
-                await self._run.gateway.snapshot_taken()
+                await self._for_each(gateway.snapshot_taken() for gateway in self._gateways)
             if begun is None:
                 for part in self._parts:
                     await part.look()
@@ -72,7 +80,7 @@ class Push:
             promoted = self._run.state.current is not None and self._run.state.current.step == "promoted"
             await self._stop()
             if touched and not promoted:
-                self._run.gateway.expect_departure()
+                self._expect_departure()
                 await asyncio.shield(self._put_back(error))
             raise
         finally:
@@ -87,22 +95,34 @@ class Push:
         return "+".join([await part.run_id() for part in self._parts])
 
     async def drained(self, source_offset: int) -> None:
-        await self._run.gateway.drained(source_offset)
-        for part in self._parts:
-            await part.confirm()
+        """Of the only source."""
+        (lane,) = self._strands
+        await self.drained_of(lane, source_offset)
+
+    async def drained_of(self, lane: str, source_offset: int) -> None:
+        """The same, for one of several sources."""
+        await self._run.gateways[lane].drained(source_offset)
+        for strand in self._strands[lane]:
+            await strand.confirm()
 
     async def promote(self, run_id: str) -> float:
-        """The target becomes what it is already: nobody's copy. Raises ``ValkeepError`` with ``definite=False`` when nobody knows whether it did."""
-        self._run.gateway.expect_departure()
+        """The target becomes what it is already: nobody's copy. Once, whoever of several sources' cut-overs asks. Raises ``ValkeepError`` with
+        ``definite=False`` when nobody knows whether it did."""
+        if self._promotion is None:
+            self._promotion = asyncio.ensure_future(self._promote(run_id))
+        return await asyncio.shield(self._promotion)
+
+    async def _promote(self, run_id: str) -> float:
+        self._expect_departure()
         try:
-            for part in self._parts:
-                assert part.link is not None
-                await part.link.stop()
+            for strand in self._all:
+                assert strand.link is not None
+                await strand.link.stop()
             if await self.identify() != run_id:
                 raise lost(self._run.errand.target.address, "was restarted")
-            for part in self._parts:
-                await part.confirm()
-            failed = [why for part in self._parts if (why := await part.finish())]
+            for strand in self._all:
+                await strand.confirm()
+            failed = [why for part in self._parts if (why := await part.finish([one.key for one in self._all if one.part is part]))]
         except (ValkeepError, TimeoutError) as error:
             raise promotion.uncertain(str(error), run_id) from error
         if failed:
@@ -118,11 +138,26 @@ class Push:
 
     def summary(self) -> dict[str, object]:
         """How it was delivered, for the report."""
-        recopied = sum(part.link.recopied for part in self._parts if part.link is not None)
+        recopied = sum(strand.link.recopied for strand in self._all if strand.link is not None)
         found: dict[str, object] = {"how": "push", "expiry": self._expiry, "recopied": recopied}
         return found | ({"shards": len(self._parts)} if self._run.found.shards else {})
 
     # -- steps -----------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _gateways(self) -> tuple[Gateway, ...]:
+        return tuple(self._run.gateways.values())
+
+    @property
+    def _all(self) -> tuple[Strand, ...]:
+        return tuple(strand for strands in self._strands.values() for strand in strands)
+
+    async def _for_each(self, works: Iterable[Awaitable[object]]) -> None:
+        await beside(self._gateways, together(works))
+
+    def _expect_departure(self) -> None:
+        for gateway in self._gateways:
+            gateway.expect_departure()
 
     @property
     def _expiry(self) -> str:
@@ -135,8 +170,13 @@ class Push:
     def _before(self) -> dict[str, Any]:
         """What the state file says of the target's settings."""
         if self._run.found.shards:
-            return {"shards": {part.address: part.standing for part in self._parts}}
+            return {"shards": {part.address: self._standing(part) for part in self._parts}}
         return {"target_before": self._parts[0].before}
+
+    def _standing(self, part: Part) -> dict[str, str]:
+        """Of a shard, for the state file (`pushed`)."""
+        markers = " ".join(strand.key.decode() for strand in self._all if strand.part is part)
+        return {"marker": markers, "run_id": part.door.run_id, **part.before}
 
     async def _prepare(self, *, wipe: bool) -> None:
         before = self._before()
@@ -153,85 +193,98 @@ class Push:
             for part in self._parts:
                 await part.wipe()
 
-    async def _begun(self) -> tuple[marker.Marker, ...] | None:
-        """Where a run that was killed left this very channel in each part of the target; None: it has none of it."""
-        (channel,) = self._run.gateway.channels
+    async def _begun(self) -> dict[bytes, marker.Marker] | None:
+        """Where a run that was killed left these very channels in each part of the target, by the markers' keys; None: it has none of it."""
         left = self._run.state.current
-        if left is None or left.delivery != "push" or left.step not in ("attaching", "attached") or not channel.complete:
+        whole = all(gateway.channels[0].complete for gateway in self._gateways)
+        if left is None or left.delivery != "push" or left.step not in ("attaching", "attached") or not whole:
             return None
+        self._expect_same_shards(left)
+        for part in self._parts:
+            await part.end_others()
+        begun: dict[bytes, marker.Marker] = {}
+        for lane, strands in self._strands.items():
+            (channel,) = self._run.gateways[lane].channels
+            for strand in strands:
+                value = await strand.marker()
+                found = None if value is None else marker.Marker.parse(value)
+                if found is None or found.replid != channel.replid:
+                    return None
+                if not channel.stream.start <= found.offset <= channel.stream.committed:
+                    raise Refused(
+                        f"the target {strand.part.address} has our stream up to {found.offset}, and {channel.stream.start} to "
+                        f"{channel.stream.committed} of it is here",
+                        remedy="begin anew: --fresh --wipe-target",
+                        code="VK-PUSH-MARKER",
+                    )
+                begun[strand.key] = found
+        for part in self._parts:
+            said = left.shards[part.address] if left.shards else left.target_before
+            part.before = {name: value for name, value in said.items() if name == expiry.SETTING}
+        return begun
+
+    def _expect_same_shards(self, left: MigrationState) -> None:
+        """Raises ``Refused`` where the slots of a target that is a cluster moved since."""
         if left.shards and set(left.shards) != {part.address for part in self._parts}:
             raise Refused(
                 f"the target had the shards {', '.join(left.shards)}, and has {', '.join(part.address for part in self._parts)}",
                 remedy="begin anew: --fresh --wipe-target",
                 code="VK-PUSH-MOVED",
             )
-        begun = []
-        for part in self._parts:
-            if left.shards and left.shards[part.address]["marker"] != part.key.decode():
+        for part in self._parts if left.shards else ():
+            if left.shards[part.address]["marker"] != self._standing(part)["marker"]:
                 raise Refused(
                     f"the slots of the target's shard {part.address} moved since",
                     remedy="begin anew: --fresh --wipe-target",
                     code="VK-PUSH-MOVED",
                 )
-            await part.end_others()
-            value = await part.marker()
-            found = None if value is None else marker.Marker.parse(value)
-            if found is None or found.replid != channel.replid:
-                return None
-            if not channel.stream.start <= found.offset <= channel.stream.committed:
-                raise Refused(
-                    f"the target {part.address} has our stream up to {found.offset}, and {channel.stream.start} to "
-                    f"{channel.stream.committed} of it is here",
-                    remedy="begin anew: --fresh --wipe-target",
-                    code="VK-PUSH-MARKER",
-                )
-            begun.append(found)
-        for part in self._parts:
-            said = left.shards[part.address] if left.shards else left.target_before
-            part.before = {name: value for name, value in said.items() if name == expiry.SETTING}
-        return tuple(begun)
 
-    async def _load(self, begun: tuple[marker.Marker, ...] | None) -> None:
-        """The snapshot into all parts, then the stream begins to be carried."""
-        gateway, journal = self._run.gateway, self._run.journal
-        (channel,) = gateway.channels
-        links = [part.linked(gateway, channel) for part in self._parts]
-        for link in links:
-            gateway.adopt(link)
-        if begun is None:
-            assert channel.snapshot is not None  # nobody has released it yet
-            loads = [
-                SnapshotLoad(channel.snapshot, part.door, link.loaded, owned=part.owned).run()
-                for part, link in zip(self._parts, links, strict=True)
-            ]
-            await gateway.beside(_together(loads))
-        await gateway.snapshot_taken()
-        journal.begin("snapshot-taken")
-        for number, link in enumerate(links):
-            carrying = asyncio.create_task(link.run(begun[number] if begun is not None else None), name=f"push {link.peer}")
-            carrying.add_done_callback(self._ended)
+    async def _load(self, begun: dict[bytes, marker.Marker] | None) -> None:
+        """The snapshots into all parts, then the streams begin to be carried."""
+        loads = []
+        for lane, strands in self._strands.items():
+            gateway = self._run.gateways[lane]
+            (channel,) = gateway.channels
+            for strand in strands:
+                link = strand.linked(gateway, channel)
+                gateway.adopt(link)
+                if begun is None:
+                    assert channel.snapshot is not None  # nobody has released it yet
+                    loads.append(SnapshotLoad(channel.snapshot, strand.part.door, link.loaded, owned=strand.owned()).run())
+        await beside(self._gateways, together(loads))
+        await self._for_each(gateway.snapshot_taken() for gateway in self._gateways)
+        self._run.journal.begin("snapshot-taken")
+        for strand in self._all:
+            assert strand.link is not None
+            carrying = asyncio.create_task(
+                strand.link.run(begun[strand.key] if begun is not None else None), name=f"push {strand.link.peer}"
+            )
+            carrying.add_done_callback(functools.partial(self._ended, strand.link))
             self._carrying.append(carrying)
 
     async def _online(self) -> None:
-        gateway, journal = self._run.gateway, self._run.journal
-        (channel,) = gateway.channels
-        for part in self._parts:
-            assert part.link is not None
-            await gateway.beside(part.link.acknowledged_up_to(channel.begins))
-        self.full_sync_seconds = journal.clock() - gateway.started
+        journal = self._run.journal
+        await self._for_each(
+            strand.link.acknowledged_up_to(self._run.gateways[lane].channels[0].begins)
+            for lane, strands in self._strands.items()
+            for strand in strands
+            if strand.link is not None
+        )
+        self.full_sync_seconds = journal.clock() - min(gateway.started for gateway in self._gateways)
         journal.begin("online")
         peers = ", ".join(part.address for part in self._parts)
         journal.emit(Phase(journal.clock(), "follow", detail=f"target {peers}"))
-        gateway.release_snapshots()
+        for gateway in self._gateways:
+            gateway.release_snapshots()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, link: PushLink, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._run.gateway.fail(error)
+            link.gateway.fail(error)
 
     async def _stop(self) -> None:
-        for part in self._parts:
-            if part.link is not None:
-                part.link.close("the delivery ends")
+        for strand in self._all:
+            if strand.link is not None:
+                strand.link.close("the delivery ends")
         for carrying in self._carrying:
             carrying.cancel()
         if self._carrying:
@@ -258,14 +311,3 @@ class Push:
             if isinstance(error, ValkeepError):
                 error.definite = False
                 error.exit_code = ExitCode.UNCERTAIN
-
-
-async def _together(loads: list[Coroutine[Any, Any, None]]) -> None:
-    """All of them, or the first error, and then none goes on."""
-    tasks = [asyncio.create_task(load) for load in loads]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)

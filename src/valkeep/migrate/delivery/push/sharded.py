@@ -25,7 +25,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from valkeep.errors import LocalProtocolError, ServerError
-from valkeep.migrate import marker
 from valkeep.migrate.delivery.push.batches import MOST_BYTES, MOST_COMMANDS, RENEWALS, Closed, Renewal
 from valkeep.migrate.marker import Marker
 from valkeep.topology.slots import SLOTS, key_slot, slots_of
@@ -69,12 +68,13 @@ _ALONE: Final = frozenset({b"FUNCTION", b"SCRIPT"})
 
 
 class Share:
-    """A `batches.Cut`: what one shard gets. ``ranges``: of its slots; ``first``: it gets what one shard only has to get."""
+    """A `batches.Cut`: what one shard gets. ``ranges``: of its slots; ``key``: of its marker, in one of them; ``first``: it gets what one shard only has to
+    get."""
 
-    def __init__(self, replid: str, ranges: Iterable[tuple[int, int]], *, first: bool) -> None:
+    def __init__(self, replid: str, ranges: Iterable[tuple[int, int]], key: bytes, *, first: bool) -> None:
         slots = frozenset(slots_of(ranges))
         self.owned: Final = bytes(slot in slots for slot in range(SLOTS))
-        self.key: Final = marker.key_in(min(slots))
+        self.key: Final = key
         self._replid = replid
         self._first = first
 

@@ -56,7 +56,7 @@ class PushLink:
         self.snapshot_sent = 0
         self.online = False
         self.recopied = 0
-        self._gateway = gateway
+        self.gateway = gateway
         self._channel = channel
         self._door = door
         self._cut = cut if cut is not None else Whole(channel.replid)
@@ -101,7 +101,7 @@ class PushLink:
         for task in self._copying:
             task.cancel()
         self._heard.set()
-        self._gateway.left(self, self._closed)
+        self.gateway.left(self, self._closed)
 
     async def stop(self) -> None:
         """Return when no batch is under way, and none will be any more. Raises ``TimeoutError``."""
@@ -238,7 +238,7 @@ class PushLink:
         self._reached = max(self._reached, offset)
         self.acknowledged = max(self.acknowledged, min([offset, *self._copying.values()]))
         self._heard.set()
-        self._gateway.heard(self)
+        self.gateway.heard(self)
 
     # -- replies -----------------------------------------------------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class PushLink:
     async def _copied(self, places: tuple[Place, ...]) -> None:
         for first in range(0, len(places), COPIED_AT_ONCE):
             some = places[first : first + COPIED_AT_ONCE]
-            await self._gateway.recopy(some)
+            await self.gateway.recopy(some)
             self.recopied += len(some)
         end = self._channel.ends
         while self._reached < end and not self._closed:
@@ -299,6 +299,6 @@ class PushLink:
             return
         error = task.exception()
         if error is not None:
-            self._gateway.fail(error)
+            self.gateway.fail(error)
         elif not self._closed:
             self._acknowledge(self._reached)
