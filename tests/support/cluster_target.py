@@ -23,8 +23,8 @@ __all__ = ["ClusterPair", "cluster_of"]
 
 
 @contextlib.contextmanager
-def cluster_of(server: str, shards: int = 3) -> Iterator[LocalDeployment]:
-    deployment = LocalDeployment(replace(TopologySpec.cluster(shards=shards, replicas=0), server=server))
+def cluster_of(server: str, shards: int = 3, replicas: int = 0) -> Iterator[LocalDeployment]:
+    deployment = LocalDeployment(replace(TopologySpec.cluster(shards=shards, replicas=replicas), server=server))
     with asyncio.Runner() as runner:
         runner.run(deployment.__aenter__())
         try:

@@ -17,7 +17,7 @@ it before 6.0 (``Cutover`` waits for those).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -41,6 +41,7 @@ __all__ = [
     "raise_up",
     "settings",
     "stands",
+    "weakest",
 ]
 
 UP: Final = "255"
@@ -87,6 +88,12 @@ def decide(source: _Facts) -> FenceMode:
     if knows_pause and source.allows("CLIENT PAUSE") and source.allows("CLIENT UNPAUSE"):
         return FenceMode.PAUSE
     return FenceMode.DIRECT
+
+
+def weakest(modes: Iterable[FenceMode]) -> FenceMode:
+    """The one that holds of several sources: what the least of them permits."""
+    order = list(FenceMode)
+    return max(modes, key=order.index)
 
 
 def is_up(values: Mapping[str, str]) -> bool:

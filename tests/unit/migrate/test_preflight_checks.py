@@ -20,6 +20,7 @@ from valkeep.migrate.preflight.finding import Finding, Severity, Verdict, verdic
 from valkeep.migrate.preflight.gather import PROBES
 from valkeep.migrate.preflight.options import PreflightOptions
 from valkeep.migrate.transform.target import FieldTtl
+from valkeep.topology.slots import even_ranges
 
 MIB = 1 << 20
 OF_FILES = {("VK-FILE", "info"), ("VK-FILE-TAIL", "warning"), ("VK-FILE-EXPIRY", "blocker")}  # planted in test_preflight_files.py
@@ -115,10 +116,36 @@ def shards(
     replicas: tuple[Mapping[str, str], Mapping[str, str]] = ({"10.0.0.21:6379": "8.1.1"}, {"10.0.0.22:6379": "8.1.1"}),
 ) -> dict[str, Any]:
     """A target of two shards; ``second``: what is planted into one of them, None: it does not answer."""
-    node = change(TARGET, {"mode": "cluster"})
-    other = None if second is None else change(node, second)
-    pair = ("10.0.0.11:6379", node, replicas[0]), ("10.0.0.12:6379", other, replicas[1])
-    found = tuple(ShardFacts(address, 8192, facts, "" if facts else "refused", behind) for address, facts, behind in pair)
+    return _shards_of(TARGET, 1, served, moving, second, replicas)
+
+
+def source_shards(
+    served: int = 16384,
+    moving: str = "",
+    second: Mapping[str, Any] | None = {},
+    replicas: tuple[Mapping[str, str], Mapping[str, str]] = ({"10.0.0.41:6379": "7.2.4"}, {"10.0.0.42:6379": "7.2.4"}),
+) -> dict[str, Any]:
+    """A source of two shards, as `shards`."""
+    return _shards_of(SOURCE, 3, served, moving, second, replicas)
+
+
+def _shards_of(
+    like: ServerFacts,
+    net: int,
+    served: int,
+    moving: str,
+    second: Mapping[str, Any] | None,
+    replicas: tuple[Mapping[str, str], Mapping[str, str]],
+) -> dict[str, Any]:
+    node = change(like, {"mode": "cluster", "address": f"10.0.0.{net}1:6379"})
+    theirs = {"address": f"10.0.0.{net}2:6379", "run_ids": (f"{net + 3}" * 40,), "info": {"master_replid": f"{net + 3}" * 40}}
+    other = None if second is None else change(change(node, theirs), second)
+    pair = (node.address, node, replicas[0]), (theirs["address"], other, replicas[1])
+    ranges = even_ranges(2)
+    found = tuple(
+        ShardFacts(str(address), ranges[number : number + 1], facts, "" if facts else "refused", behind)
+        for number, (address, facts, behind) in enumerate(pair)
+    )
     return {"mode": "cluster", "cluster": ClusterFacts(served, found, moving)}
 
 
@@ -144,7 +171,26 @@ PLANTED: list[Row] = [
     ("VK-SOURCE-VERSION", W, {"version": (6, 2, 14), "product": "Redis 6.2.14"}, {}, {}),
     ("VK-SOURCE-VERSION", W, {"version": (8, 6, 0), "product": "Redis 8.6.0"}, {}, {}),
     ("VK-SOURCE-VERSION", W, {"kind": "valkey", "version": (9, 2, 0), "product": "Valkey 9.2.0"}, {"version": (9, 1, 2)}, {}),
-    ("VK-CLUSTER", B, {"mode": "cluster"}, {}, {}),
+    ("VK-CLUSTER", B, source_shards(), {}, {"deliver": "push"}),
+    ("VK-CLUSTER", B, source_shards(), shards(), {}),
+    ("VK-CLUSTER", B, source_shards(), shards(), {"deliver": "push", "read": "scan"}),
+    ("VK-CLUSTER", B, source_shards(), shards(), {"deliver": "push", "rollback": True}),
+    ("VK-CLUSTER", B, {"mode": "cluster"}, {}, {"attached_by": "ElastiCache"}),
+    ("VK-SOURCE-CLUSTER", B, source_shards(served=16383), shards(), {"deliver": "push"}),
+    ("VK-SOURCE-CLUSTER", B, source_shards(moving="slot 7 at 10.0.0.31:6379"), None, {}),
+    ("VK-SOURCE-CLUSTER", B, source_shards(second=None), shards(), {"deliver": "push"}),
+    ("VK-SOURCE-CLUSTER", B, {"mode": "cluster", "cluster": ClusterFacts(0, ())}, None, {}),
+    ("VK-SOURCE-CLUSTER", W, source_shards(second={"version": (7, 2, 5)}), shards(), {"deliver": "push"}),
+    ("VK-SOURCE-CLUSTER", W, source_shards(replicas=({"10.0.0.41:6379": ""}, {"10.0.0.42:6379": "7.2.4"})), None, {}),
+    ("VK-CLUSTER-REPLICAS", I, source_shards(replicas=({}, {"10.0.0.42:6379": "7.2.4"})), None, {}),
+    ("VK-SAME-SERVER", B, source_shards(), shards(second={"run_ids": ("6" * 40,)}), {"deliver": "push"}),
+    ("VK-LOADING", B, source_shards(second={"info": {"loading": "1"}}), shards(), {"deliver": "push"}),
+    ("VK-LOADING", B, source_shards(), shards(second={"info": {"loading": "1"}}), {"deliver": "push"}),
+    ("VK-SOURCE-COMMANDS", B, source_shards(second={"commands": {"CLUSTER GETKEYSINSLOT": Permission.DENIED}}), None, {}),
+    ("VK-MODULE-VALUES", B, source_shards(second={"census": Census("full", True, 9, 9, {"module": 9}, {"ReJSON-RL": 9})}), None, {}),
+    ("VK-FORK-MEMORY", W, source_shards(second={"info": {"used_memory_rss": str(8190 * MIB)}}), shards(), {"deliver": "push"}),
+    ("VK-CUTOVER", W, source_shards(second={"commands": {"CONFIG SET": Permission.DENIED}}), shards(), {"deliver": "push"}),
+    ("VK-TARGET-MEMORY", B, source_shards(), shards(second={"info": {"maxmemory": str(120 * MIB)}}), {"deliver": "push"}),
     ("VK-CLUSTER", B, {}, {"mode": "cluster"}, {}),
     ("VK-CLUSTER", B, {}, shards(), {"deliver": "push", "rollback": True}),
     ("VK-TARGET-CLUSTER", B, {}, shards(served=16383), {"deliver": "push"}),
@@ -477,6 +523,41 @@ def test_each_shard_of_a_target_is_judged_and_named_and_needs_memory_for_its_sha
         one.severity for one in of("VK-TARGET-MEMORY", info={"maxmemory": str(63 * MIB)})
     ]  # half of 100 MiB, and a quarter of that
     assert B in [one.severity for one in of("VK-TARGET-MEMORY", info={"maxmemory": str(62 * MIB)})]
+
+
+def test_each_shard_of_a_source_is_judged_and_named() -> None:
+    def of(code: str, source: Mapping[str, Any], target: Mapping[str, Any] = shards()) -> list[Finding]:
+        return [one for one in findings(source, target, deliver="push") if one.code == code]
+
+    slow = source_shards(second={"rate": Rate(64e6, True, 1.0)})
+    short, fine = sorted(of("VK-BACKLOG", slow), key=lambda one: one.severity == "ok")
+    assert (short.severity, short.evidence["shards"]) == (W, "10.0.0.32:6379")
+    assert fine.evidence["shards"] == "10.0.0.31:6379"
+    (fork,) = of("VK-FORK-MEMORY", source_shards(second={"info": {"used_memory": str(300 * MIB)}}))
+    assert fork.evidence["used memory"] == "100.0 MiB (10.0.0.31:6379); 300.0 MiB (10.0.0.32:6379)"
+    skewed = of("VK-CLOCK-SKEW", source_shards(second={"clock": Clock(-1500.0, 1.0, 998_500)}))
+    (late,) = [one for one in skewed if one.severity == W]
+    assert late.evidence["source shards"] == "10.0.0.32:6379"
+    assert late.evidence["shards"] == "10.0.0.11:6379, 10.0.0.12:6379"
+    twice = [
+        one
+        for one in of("VK-TARGET-MEMORY", source_shards(), shards(second={"info": {"maxmemory": str(125 * MIB)}}))
+        if one.severity != "ok"
+    ]
+    assert twice == []  # each shard's data goes to one of the target's
+    assert not [
+        one for one in findings(source_shards(), shards(), deliver="push") if one.code in ("VK-CLUSTER-DATABASES", "VK-CLUSTER-COMMANDS")
+    ]
+
+
+def test_a_source_that_is_a_cluster_is_go_where_nothing_speaks_against_it() -> None:
+    found = findings(source_shards(), shards(), deliver="push")
+    assert verdict_of(found) is Verdict.GO, [one for one in found if one.severity not in ("ok", "info")]
+    assert verdict_of(findings(source_shards(), None)) is Verdict.GO
+    going_on = findings(source_shards(moving="slot 7 at 10.0.0.31:6379"), shards(), deliver="push", goes_on=True)
+    assert verdict_of(going_on) is Verdict.GO
+    modes = [FenceMode.PAUSE, FenceMode.DIRECT, FenceMode.EXTERNAL]
+    assert [fence.weakest([one, FenceMode.PAUSE]) for one in modes] == modes
 
 
 def test_a_target_that_is_a_cluster_is_go_where_nothing_speaks_against_it() -> None:

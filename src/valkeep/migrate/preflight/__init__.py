@@ -18,7 +18,7 @@ from valkeep.migrate.preflight.finding import Finding, Severity, Verdict
 from valkeep.migrate.preflight.gather import gather
 from valkeep.migrate.preflight.options import PreflightOptions
 from valkeep.migrate.preflight.report import PreflightReport
-from valkeep.migrate.preflight.shards import gather_target
+from valkeep.migrate.preflight.shards import gather_source, gather_target
 from valkeep.report.events import Emit, Phase, VerdictEvent
 
 __all__ = [
@@ -36,7 +36,8 @@ __all__ = [
 
 
 async def preflight(source: Endpoint, target: Endpoint | None, options: PreflightOptions, emit: Emit) -> PreflightReport:
-    """Look at both servers and judge. Changes nothing on either; only ``options.full_census`` makes the source fork, and says so first.
+    """Look at both sides and judge; of a cluster any node is given, and every shard asked. Changes nothing; only ``options.full_census`` makes the source
+    fork, and says so first.
 
     Raises `ConnectionLost`, `Refused` or `RemoteProtocolError` where a server can't be reached, logged in to, or is none: nothing was judged then.
     """
@@ -46,8 +47,7 @@ async def preflight(source: Endpoint, target: Endpoint | None, options: Prefligh
         return time.monotonic() - started
 
     emit(Phase(at(), "preflight"))
-    sample_keys = 0 if options.full_census else options.sample_keys
-    tasks = [asyncio.ensure_future(gather(source, rate_seconds=options.rate_seconds, sample_keys=sample_keys, timeout=options.timeout))]
+    tasks = [asyncio.ensure_future(gather_source(source, options, emit, at))]
     if target is not None:
         tasks.append(asyncio.ensure_future(gather_target(target, options.timeout)))
     try:
@@ -57,12 +57,8 @@ async def preflight(source: Endpoint, target: Endpoint | None, options: Prefligh
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     there = rest[0] if rest else None
-    if options.full_census:
-        from valkeep.migrate.preflight.snapshot import counted
-
-        here = await counted(source, here, emit, at)
     findings = judge(Case(here, there, options))
-    report = PreflightReport(findings, here, there, options, fence.decide(here), at())
+    report = PreflightReport(findings, here, there, options, fence.weakest(map(fence.decide, here.shards)), at())
     emit(Phase(at(), "preflight", done=True))
     emit(
         VerdictEvent(

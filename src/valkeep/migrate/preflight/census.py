@@ -102,6 +102,11 @@ class _Walk:
         encodings = await self._connection.pipeline([("OBJECT", "ENCODING", key) for key in keys])
         hashes = []
         for key, kind, encoding in zip(keys, types, encodings, strict=True):
+            if isinstance(kind, ServerError) and kind.kind in (
+                "MOVED",
+                "ASK",
+            ):  # another shard's: this one's is left over, or went just now
+                continue
             if isinstance(kind, ServerError):
                 self._refused["TYPE"] = kind.message
                 self._complete = False

@@ -49,7 +49,13 @@ CODES: Final = (
         "VK-CLUSTER",
         "source",
         (_B,),
-        "Is a side a cluster? As the source: not yet. As the target: with `--deliver push`, and without a way back.",
+        "Is a side a cluster? A cluster as the target, with `--deliver push` and without a way back; a cluster as the source, into such a target.",
+    ),
+    Code(
+        "VK-SOURCE-CLUSTER",
+        "source",
+        (_B, _W),
+        "A source that is a cluster: are all slots served and at rest, does every node answer, are all of one version?",
     ),
     Code("VK-LOADING", "source", (_B,), "Has the server loaded its data?"),
     Code("VK-SOURCE-BUSY", "source", (_I,), "Is a BGSAVE or AOF rewrite running, for which the full sync has to wait?"),
@@ -102,7 +108,7 @@ CODES: Final = (
         (_B, _W),
         "A target that is a cluster: are all slots served and at rest, does every node answer, are all of one version?",
     ),
-    Code("VK-CLUSTER-REPLICAS", "target", (_W, _I), "A target that is a cluster: has every shard a replica?"),
+    Code("VK-CLUSTER-REPLICAS", "target", (_W, _I), "A side that is a cluster: has every shard a replica?"),
     Code("VK-CLUSTER-DATABASES", "target", (_B,), "A target that is a cluster: does the source use database 0 only?"),
     Code(
         "VK-CLUSTER-COMMANDS",

@@ -77,14 +77,19 @@ def remember(examples: dict[str, list[str]], what: str, database: int, key: byte
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """A shard of a cluster. ``slots``: so many it owns. ``facts``: of its primary, None where that could not be asked: ``unreached`` says why.
-    ``replicas``: address → version, or "" where it does not answer."""
+    """A shard of a cluster. ``ranges``: the slots that it owns, (first, last), both inclusive. ``facts``: of its primary, None where that could not be asked:
+    ``unreached`` says why. ``replicas``: address → version, or "" where it does not answer."""
 
     address: str
-    slots: int
+    ranges: tuple[tuple[int, int], ...]
     facts: ServerFacts | None
     unreached: str = ""
     replicas: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> int:
+        """So many."""
+        return sum(last - first + 1 for first, last in self.ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ class ServerFacts:
     ``info``: all fields of INFO, empty where INFO is denied. ``config``: CONFIG GET * without secrets, None where denied. ``run_ids``: of every
     connection that was opened (more than one: a load balancer). ``commands``: permissions by name ("CLIENT PAUSE"). ``sentinels``: names of
     connections that Sentinels hold; ``hello``: subscribers of ``__sentinel__:hello``; None where it could not be asked. ``unasked``: command → the error that
-    it was answered with. ``calls``: of each command since the last restart, those that did not fail. ``cluster``: what a target that is a node of a cluster
+    it was answered with. ``calls``: of each command since the last restart, those that did not fail. ``cluster``: what a node of a cluster
     belongs to.
     """
 
@@ -172,6 +177,12 @@ class ServerFacts:
     def allows(self, command: str) -> bool:
         """Surely."""
         return self.may(command) is Permission.OK
+
+    @property
+    def shards(self) -> tuple[ServerFacts, ...]:
+        """Of a cluster the primaries that answered, else this server."""
+        found = tuple(shard.facts for shard in self.cluster.shards if shard.facts is not None) if self.cluster is not None else ()
+        return found or (self,)
 
     @property
     def is_valkey(self) -> bool:

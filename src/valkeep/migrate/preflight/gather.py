@@ -47,6 +47,9 @@ PROBES: Final[Mapping[str, tuple[str, ...]]] = {
     "ROLE": ("ROLE",),
     "INFO": ("INFO", "replication"),
     "REPLICAOF": ("REPLICAOF", "127.0.0.1", "not-a-port"),
+    "CLUSTER NODES": ("CLUSTER", "NODES"),
+    "CLUSTER COUNTKEYSINSLOT": ("CLUSTER", "COUNTKEYSINSLOT", "0"),
+    "CLUSTER GETKEYSINSLOT": ("CLUSTER", "GETKEYSINSLOT", "0", "1"),
     "SLAVEOF": ("SLAVEOF", "127.0.0.1", "not-a-port"),
 }
 """How each command is probed. None of them would change anything if it were run."""
@@ -85,7 +88,7 @@ async def gather(endpoint: Endpoint, *, rate_seconds: float = 1.0, sample_keys: 
             facts = replace(facts, **await _commands(connection, facts, asked))
             facts = replace(facts, **await _surroundings(connection, facts, asked), clock=await _clock(connection, asked))
             rate, run_id = await measuring  # before the census, whose questions would be counted as network input
-            if sample_keys > 0 and facts.mode != "cluster":
+            if sample_keys > 0:
                 facts = replace(facts, census=await sample(connection, facts, sample_keys, asked.refused))
         finally:
             measuring.cancel()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from valkeep.migrate.preflight.checks import AREAS
 from valkeep.migrate.preflight.codes import CODES
+from valkeep.migrate.preflight.facts import ServerFacts
 from valkeep.migrate.preflight.finding import Finding, Severity, Verdict
 from valkeep.migrate.preflight.numbered import NUMBERED, NUMBERED_AREAS
 from valkeep.migrate.preflight.report import PreflightReport
@@ -41,8 +42,8 @@ def lines(report: PreflightReport, accepted: AbstractSet[str] = frozenset(), *, 
     """One ``Text`` per line."""
     from rich.text import Text
 
-    target = "no target" if report.target is None else f"{report.target.product} {report.target.display}"
-    yield Text(f"{report.source.product} {report.source.display}  →  {target}")
+    target = "no target" if report.target is None else _side(report.target)
+    yield Text(f"{_side(report.source)}  →  {target}")
     width = max(len(row.code) for row in CODES) + 2
     for area, heading in (NUMBERED_AREAS | AREAS).items():
         of_area = [
@@ -61,6 +62,11 @@ def lines(report: PreflightReport, accepted: AbstractSet[str] = frozenset(), *, 
         yield Text(f"{fine} checks are fine; --verbose shows them, and the evidence of what is good to know")
         yield Text("")
     yield summary(report, accepted)
+
+
+def _side(facts: ServerFacts) -> str:
+    count = len(facts.cluster.shards) if facts.cluster is not None else 0
+    return f"{facts.product} {facts.display}" + (f" ({count} shard{'s' if count > 1 else ''})" if count else "")
 
 
 def _finding(finding: Finding, width: int, accepted: bool, verbose: bool) -> Iterator[Text]:

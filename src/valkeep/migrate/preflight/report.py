@@ -18,8 +18,9 @@ __all__ = ["PreflightReport"]
 
 @dataclass(frozen=True, slots=True)
 class PreflightReport:
-    """``findings``: in the order of the checks. ``cutover``: how the source permits to be fenced, None where nobody writes. ``elapsed_seconds``: of the
-    whole preflight. ``group``: a target of ElastiCache as AWS describes it."""
+    """``findings``: in the order of the checks. ``source``: of a cluster its first shard, which has the others in ``cluster``. ``cutover``: how the source
+    permits to be fenced, of several shards the weakest way, None where nobody writes. ``elapsed_seconds``: of the whole preflight. ``group``: a target of
+    ElastiCache as AWS describes it."""
 
     findings: tuple[Finding, ...]
     source: ServerFacts
@@ -89,6 +90,7 @@ class PreflightReport:
             "elapsed_seconds": round(self.elapsed_seconds, 3),
             "findings": [finding.to_json() for finding in self.findings],
             "source": self.source.to_json(),
+            "source_shards": [shard.to_json() for shard in self.source.shards] if self.source.cluster is not None else [],
             "target": None if self.target is None else self.target.to_json(),
             "elasticache": None if self.group is None else self.group.to_json(),
         }

@@ -146,7 +146,7 @@ class SnapshotCounter:
 
 async def counted(source: Endpoint, here: ServerFacts, emit: Emit, at: Callable[[], float]) -> ServerFacts:
     """The same facts with a full census; says first what that costs the source. Where no snapshot can be had, that is a fact, too."""
-    if not here.info or here.kind == "other" or here.mode != "standalone":
+    if not here.info or here.kind == "other" or here.mode == "sentinel":
         return here
     used = human(here.number("used_memory") or 0)
     fork = (here.number("latest_fork_usec") or 0) / 1000

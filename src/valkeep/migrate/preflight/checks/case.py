@@ -16,29 +16,44 @@ Findings = Iterator[Finding]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Both sides' facts and what is wanted. Checks of pairs run only where there is a target. ``share``: the part of the data that this target gets:
-    of the slots, where it is a shard."""
+    """Both sides' facts and what is wanted. Checks of pairs run only where there is a target. ``only``: the side ("source", "target") that a check of each
+    side is about now, "": of both. ``parts``: where a side has several shards, who has data for this target, and which part of it; (): the source, all."""
 
     source: ServerFacts
     target: ServerFacts | None
     options: PreflightOptions
-    share: float = 1.0
+    only: str = ""
+    parts: tuple[tuple[ServerFacts, float], ...] = ()
 
     @property
     def pair(self) -> tuple[ServerFacts, ServerFacts]:
         assert self.target is not None, "a check that needs a target was run without one"
         return self.source, self.target
 
+    @property
+    def sides(self) -> list[tuple[str, ServerFacts]]:
+        """For the checks that ask the same of each side."""
+        named = (("source", self.source), ("target", self.target))
+        return [(side, facts) for side, facts in named if facts is not None and self.only in ("", side)]
+
+    @property
+    def arriving_bytes(self) -> int | None:
+        """Of data, in the target; None where that is not known."""
+        sizes = [(facts.data_bytes, part) for facts, part in self.parts or ((self.source, 1.0),)]
+        known = [size * part for size, part in sizes if size is not None]
+        return int(sum(known)) if len(known) == len(sizes) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question. ``name``: stable, written into reports. ``needs_target``: asked only when a target is given. ``whole``: of a cluster once, and not
-    of each of its shards."""
+    """One question. ``name``: stable, written into reports. ``needs_target``: asked only when a target is given. ``each``: the same of each side
+    (`Case.sides`). ``whole``: of clusters once, and not of each of their shards."""
 
     name: str
     area: str
     run: Callable[[Case], Findings]
     needs_target: bool = False
+    each: bool = False
     whole: bool = False
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from valkeep.migrate.preflight.checks.case import Case, Check, Findings, blocker, info, ok, warning
-from valkeep.migrate.preflight.facts import ServerFacts
 
 __all__ = ["CHECKS"]
 
@@ -13,12 +12,8 @@ _SKEW_WARNS: Final = 1000.0  # ms
 _SKEW_TELLS: Final = 100.0
 
 
-def _sides(case: Case) -> list[tuple[str, ServerFacts]]:
-    return [("source", case.source)] + ([("target", case.target)] if case.target is not None else [])
-
-
 def peer(case: Case) -> Findings:
-    for side, facts in _sides(case):
+    for side, facts in case.sides:
         if not facts.info:
             yield blocker(
                 "VK-INFO-DENIED",
@@ -45,7 +40,7 @@ def peer(case: Case) -> Findings:
 
 
 def one_server(case: Case) -> Findings:
-    for side, facts in _sides(case):
+    for side, facts in case.sides:
         if len(facts.run_ids) > 1:
             yield blocker(
                 "VK-PROXY",
@@ -80,7 +75,7 @@ def same_server(case: Case) -> Findings:
 
 
 def plaintext(case: Case) -> Findings:
-    for side, facts in _sides(case):
+    for side, facts in case.sides:
         if facts.tls:
             yield ok("VK-PLAINTEXT", f"the connection to the {side} is encrypted", **{side: facts.display})
         elif facts.loopback:
@@ -111,7 +106,7 @@ def replication_tls(case: Case) -> Findings:
 
 
 def protected_mode(case: Case) -> Findings:
-    for side, facts in _sides(case):
+    for side, facts in case.sides:
         mode = facts.setting("protected-mode")
         if mode is None:
             continue
@@ -153,11 +148,11 @@ def clock_skew(case: Case) -> Findings:
 
 
 CHECKS: Final = (
-    Check("a server of Redis or Valkey", "connectivity", peer),
-    Check("no proxy in between", "connectivity", one_server),
+    Check("a server of Redis or Valkey", "connectivity", peer, each=True),
+    Check("no proxy in between", "connectivity", one_server, each=True),
     Check("two different servers", "connectivity", same_server, needs_target=True),
-    Check("encryption in transit", "connectivity", plaintext),
+    Check("encryption in transit", "connectivity", plaintext, each=True),
     Check("TLS for replication", "connectivity", replication_tls, needs_target=True),
-    Check("protected mode", "connectivity", protected_mode),
+    Check("protected mode", "connectivity", protected_mode, each=True),
     Check("clock skew", "connectivity", clock_skew, needs_target=True),
 )

@@ -76,16 +76,13 @@ def census(case: Case) -> Findings:
         )
         return
     if one is None:
-        if case.source.mode != "cluster":
-            yield warning(
-                "VK-CENSUS-MISSING",
-                "no key of the source could be looked at: kinds of values are not known",
-                "permit SCAN, TYPE and OBJECT to this user, or read a snapshot: --census full",
-                source="; ".join(
-                    f"{name}: {why}" for name, why in case.source.unasked.items() if name in ("SCAN", "TYPE", "SELECT", "PSYNC FOR CENSUS")
-                )
-                or "no census",
-            )
+        asked = ("SCAN", "TYPE", "SELECT", "PSYNC FOR CENSUS")
+        yield warning(
+            "VK-CENSUS-MISSING",
+            "no key of the source could be looked at: kinds of values are not known",
+            "permit SCAN, TYPE and OBJECT to this user, or read a snapshot: --census full",
+            source="; ".join(f"{name}: {why}" for name, why in case.source.unasked.items() if name in asked) or "no census",
+        )
         return
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(one.kinds.items(), key=lambda pair: -pair[1])) or "none"
     evidence = {"source": f"{one.seen} of {one.total} keys looked at", "types": kinds}
@@ -214,16 +211,16 @@ def cutover(case: Case) -> Findings:
 
 def comparing(case: Case) -> Findings:
     """Keys written during verification are compared by DUMP and their TTL; a key that the stream can't express is copied again by DUMP."""
-    for side, facts in (("source", case.source), ("target", case.target)):
-        if facts is None:
-            continue
-        names = (
+    for side, facts in case.sides:
+        names: tuple[str, ...] = (
             ("DUMP", "PTTL", "SELECT", "MULTI", "EXEC")
             if side == "source"
             else ("DUMP", "PTTL", "SELECT", "SCAN", "TYPE")  # it is read as a client may
             if case.options.attached_by
             else ("DUMP", "PTTL", "SELECT", "RESTORE", "DEL", "PSYNC", "REPLCONF", "CONFIG SET")
         )
+        if facts.mode == "cluster":
+            names += ("CLUSTER NODES", "CLUSTER COUNTKEYSINSLOT", "CLUSTER GETKEYSINSLOT")
         lacking, remedy = needed(facts, names)
         if lacking:
             yield warning(
@@ -295,8 +292,8 @@ _MEANS: Final = {
 
 def unchecked(case: Case) -> Findings:
     """What could not be asked is said, and counts as a condition where it may hide a reason to stop."""
-    for side, facts in (("source", case.source), ("target", case.target)):
-        if facts is None or not facts.info:
+    for side, facts in case.sides:
+        if not facts.info:
             continue
         missed = {name: why for name, why in facts.unasked.items() if name in _MEANS}
         if side == "target":
@@ -337,8 +334,8 @@ CHECKS: Final = (
     Check("modules", "readiness", module_values),
     Check("TTLs on hash fields", "readiness", field_ttl, needs_target=True),
     Check("cut-over", "readiness", cutover),
-    Check("commands for verification", "readiness", comparing),
+    Check("commands for verification", "readiness", comparing, each=True),
     Check("what replication does not carry", "readiness", not_carried),
-    Check("what could not be checked", "readiness", unchecked),
-    Check("a target is given", "readiness", no_target),
+    Check("what could not be checked", "readiness", unchecked, each=True),
+    Check("a target is given", "readiness", no_target, whole=True),
 )

@@ -14,11 +14,10 @@ HEADROOM: Final = 1.25  # of the data: what a target needs for it, its own buffe
 
 def target_memory(case: Case) -> Findings:
     """maxmemory bites after promotion: replicas ignore it, and the first write of a new primary begins to evict (or to refuse)."""
-    source, target = case.pair
-    data, limit = source.data_bytes, target.number("maxmemory")
+    _, target = case.pair
+    data, limit = case.arriving_bytes, target.number("maxmemory")
     if data is None or limit is None:
         return
-    data = int(data * case.share)
     need = int(data * HEADROOM)
     if limit == 0:
         yield ok("VK-TARGET-MEMORY", "the target has no maxmemory", source=f"data {human(data)}", target="maxmemory 0 (no limit)")
@@ -36,11 +35,10 @@ def target_memory(case: Case) -> Findings:
 
 def target_host_memory(case: Case) -> Findings:
     """A server can't see a container's limit, so that this warns and never blocks."""
-    source, target = case.pair
-    data, system = source.data_bytes, target.number("total_system_memory")
+    _, target = case.pair
+    data, system = case.arriving_bytes, target.number("total_system_memory")
     if data is None or not system:
         return
-    data = int(data * case.share)
     need = int(data * HEADROOM)
     if system < need:
         yield warning(

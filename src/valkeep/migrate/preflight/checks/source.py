@@ -63,42 +63,8 @@ def version(case: Case) -> Findings:
         yield ok("VK-SOURCE-VERSION", "the source's version is supported", source=f"{source.product}, {signature(source.kind, number)}")
 
 
-def cluster(case: Case) -> Findings:
-    if case.source.mode == "cluster":
-        yield blocker(
-            "VK-CLUSTER",
-            "the source is a node of a cluster, which is not supported yet",
-            "move from a server with cluster-enabled no; a cluster has to be moved by other means",
-            source="cluster_enabled 1",
-        )
-    else:
-        yield ok("VK-CLUSTER", "the source is not a cluster's node", source="cluster_enabled 0")
-    if case.target is None:
-        return
-    if case.target.mode != "cluster":
-        yield ok("VK-CLUSTER", "the target is not a cluster's node", target="cluster_enabled 0")
-    elif case.options.attached_by or case.options.deliver != "push":
-        yield blocker(
-            "VK-CLUSTER",
-            "the target is a node of a cluster, which can't be made a replica (REPLICAOF is not allowed in cluster mode)",
-            "say --deliver push: then its shards are written to as by a client",
-            target="cluster_enabled 1",
-        )
-    elif case.options.rollback:
-        yield blocker(
-            "VK-CLUSTER",
-            "the target is a cluster, from which there is no way back yet",
-            "leave --rollback out, or choose a target with cluster-enabled no",
-            target="cluster_enabled 1",
-        )
-    else:
-        yield ok("VK-CLUSTER", "the target is a cluster, and is written to shard by shard", target="cluster_enabled 1")
-
-
 def loading(case: Case) -> Findings:
-    for side, facts in (("source", case.source), ("target", case.target)):
-        if facts is None:
-            continue
+    for side, facts in case.sides:
         if facts.info.get("loading") == "1" or facts.info.get("async_loading") == "1":
             yield blocker(
                 "VK-LOADING",
@@ -178,18 +144,21 @@ def commands(case: Case) -> Findings:
     if case.options.read == "scan":
         yield _by_scan(source)
         return
-    lacking, remedy = needed(source, ("PSYNC", "REPLCONF"))
+    of_cluster = ("CLUSTER NODES", "CLUSTER GETKEYSINSLOT") if source.mode == "cluster" else ()
+    lacking, remedy = needed(source, ("PSYNC", "REPLCONF", *of_cluster))
     state = ", ".join(f"{name} {permission}" for name, permission in lacking.items())
     if lacking:
         yield blocker(
             "VK-SOURCE-COMMANDS",
             "the source does not let this user replicate from it",
-            remedy + "; what a managed service does not let us replicate can be read by SCAN: --read scan",
+            remedy + ("" if of_cluster else "; what a managed service does not let us replicate can be read by SCAN: --read scan"),
             source=f"user {source.user or 'default'}: {state}",
         )
     elif source.may("PSYNC") is Permission.OK:
         yield ok(
-            "VK-SOURCE-COMMANDS", "this user may replicate from the source", source=f"user {source.user or 'default'}: PSYNC, REPLCONF"
+            "VK-SOURCE-COMMANDS",
+            "this user may replicate from the source",
+            source=f"user {source.user or 'default'}: " + ", ".join(("PSYNC", "REPLCONF", *of_cluster)),
         )
 
 
@@ -328,8 +297,7 @@ def _round_up(count: int) -> int:
 
 CHECKS: Final = (
     Check("source's version", "source", version),
-    Check("cluster mode", "source", cluster),
-    Check("data is loaded", "source", loading),
+    Check("data is loaded", "source", loading, each=True),
     Check("saves", "source", saving),
     Check("primary or replica", "source", replica_source),
     Check("commands for replication", "source", commands),

@@ -17,7 +17,7 @@ _FROM_NEW: Final = ("PSYNC", "REPLCONF")
 
 
 def way_back(case: Case) -> Findings:
-    if not case.options.rollback:
+    if not case.options.rollback or case.source.mode == "cluster":
         return
     source, target = case.pair
     yield from _version(source)
