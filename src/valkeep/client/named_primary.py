@@ -17,6 +17,7 @@ from typing import Final
 
 from valkeep.client.endpoint import SCHEMES, Endpoint, Secret, decoded, wrong_url
 from valkeep.client.sentinel import SentinelDirectory
+from valkeep.client.shard_primary import ShardPrimary
 from valkeep.errors import UsageError
 
 __all__ = ["NamedPrimary", "Source", "parse_source"]
@@ -98,7 +99,7 @@ class NamedPrimary:
         return await self.directory().newest()
 
 
-Source = Endpoint | NamedPrimary
+Source = Endpoint | NamedPrimary | ShardPrimary
 
 
 def parse_source(url: str) -> Source:

@@ -26,9 +26,10 @@ from valkeep.client.server_info import ServerInfo, server_info, text_of
 from valkeep.errors import Refused, UsageError, ValkeepError
 from valkeep.runtime.folder import temporary_folder
 from valkeep.runtime.janitor import Janitor
+from valkeep.topology.members import ClusterMember
 from valkeep.topology.slots import SLOTS
 from valkeep.topology.spec import STOCK_TIMEOUT_MS, FoundSpec, Kind, NodeSpec, Persistence, Slices, TopologySpec
-from valkeep.topology.view import PROBES, ClusterMember, data_view
+from valkeep.topology.view import PROBES, data_view
 
 __all__ = ["Found", "RemoteDeployment", "RemoteMachine", "RemoteNetwork", "discover"]
 

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from valkeep.errors import RemoteProtocolError
-from valkeep.topology.slots import SLOTS
+from valkeep.topology.members import ClusterMember, cluster_members
 
 __all__ = [
     "PROBES",
     "SENTINEL_PROBES",
-    "ClusterMember",
     "NodeView",
     "SentinelView",
     "View",
@@ -28,24 +26,6 @@ __all__ = [
 PROBES: Final[tuple[tuple[str, ...], ...]] = (("INFO", "replication"), ("CLUSTER", "INFO"), ("CLUSTER", "NODES"))
 """What a data node is asked; outside a cluster the last two are errors, passed on as None."""
 SENTINEL_PROBES: Final = ("MASTER", "REPLICAS", "SENTINELS")
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterMember:
-    """One line of CLUSTER NODES. ``address``: host:port. ``flags``: as there (master, slave, fail, fail?, handshake, noaddr, myself)."""
-
-    id: str
-    address: str
-    flags: frozenset[str]
-    primary_id: str
-    epoch: int
-    connected: bool
-    ranges: tuple[tuple[int, int], ...]
-    moving: bool = False
-
-    @property
-    def failing(self) -> bool:
-        return bool(self.flags & {"fail", "fail?", "noaddr", "handshake"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,36 +124,9 @@ def data_view(name: str, replies: Sequence[Any]) -> NodeView:
         online=online,
         state=state.get("cluster_state", ""),
         epoch=int(state.get("cluster_my_epoch", "0")),
-        members=tuple(map(_member, nodes.decode().splitlines())) if isinstance(nodes, bytes) else (),
+        members=cluster_members(nodes.decode("utf-8", "replace")) if isinstance(nodes, bytes) else (),
         old=old,
         old_offset=int(info.get("second_repl_offset", "0")) - 1 if old else -1,
-    )
-
-
-def _member(line: str) -> ClusterMember:
-    """One line of CLUSTER NODES. Source: the command's own page, "Serialization format"."""
-    words = line.split()
-    if len(words) < 8:
-        raise RemoteProtocolError(f"CLUSTER NODES has a line that is none: {line[:80]!r}", remedy="is it Valkey or Redis, 4.0 or newer?")
-    ranges: list[tuple[int, int]] = []
-    moving = False
-    for word in words[8:]:
-        if word.startswith("["):
-            moving = True
-            continue
-        first, _, last = word.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) >= SLOTS:
-            raise RemoteProtocolError(f"CLUSTER NODES names {word!r} as a range of slots", remedy="slots are 0 … 16383")
-        ranges.append((int(first), int(last or first)))
-    return ClusterMember(
-        id=words[0],
-        address=words[1].split(",")[0].split("@")[0],
-        flags=frozenset(words[2].split(",")),
-        primary_id="" if words[3] == "-" else words[3],
-        epoch=int(words[6]),
-        connected=words[7] == "connected",
-        ranges=tuple(ranges),
-        moving=moving,
     )
 
 

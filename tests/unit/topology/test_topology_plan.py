@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from valkeep.topology.members import ClusterMember
 from valkeep.topology.plan import plan_for
 from valkeep.topology.slots import even_ranges
 from valkeep.topology.spec import TopologySpec
-from valkeep.topology.view import ClusterMember, NodeView, SentinelView, View, data_view, sentinel_view
+from valkeep.topology.view import NodeView, SentinelView, View, data_view, sentinel_view
 
 INFO = (
     b"# Replication\r\nrole:master\r\nconnected_slaves:2\r\nslave0:ip=127.0.1.2,port=7000,state=online,offset=3174,lag=1,type=replica\r\n"
