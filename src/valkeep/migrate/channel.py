@@ -39,6 +39,7 @@ from valkeep.wire.resp import encode
 if TYPE_CHECKING:
     from valkeep.migrate.ledger import Ledger, LedgerMark
     from valkeep.migrate.transform.target import FieldTtl, TargetFormat
+    from valkeep.migrate.transform.territory import Territory
 
 __all__ = ["Channel", "Joined"]
 
@@ -68,6 +69,7 @@ class Channel:
 
     ``source_replid``: the source's replication id, as it is now. ``source_offset``: how far its stream was translated; ``received``: how far it is here
     for good, also after a kill. ``wanted``: what it waits for, or None. ``keep``: for another process, after a kill. ``kept``: go on with that.
+    ``territory``: which slots cross; None: whatever there is.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Channel:
         source_replid: str = "",
         keep: bool = False,
         kept: Kept | None = None,
+        territory: Territory | None = None,
     ) -> None:
         self.joined = joined
         self.target = target
@@ -134,6 +137,7 @@ class Channel:
             lost_fields=lost,
             valkey=valkey,
             witness=self._beside,
+            territory=territory,
         )
         self._marks = Marks(source_offset, self.stream.end, known=not self._to_copy)
 

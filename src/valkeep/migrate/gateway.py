@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.feed import Feed, Origin
     from valkeep.migrate.ledger import Ledger
     from valkeep.migrate.resumption import Resumption
+    from valkeep.migrate.transform.territory import Territory
 
 __all__ = ["PRESENT_AS", "Gateway", "GatewayOptions"]
 
@@ -56,7 +57,8 @@ class GatewayOptions:
     ``keep``: bytes of stream for which the snapshot is kept, so that further targets can attach (0: its owner releases it).
     ``join``: asked when the source goes on without a snapshot: where the target stands that has everything up to there.
     ``hold_seconds``: how long a person has to remove the cause of a hold until the gateway ends with it (None: for ever).
-    ``present_as``: the version that it shows to who looks. ``late``: targets are not answered before the snapshot is whole."""
+    ``present_as``: the version that it shows to who looks. ``late``: targets are not answered before the snapshot is whole.
+    ``territory``: of a source that is a shard of a cluster: which slots cross."""
 
     formats: tuple[TargetFormat, ...]
     field_ttl: FieldTtl
@@ -73,6 +75,7 @@ class GatewayOptions:
     tls: ssl.SSLContext | None = field(default=None, compare=False)
     present_as: str = PRESENT_AS
     late: bool = False
+    territory: Territory | None = field(default=None, compare=False)
 
 
 class Gateway:
@@ -122,6 +125,7 @@ class Gateway:
             spool_limit=options.spool_limit,
             join=options.join,
             resumption=resumption,
+            territory=options.territory,
         )
         self.channels = self._intake.channels
         self._upkeep = Upkeep(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.ledger import Ledger
     from valkeep.migrate.resumption import Resumption
     from valkeep.migrate.transform.stream import Wanted
+    from valkeep.migrate.transform.territory import Territory
 
 __all__ = ["Intake"]
 
@@ -35,7 +36,7 @@ class Intake:
     are channels; ``snapshot_taken``: they have the whole snapshot. ``origin``, ``address`` (ours): to be set as soon as they are known, before anything comes.
 
     ``copy``: a channel waits for this. ``go_on``: it has something of its own to work off. ``acknowledge``: the source asked how far we are. ``moved``: called
-    at each piece of the stream. ``formats``, ``policy``, ``spool``, ``spool_limit``, ``join``: see ``GatewayOptions``.
+    at each piece of the stream. ``formats``, ``policy``, ``spool``, ``spool_limit``, ``join``, ``territory``: see ``GatewayOptions``.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Intake:
         spool_limit: int,
         join: Callable[[], Joined] | None,
         resumption: Resumption | None,
+        territory: Territory | None = None,
     ) -> None:
         self.channels: list[Channel] = []
         self.history = ""
@@ -74,6 +76,7 @@ class Intake:
         self._spool_limit = spool_limit
         self._join = join
         self._resumption = resumption
+        self._territory = territory
         self._offset = 0  # of the source, up to which channels were given everything
 
     def reopen(self, resumption: Resumption, origin: Origin) -> Position:
@@ -174,4 +177,5 @@ class Intake:
             source_replid=source_replid,
             keep=self._resumption is not None,
             kept=kept,
+            territory=self._territory,
         )

@@ -206,6 +206,17 @@ def _restore(args: list[bytes], situation: Situation) -> Outcome:
     return Replace(((*args[:3], result.payload, *args[4:]),), note)
 
 
+def _restore_asking(args: list[bytes], situation: Situation) -> Outcome:
+    """RESTORE-ASKING k ttl payload [REPLACE] [ABSTTL] …: the shard of a cluster that takes a slot is given its keys so, where a client says RESTORE. Without
+    REPLACE the key was not there: then it is right on the target, too."""
+    outcome = _restore(args, situation)
+    if not isinstance(outcome, Replace) or outcome.instead[0][0] == b"DEL":
+        return outcome
+    ((_, *words),) = outcome.instead
+    replace = () if any(word.upper() == b"REPLACE" for word in words[3:]) else (b"REPLACE",)
+    return Replace(((b"RESTORE", *words, *replace),), outcome.note)
+
+
 def _function(args: list[bytes], situation: Situation) -> Outcome:
     if args[1].upper() != b"RESTORE":
         return PASS
@@ -226,7 +237,7 @@ _RULES: Mapping[bytes, Rule] = {
     b"REPLCONF": _replconf,
     # payloads with the source's RDB version in them
     b"RESTORE": _restore,
-    b"RESTORE-ASKING": _restore,
+    b"RESTORE-ASKING": _restore_asking,
     b"FUNCTION": _function,
     # new options of old commands
     b"SET": _set,

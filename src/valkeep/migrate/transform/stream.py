@@ -22,6 +22,9 @@ may use.
 **Why it may stop.** A command that was passed over silently is lost for ever, and the target would not tell: a Valkey replica drops
 what it does not know and keeps the link up. So unknown means Hold, at that offset, with the remedy.
 
+**Territory.** Of several lanes each carries a part of the slots (`territory`): the scanner stops at commands whose first key may not pass, and what is not
+this lane's is left out before anything else is asked.
+
 **Boundaries.** Where a command ended outside of MULTI, another translator could go on from what the `Boundary` holds: the database, and the keys
 whose copies are under way (it would have them copied again). Each ``feed`` tells the last one that it passed.
 
@@ -42,11 +45,13 @@ from valkeep.migrate.transform.maybe import MaybeSet
 from valkeep.migrate.transform.notes import TakeNote
 from valkeep.migrate.transform.outcomes import Drop, Hold, Outcome, Pass, Recopy, Replace, Situation
 from valkeep.migrate.transform.target import FieldTtl
+from valkeep.migrate.transform.territory import repeatable, scanned
 from valkeep.wire.commands import Place, keys_of, writes_first_argument_only
 from valkeep.wire.stream import CommandScanner
 
 if TYPE_CHECKING:
     from valkeep.migrate.transform.target import TargetFormat
+    from valkeep.migrate.transform.territory import Territory
 
 __all__ = ["Boundary", "StreamTransform", "Wanted"]
 
@@ -94,7 +99,8 @@ class StreamTransform:
     """Translate one source's stream for one target format; see the module's head.
 
     ``source_version``: (major, minor), and ``valkey``: whether it is one, decide which commands can be new. ``lost_fields``: keys that lost fields
-    in the snapshot (drop-field); ``note`` takes what the ledger has to say; ``witness`` is asked at boundaries for what else belongs to them. Feed it
+    in the snapshot (drop-field); ``note`` takes what the ledger has to say; ``witness`` is asked at boundaries for what else belongs to them;
+    ``territory``: of the slots that cross, None: all there is. It may change between two calls. Feed it
     with ``feed``; when ``wants`` is not None, satisfy it with ``supply`` before feeding again.
     """
 
@@ -109,6 +115,7 @@ class StreamTransform:
         lost_fields: MaybeSet | None = None,
         valkey: bool = False,
         witness: Callable[[], object] = lambda: None,
+        territory: Territory | None = None,
     ) -> None:
         self.target = target
         self.policy = policy
@@ -121,10 +128,14 @@ class StreamTransform:
         self.acknowledge = False  # the source asked for an ACK (GETACK); the caller answers and clears it
         self._attended = 0
         self.lost_fields = lost_fields if lost_fields is not None else MaybeSet()
-        self._scanner = CommandScanner(
-            commands.verbatim(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD),
-            commands.plain(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD),
-        )
+        verbatim = commands.verbatim(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD)
+        plain = commands.plain(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD)
+        self._territory = territory
+        if territory is None:
+            self._scanner = CommandScanner(verbatim, plain)
+        else:
+            verbatim, plain, keyed = scanned(verbatim, plain)
+            self._scanner = CommandScanner(verbatim, plain, owned=territory.owned, keyed=keyed)
         self._copies = Copies(target, policy, self.lost_fields, note)
         self._under_way = self._copies.under_way  # the same: asked at each command
         self._passing_by = False  # a large command is under way that a copy contains
@@ -251,11 +262,13 @@ class StreamTransform:
     def _one(self, args: list[bytes], raw: memoryview, start: int, out: bytearray) -> bool:
         """Translate one whole command; False when the stream has to wait (``wants`` is set, nothing was sent for it)."""
         name = args[0].upper()
-        if self._under_way:
-            absorbed = self._absorb(name, args, start)
-            if absorbed is not None:
-                return absorbed
-        outcome = self._outcome(name, args, start)
+        outcome = self._judged(args, start)
+        if outcome is None:
+            if self._under_way:
+                absorbed = self._absorb(name, args, start)
+                if absorbed is not None:
+                    return absorbed
+            outcome = self._outcome(name, args, start)
         match outcome:
             case Pass():
                 out += raw
@@ -281,20 +294,31 @@ class StreamTransform:
             self.acknowledge = True
         return True
 
+    def _judged(self, args: list[bytes], start: int) -> Outcome | None:
+        """What becomes of a command because not all of its keys are ours to carry; None: they are."""
+        if self._territory is None:
+            return None
+        try:
+            outcome = self._territory.judged(args, self.database)
+        except (IndexError, ValueError) as error:
+            return _senseless(args[0], start, error)
+        if not isinstance(outcome, Recopy):
+            return outcome
+        missing = tuple(place for place in outcome.places if place not in self._under_way)
+        return Recopy(missing) if missing else Drop()
+
     def _outcome(self, name: bytes, args: list[bytes], start: int) -> Outcome:
         situation = Situation(self.database, start, self.target, self.policy, self.lost_fields)
         try:
-            return commands.translate(name, args, situation)
+            outcome = commands.translate(name, args, situation)
+            return repeatable(outcome, args) if self._territory is not None and name == b"FUNCTION" else outcome
         except ValkeepError as error:  # a payload that the target cannot take, or that is damaged
             keys = keys_of(args, self.database)
             places = () if keys is None else keys.written
             where = f"key {places[0][1]!r} in database {places[0][0]}: " if places else f"{name.decode('ascii', 'replace')}: "
             return Hold(where + error.message, error.remedy, places)
         except (IndexError, ValueError) as error:
-            return Hold(
-                f"{name.decode('ascii', 'replace')} at source offset {start} has arguments that Valkeep does not understand ({error})",
-                "report the command to the maintainers; finish with a full sync after the cause is gone",
-            )
+            return _senseless(name, start, error)
 
     def _absorb(self, name: bytes, args: list[bytes], start: int) -> bool | None:
         """While copies are on their way: True when the command is contained in them, False when it has to wait, None when it is none of theirs."""
@@ -318,7 +342,7 @@ class StreamTransform:
                 self.wants = self._too_long(name, offset + position)
             return position
         place = (self.database, head[1])
-        if place in self._under_way:
+        if self._elsewhere(head[1]) or place in self._under_way:
             self._passing_by = True
             return scanner.finish(view, scanner.enter(position), end)
         if self._under_way:
@@ -329,6 +353,14 @@ class StreamTransform:
         self.wants = Wanted((place,), offset + position, name, why=_TOO_LARGE)
         return position
 
+    def _elsewhere(self, key: bytes) -> bool:
+        """Whether a command that writes this key only is left out; then it is."""
+        territory = self._territory
+        if territory is None or territory.crosses(key):
+            return False
+        territory.left_out(key)
+        return True
+
     @staticmethod
     def _too_long(name: bytes, offset: int) -> Wanted:
         hold = Hold(
@@ -337,6 +369,13 @@ class StreamTransform:
             "start again with a full sync: the snapshot carries its effect without this limit",
         )
         return Wanted((), offset, name, hold)
+
+
+def _senseless(name: bytes, start: int, error: Exception) -> Hold:
+    return Hold(
+        f"{name.decode('ascii', 'replace')} at source offset {start} has arguments that Valkeep does not understand ({error})",
+        "report the command to the maintainers; finish with a full sync after the cause is gone",
+    )
 
 
 def _put(out: bytearray, *words: bytes) -> None:

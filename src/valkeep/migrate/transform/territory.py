@@ -15,6 +15,8 @@ What becomes of a command, by the keys that it names:
     it writes such as do not cross only              left out
     it also writes others (SUNIONSTORE from a pending key)       those are copied again: the target has not what it would read
     it empties the shard (FLUSHALL, FLUSHDB)         ``VALKEEP.FLUSHSLOTS 0-5460 5462-5462``: other shards' keys stay. No server knows it, delivery by push does
+    CLUSTER FLUSHSLOT                                the same, for this slot
+    CLUSTER SETSLOT, SYNCSLOTS                       left out: between the servers (facts: docs/explanation/replication.md, "A cluster's streams")
     FUNCTION                                         so that it may be said again: every shard of the source says it
 
 Whoever moves slots from lane to lane does so between two pieces of the stream; the order that makes it right is his (docs/explanation/replication.md).
@@ -22,23 +24,27 @@ Whoever moves slots from lane to lane does so between two pieces of the stream; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from valkeep.errors import LocalProtocolError
 from valkeep.migrate.transform.outcomes import Drop, Outcome, Pass, Recopy, Replace
 from valkeep.topology.slots import SLOTS, key_slot, ranges_of
-from valkeep.wire.commands import Place, keys_of
+from valkeep.wire.commands import Place, keys_of, writes_first_argument_only
+from valkeep.wire.stream import PASSES
 
-__all__ = ["FLUSH_SLOTS", "FOREIGN", "OWNED", "OWNED_PENDING", "Territory", "repeatable"]
+__all__ = ["FLUSH_SLOTS", "FOREIGN", "OWNED", "OWNED_PENDING", "Territory", "repeatable", "scanned"]
 
 FLUSH_SLOTS: Final = b"VALKEEP.FLUSHSLOTS"
 
 FOREIGN: Final = 0
-OWNED: Final = 1  # what the scanner may pass without a look
+OWNED: Final = PASSES  # the scanner's word for it
 OWNED_PENDING: Final = 2
 
 _EMPTIES: Final = frozenset({b"FLUSHALL", b"FLUSHDB"})
+_KEYS_ONLY: Final = frozenset({b"DEL", b"UNLINK"})
+_KEYLESS: Final = frozenset({b"PING", b"MULTI", b"EXEC", b"PUBLISH", b"SPUBLISH", b"SCRIPT"})
+_BETWEEN_SERVERS: Final = frozenset({b"SETSLOT", b"SYNCSLOTS"})
 
 
 class Territory:
@@ -76,7 +82,10 @@ class Territory:
         self._noted.pop(slot, None)
 
     def enter(self, slot: int, keys: Iterable[bytes]) -> None:
-        """It crosses from now on, but for these keys and the noted ones, which are pending (and for those that are already)."""
+        """It crosses from now on, but for these keys and the noted ones, which are pending (and for those that are already).
+
+        ``keys``: all that the slot has in the source, and in the target, listed after `note`; and the lane's translation has come to the source's offset
+        behind that list. Else a command could cross on a key that is in neither list: created and removed again before they were made."""
         pending = self._pending.pop(_checked(slot), set()) | self._noted.pop(slot, set())
         pending.update(keys)
         for key in pending:
@@ -104,10 +113,19 @@ class Territory:
     # -- commands --------------------------------------------------------------------------------------------------------------------
 
     def judged(self, args: list[bytes], database: int) -> Drop | Recopy | Replace | None:
-        """What becomes of this command because of its slots; None: they do not matter. Notes what is left out."""
-        if args[0].upper() in _EMPTIES:
-            ranges = self.ranges
-            return Replace(((FLUSH_SLOTS, *(b"%d-%d" % one for one in ranges)),)) if ranges else Drop()
+        """What becomes of this command because of its slots; None: they do not matter. Notes what is left out. Raises IndexError or ValueError on
+        arguments that make no sense."""
+        name = args[0].upper()
+        if name in _EMPTIES:
+            return _emptied(self.ranges)
+        if name == b"CLUSTER":
+            word = args[1].upper()
+            if word == b"FLUSHSLOT":
+                slot = int(args[2])
+                if not 0 <= slot < SLOTS:
+                    raise ValueError(f"slot {slot}")
+                return _emptied(((slot, slot),) if self.owned[slot] != FOREIGN else ())
+            return Drop() if word in _BETWEEN_SERVERS else None
         keys = keys_of(args, database)
         if keys is None:  # nobody knows its keys
             return None
@@ -129,6 +147,14 @@ class Territory:
             noted.add(key)
 
 
+def scanned(verbatim: frozenset[bytes], plain: Mapping[bytes, int]) -> tuple[frozenset[bytes], dict[bytes, int], frozenset[bytes]]:
+    """Of names that may pass without a look (see `CommandScanner`): those of which the first argument says all that a territory has to know, or that name no
+    key and are none of its business; and which of them have one."""
+    some = {name: words for name, words in plain.items() if writes_first_argument_only(name) or (name in _KEYS_ONLY and words == 2)}
+    keyed = frozenset(name for name in verbatim if writes_first_argument_only(name))
+    return keyed | (verbatim & _KEYLESS), some, keyed | some.keys()
+
+
 def repeatable(outcome: Outcome, args: list[bytes]) -> Outcome:
     """The same for FUNCTION, but right also where another lane has said it already. Raises IndexError for one without a subcommand."""
     word = args[1].upper()
@@ -140,6 +166,10 @@ def repeatable(outcome: Outcome, args: list[bytes]) -> Outcome:
         return Replace(((said[0], b"LOAD", b"REPLACE", said[-1]),))
     policy = said[3].upper() if len(said) > 3 else b"APPEND"
     return Replace(((*said[:3], b"REPLACE" if policy == b"APPEND" else policy),))
+
+
+def _emptied(ranges: tuple[tuple[int, int], ...]) -> Drop | Replace:
+    return Replace(((FLUSH_SLOTS, *(b"%d-%d" % one for one in ranges)),)) if ranges else Drop()
 
 
 def _checked(slot: int) -> int:
