@@ -24,14 +24,15 @@ from valkeep.topology.slots import even_ranges, key_slot
 
 Client = Callable[..., Any]
 SHARDS = 3
-READY = (b"cluster_state:ok", b"cluster_slots_ok:16384", b"cluster_known_nodes:3")
+READY = (b"cluster_state:ok", b"cluster_slots_ok:16384")
 
 
 class Cluster:
-    """Three shards; ``c``: a client that follows the slots."""
+    """``c``: a client that follows the slots."""
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
         self.endpoints = endpoints
+        self.ranges = even_ranges(len(endpoints))
         self.c: Any = ValkeyCluster(host="127.0.0.1", port=endpoints[0].port)
 
     def shard(self, number: int) -> Any:
@@ -39,17 +40,33 @@ class Cluster:
 
     def owner(self, key: bytes) -> Any:
         slot = key_slot(key)
-        return self.shard(next(number for number, (first, last) in enumerate(even_ranges(SHARDS)) if first <= slot <= last))
+        return self.shard(next(number for number, (first, last) in enumerate(self.ranges) if first <= slot <= last))
 
     def functions(self) -> None:
-        for number in range(SHARDS):
+        for number in range(len(self.endpoints)):
             self.shard(number).function_load("#!lua name=lib\nredis.register_function('f', function() return 1 end)")
 
     def give(self, slot: int, to: int) -> None:
         """Force a slot upon a shard, whatever lies in it."""
         node = self.shard(to).execute_command("CLUSTER", "MYID")
-        for number in range(SHARDS):
+        for number in range(len(self.endpoints)):
             self.shard(number).execute_command("CLUSTER", "SETSLOT", slot, "NODE", node)
+
+    def leaving(self, slot: int, from_: int, to: int) -> None:
+        self.shard(from_).execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.shard(to).execute_command("CLUSTER", "MYID"))
+
+    def stays(self, slot: int, at: int) -> None:
+        self.shard(at).execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+    def empty(self) -> None:
+        for number in range(len(self.endpoints)):
+            self.shard(number).flushall()
+            self.shard(number).execute_command("FUNCTION", "FLUSH")
+
+    def free_slot(self, shard: int) -> int:
+        """One of this shard in which there is no key."""
+        first, last = self.ranges[shard]
+        return next(slot for slot in range(first, last) if not self.shard(shard).execute_command("CLUSTER", "COUNTKEYSINSLOT", slot))
 
 
 def ready(c: Any) -> bool:
@@ -57,29 +74,46 @@ def ready(c: Any) -> bool:
     return all(word in said for word in READY)
 
 
-@pytest.fixture(scope="module")
-def standing() -> Iterator[Cluster]:
+@contextlib.contextmanager
+def started(server: str, shards: int) -> Iterator[Cluster]:
     """Without replicas."""
     with contextlib.ExitStack() as stack:
-        started = [nodes.start("newest-valkey", {"cluster-enabled": "yes", "cluster-node-timeout": 5000}) for _ in range(SHARDS)]
-        ports = [stack.enter_context(one).port for one in started]
+        processes = [nodes.start(server, {"cluster-enabled": "yes", "cluster-node-timeout": 5000}) for _ in range(shards)]
+        ports = [stack.enter_context(one).port for one in processes]
         found = [valkey.Valkey(host="127.0.0.1", port=port) for port in ports]
-        for one, (first, last) in zip(found, even_ranges(SHARDS), strict=True):
+        for number, (one, (first, last)) in enumerate(zip(found, even_ranges(shards), strict=True)):
             one.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-            one.execute_command("CLUSTER", "SET-CONFIG-EPOCH", ports.index(one.connection_pool.connection_kwargs["port"]) + 1)
-            found[0].execute_command("CLUSTER", "MEET", "127.0.0.1", one.connection_pool.connection_kwargs["port"])
+            one.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            found[0].execute_command("CLUSTER", "MEET", "127.0.0.1", ports[number])
         for one in found:
             until(lambda c=one: ready(c), "the cluster")  # type: ignore[misc]
         yield Cluster([Endpoint("127.0.0.1", port) for port in ports])
 
 
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Cluster]:
+    with started("newest-valkey", SHARDS) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def standing_source() -> Iterator[Cluster]:
+    with started("redis-7.0", 2) as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def cluster(standing: Cluster) -> Cluster:
-    """Empty."""
-    for number in range(SHARDS):
-        standing.shard(number).flushall()
-        standing.shard(number).execute_command("FUNCTION", "FLUSH")
+    """Empty, of three shards."""
+    standing.empty()
     return standing
+
+
+@pytest.fixture
+def source_cluster(standing_source: Cluster) -> Cluster:
+    """Empty, of two shards."""
+    standing_source.empty()
+    return standing_source
 
 
 def fill(c: Any) -> None:
@@ -292,3 +326,155 @@ def test_a_slot_that_changes_hands_meanwhile_makes_the_verdict_unknown(server: S
     finally:
         cluster.give(empty, 0)
     assert full(endpoint(source), cluster.endpoints[0]).verdict == "valid"
+
+
+class Lane:
+    """The first shard of a source of two and its part of a target of three: all of the first shard's slots, half of the second's."""
+
+    def __init__(self, source: Cluster, target: Cluster) -> None:
+        self.source, self.target = source, target
+        self.ranges = source.ranges[:1]
+        for one in (source, target):
+            fill(one.c)
+
+    def name(self, *, of_lane: bool, shard: int) -> bytes:
+        """A string of that shard of the target, inside or outside of the lane's slots."""
+        first, last = self.target.ranges[shard]
+        end = self.ranges[0][1]
+        names = [f"string:{number}".encode() for number in range(300)]
+        return next(name for name in names if first <= key_slot(name) <= last and (key_slot(name) <= end) is of_lane)
+
+    def full(self, **how: Any) -> Comparison:
+        return full(self.source.endpoints[0], self.target.endpoints[0], slots=self.ranges, **how)
+
+    def between(self, between: Callable[[], Any]) -> tuple[Comparison, Comparison, bool]:
+        """A full comparison, something else, and a round: both comparisons, and whether slots moved."""
+
+        async def job() -> tuple[Comparison, Comparison, bool]:
+            async with Verifier(self.source.endpoints[0], self.target.endpoints[0], slots=self.ranges) as verifier:
+                found = await verifier.full()
+                await asyncio.to_thread(between)
+                return found, await verifier.round(), verifier.moved
+
+        both: tuple[Comparison, Comparison, bool] = bounded(job())
+        return both
+
+
+@pytest.fixture
+def lane(source_cluster: Cluster, cluster: Cluster) -> Lane:
+    return Lane(source_cluster, cluster)
+
+
+@pytest.mark.parametrize("read", ["auto", "scan"])
+def test_of_a_lane_only_the_shards_are_read_that_have_its_slots(lane: Lane, read: str) -> None:
+    before = [lane.target.shard(number).info("stats")["sync_full"] for number in range(SHARDS)]
+    equal = lane.full(target_read=read)
+    assert (equal.verdict, equal.source_shards, equal.target_shards) == ("valid", 1, 2)
+    assert equal.source_read == "psync"  # followed, although it is a cluster's node
+    after = [lane.target.shard(number).info("stats")["sync_full"] for number in range(SHARDS)]
+    assert [one - other for one, other in zip(after, before, strict=True)] == ([1, 1, 0] if read == "auto" else [0, 0, 0])
+
+    for shard in (1, 2):
+        lane.target.c.set(lane.name(of_lane=False, shard=shard), "not this lane's")
+    assert lane.full(target_read=read).verdict == "valid"
+    for shard in (0, 1):
+        lane.target.c.set(lane.name(of_lane=True, shard=shard), "planted")
+    found = lane.full(target_read=read)
+    assert (found.verdict, found.missing, found.extra, found.different) == ("invalid", 0, 0, 2)
+    assert {one.key for one in found.examples} == {lane.name(of_lane=True, shard=shard) for shard in (0, 1)}
+
+
+def test_a_key_of_a_lane_that_lies_on_a_shard_which_is_not_read_is_found(lane: Lane) -> None:
+    names = {lane.name(of_lane=True, shard=0): 0, lane.name(of_lane=False, shard=1): 1}
+    for name, home in names.items():
+        payload = lane.target.shard(home).dump(name)
+        lane.target.shard(2).execute_command(
+            "CLUSTER", "SETSLOT", key_slot(name), "IMPORTING", lane.target.shard(home).execute_command("CLUSTER", "MYID")
+        )
+        with lane.target.shard(2).pipeline(transaction=False) as stranger:
+            stranger.execute_command("ASKING")
+            stranger.execute_command("RESTORE", name, 0, payload)
+            assert stranger.execute()[1] == b"OK"
+        lane.target.stays(key_slot(name), 2)
+    found = lane.full()
+    assert (found.verdict, found.differences) == ("invalid", 1)  # the other one is another lane's
+    (one,) = found.examples
+    assert (one.key, one.what) == (lane.name(of_lane=True, shard=0), "misplaced")
+    assert lane.target.endpoints[2].address in one.detail
+
+
+def test_a_slot_that_leaves_the_source_between_two_looks_makes_the_second_unknown(lane: Lane) -> None:
+    slot = lane.source.free_slot(0)
+    try:
+        valid, unknown, moved = lane.between(lambda: lane.source.give(slot, 1))
+        assert (valid.verdict, unknown.verdict, moved) == ("valid", "unknown", True)
+        assert f"does not own slot {slot}" in unknown.reasons[0]
+        again = lane.full()  # asked for slots that the source does not have
+        assert again.verdict == "unknown"
+        assert f"does not own slot {slot}" in again.reasons[0]
+    finally:
+        lane.source.give(slot, 0)
+    assert lane.full().verdict == "valid"
+
+
+def test_keys_that_leave_with_their_slot_are_no_differences(lane: Lane) -> None:
+    """They are gone from the shard and still in the target: nobody may say that they are too many there."""
+    name = lane.name(of_lane=True, shard=0)
+    slot = key_slot(name)
+    port = lane.source.endpoints[1].port
+
+    def move() -> None:
+        lane.source.leaving(slot, 0, 1)
+        lane.source.shard(1).execute_command(
+            "CLUSTER", "SETSLOT", slot, "IMPORTING", lane.source.shard(0).execute_command("CLUSTER", "MYID")
+        )
+        keys = lane.source.shard(0).execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+        assert name in keys
+        lane.source.shard(0).execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
+
+    def back() -> None:
+        lane.source.stays(slot, 0)
+        lane.source.stays(slot, 1)
+        lane.source.shard(1).flushall()
+        lane.source.give(slot, 0)
+
+    def finish() -> None:
+        move()
+        lane.source.give(slot, 1)
+
+    for moving in (move, finish):
+        try:
+            valid, unknown, moved = lane.between(moving)
+        finally:
+            back()
+        assert (valid.verdict, unknown.verdict, unknown.differences, moved) == ("valid", "unknown", 0, True)
+        lane.source.c.set(name, b"x" * (int(name.partition(b":")[2]) + 1))
+
+
+def test_slots_of_other_lanes_may_move_on_both_sides(lane: Lane) -> None:
+    lane.ranges = ((0, 6000),)
+    theirs, there = lane.source.free_slot(1), lane.target.free_slot(2)
+    leaving = next(slot for slot in range(6001, 8000) if not lane.source.shard(0).execute_command("CLUSTER", "COUNTKEYSINSLOT", slot))
+
+    def move() -> None:
+        lane.source.give(theirs, 0)
+        lane.source.leaving(leaving, 0, 1)
+        lane.target.leaving(there, 2, 1)
+
+    try:
+        valid, still, _ = lane.between(move)
+        assert (valid.verdict, still.verdict) == ("valid", "valid"), still.reasons
+        assert lane.full().verdict == "valid"
+    finally:
+        lane.source.stays(leaving, 0)
+        lane.target.stays(there, 2)
+        lane.source.give(theirs, 1)
+
+
+def test_a_slot_of_a_lane_that_moves_in_the_target_makes_the_verdict_unknown(lane: Lane) -> None:
+    slot = lane.target.free_slot(0)
+    try:
+        _, unknown, moved = lane.between(lambda: lane.target.give(slot, 2))
+        assert (unknown.verdict, moved) == ("unknown", True)
+    finally:
+        lane.target.give(slot, 0)

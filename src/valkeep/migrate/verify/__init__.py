@@ -78,8 +78,9 @@ of nothing that it could look at alone, and compares everything again, while nob
 
 **Clusters.** A side may be several servers that hold one key space, each the keys of its slots (`shards.py`). Their snapshots feed the same rows, one after
 the other, so that O2 is the source's offset after the last fork; keys are looked at on the owner of their slot (`eyes.py`). A cluster as the source is not
-followed: its snapshots are compared as two scans are. All of it rests on slots that stand still, which is asked at both ends. What lies on a shard that does
-not own its slot is a difference by itself, whatever the owner has.
+followed: its snapshots are compared as two scans are. One shard of it is followed, for the slots that it owns; of the target's shards those are read that own
+some of these. All of it rests on slots that stand still, which is asked at both ends. What lies on a shard that does not own its slot is a difference by
+itself, whatever the owner has.
 
 **Tolerances.** A source before 7.0 has no PEXPIRETIME: when a key is *looked at again* its expiry is TIME + PTTL, read in one MULTI, and 2 ms of
 difference are accepted (rows of snapshots are exact). Not compared: LRU and LFU data, a consumer's seen and active time, the delivery time of
@@ -90,7 +91,7 @@ from __future__ import annotations
 
 from valkeep.migrate.verify.barrier import Barrier
 from valkeep.migrate.verify.repair import Recopy
-from valkeep.migrate.verify.result import Comparison, Difference
+from valkeep.migrate.verify.result import Comparison, Difference, merged
 from valkeep.migrate.verify.verifier import PATIENCE, Verifier
 
-__all__ = ["PATIENCE", "Barrier", "Comparison", "Difference", "Recopy", "Verifier"]
+__all__ = ["PATIENCE", "Barrier", "Comparison", "Difference", "Recopy", "Verifier", "merged"]

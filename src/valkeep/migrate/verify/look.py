@@ -94,7 +94,9 @@ class Eye:
             )
         if error.kind in ("MOVED", "ASK"):
             return ConnectionLost(
-                f"the slots of the cluster move: {where} says {error.message}", remedy="verify again when they stand still (CLUSTER NODES)"
+                f"the slots of the cluster move: {where} says {error.message}",
+                remedy="verify again when they stand still (CLUSTER NODES)",
+                code="VK-VERIFY-SLOTS",
             )
         return ValkeepError(f"{where} does not show its keys now: {error.message}", remedy=error.remedy)
 

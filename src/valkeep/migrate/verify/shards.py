@@ -4,14 +4,17 @@ Everything here rests on the slots standing still: a key is looked for on the ow
 each comparison asks every shard, at its beginning and at its end, what it owns (`Shards.steady`); slots that are on their way, an owner that changed, a
 configuration epoch that grew: then nothing can be judged, and the verdict is unknown. A redirection (MOVED, ASK) is not followed for the same reason.
 
+Where only some slots are compared, only they have to stand still. The source then is one node (``only``), which has to own all of them; it is followed, so that
+a slot that left and came back is in its stream, whatever its epoch. Of the target the shards that own some of them are read (``within``), and no others.
+
 A key in a slot that its server does not own (after a botched resharding) is in that server's snapshot, and no client can read it. `Shards.strays` finds such
-keys: servers count the keys of any slot, owned or not.
+keys, on all shards, also those that are not read: servers count the keys of any slot, owned or not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -30,6 +33,7 @@ __all__ = ["Member", "Ranges", "Shards", "Stray", "uneven"]
 Ranges = tuple[tuple[int, int], ...]
 """Slots as inclusive ranges; of a server that is no cluster's: ()."""
 
+_ALL: Ranges = ((0, SLOTS - 1),)
 NAMED = 1000  # stray keys that are told apart
 _CLIENT = "valkeep-verify"
 _OVER = frozenset({b"success", b"failed", b"cancelled", b"canceled"})  # states of a migration of slots (Valkey 9)
@@ -38,7 +42,7 @@ _MIGRATION = re.compile(r"\[(\d+)-[<>]-")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A server of a side. ``info``: as it was when the side was opened."""
+    """A server of a side. ``ranges``: of its slots those that count; ``info``: as it was when the side was opened."""
 
     endpoint: Endpoint
     ranges: Ranges
@@ -57,11 +61,14 @@ class Stray:
 
 
 class Shards:
-    """``await Shards.open(endpoint)``, then ``close``. ``eye``: looks at any key. ``cluster``: whether there are slots."""
+    """``await Shards.open(endpoint)``, then ``close``. ``eye``: looks at any key that counts. ``cluster``: whether it may be several servers."""
 
-    def __init__(self, members: Sequence[Member], *, cluster: bool) -> None:
+    def __init__(self, members: Sequence[Member], *, cluster: bool, within: Ranges = (), others: Sequence[Endpoint] = ()) -> None:
+        """``within``: the slots that count, (): all. ``others``: shards that own none of them."""
         self.members = tuple(members)
         self.cluster = cluster
+        self._within = frozenset(slots_of(within or _ALL))
+        self._others = tuple(others)
         self._owner = [0] * SLOTS
         for number, member in enumerate(self.members):
             for slot in slots_of(member.ranges) if cluster else ():
@@ -70,9 +77,9 @@ class Shards:
         self._states: list[Any] = []
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, *, only: Ranges = ()) -> Self:
-        """Connect to the server, or to all primaries where it is a node of a cluster (``only``: just to that node, for the keys of these slots). Raises what
-        `Connection.open` raises, and ``ConnectionLost`` where not every slot has an owner that can be reached."""
+    async def open(cls, endpoint: Endpoint, *, only: Ranges = (), within: Ranges = ()) -> Self:
+        """Connect to the server, or to all primaries where it is a node of a cluster (``only``: just to that node, for the keys of these slots; ``within``: to
+        those that own some of these). Raises what `Connection.open` raises, and ``ConnectionLost`` where not every slot has an owner that can be reached."""
         endpoint = endpoint.without_database()
         opened: list[Connection] = []
         try:
@@ -80,21 +87,23 @@ class Shards:
             opened.append(first)
             info = await server_info(first)
             if only or info.mode != "cluster":
-                return cls([Member(endpoint, only, first, info, Eye(first, info))], cluster=False)
+                return cls([Member(endpoint, only, first, info, Eye(first, info))], cluster=False, within=only)
             table = await ClusterDirectory([endpoint]).table()
             if table.served < SLOTS:
                 raise ConnectionLost(
                     f"{SLOTS - table.served} of the slots of the cluster of {endpoint.address} are served by nobody",
                     remedy="bring the missing shard back, or assign its slots (CLUSTER INFO), then verify again",
                 )
+            counted = frozenset(slots_of(within or _ALL))
             members = []
-            for node in table.primaries:
+            near = [node for node in table.primaries if any(table.owners[slot] == node for slot in counted)]
+            for node in near:
                 connection = await Connection.open(node, client_name=_CLIENT)
                 opened.append(connection)
                 told = await server_info(connection)
-                members.append(Member(node, _ranges(table, node), connection, told, Eye(connection, told)))
+                members.append(Member(node, _ranges(table, node, counted), connection, told, Eye(connection, told)))
             await first.close()
-            return cls(members, cluster=True)
+            return cls(members, cluster=True, within=within, others=[node for node in table.primaries if node not in near])
         except BaseException:
             for connection in opened:
                 await connection.close()
@@ -134,9 +143,9 @@ class Shards:
 
     async def steady(self, *, begin: bool = False) -> None:
         """Raises ``ConnectionLost`` when slots are on their way, or are not where they were when this was first asked (``begin``: from now on)."""
-        if not self.cluster:
+        if self.first.info.mode != "cluster":
             return
-        states = await together(*(_state(member) for member in self.members))
+        states = await together(*(self._state(member) for member in self.members))
         if begin or not self._states:
             self._states = states
         for member, before, now in zip(self.members, self._states, states, strict=True):
@@ -147,25 +156,67 @@ class Shards:
         """How many keys lie on a server that does not own their slot, and the first `NAMED` of them. Raises ``Refused`` where that can't be asked."""
         if not self.cluster:
             return 0, []
-        found = await together(*(self._strays_of(number) for number in range(len(self.members))))
+        found = await together(
+            *(self._strays_of(member.connection, number) for number, member in enumerate(self.members)),
+            *(self._strays_on(node) for node in self._others),
+        )
         return sum(count for count, _ in found), [stray for _, strays in found for stray in strays][:NAMED]
 
-    async def _strays_of(self, number: int) -> tuple[int, list[Stray]]:
-        member = self.members[number]
-        others = [slot for slot in range(SLOTS) if self._owner[slot] != number]
+    async def _strays_on(self, node: Endpoint) -> tuple[int, list[Stray]]:
+        async with await Connection.open(node, client_name=_CLIENT) as connection:
+            return await self._strays_of(connection, None)
+
+    async def _strays_of(self, connection: Connection, number: int | None) -> tuple[int, list[Stray]]:
+        """``number``: of the member that is asked; None: it is none."""
+        where = connection.endpoint.address
+        others = [slot for slot in sorted(self._within) if self._owner[slot] != number]
         block = b"".join([b"*3\r\n$7\r\nCLUSTER\r\n$15\r\nCOUNTKEYSINSLOT\r\n$%d\r\n%d\r\n" % (len(str(slot)), slot) for slot in others])
-        replies = await member.connection.exchange(block, len(others), "CLUSTER", 60.0)
+        replies = await connection.exchange(block, len(others), "CLUSTER", 60.0)
         total = 0
         strays: list[Stray] = []
         for slot, reply in zip(others, replies, strict=True):
             if isinstance(reply, ServerError):
-                raise _denied(member, "COUNTKEYSINSLOT", reply)
+                raise _denied(where, "COUNTKEYSINSLOT", reply)
             total += int(reply)
             if reply and len(strays) < NAMED:
                 owner = self.members[self._owner[slot]].endpoint.address
-                names = await _asked(member, "GETKEYSINSLOT", slot, NAMED)
-                strays += [Stray(key, member.endpoint.address, owner) for key in names]
+                names = await _asked(connection, "GETKEYSINSLOT", slot, NAMED)
+                strays += [Stray(key, where, owner) for key in names]
         return total, strays
+
+    async def _state(self, member: Member) -> tuple[str, str, Ranges]:
+        """Its id, its configuration epoch and those of its slots that count, as it says itself."""
+        listed = text_of(await _asked(member.connection, "NODES"))
+        mine = next((line.split() for line in listed.splitlines() if "myself" in line.split(" ", 3)[2:3][0]), None)
+        where = member.endpoint.address
+        if mine is None:
+            raise _moving(f"{where} does not say what it owns")
+        if "master" not in mine[2]:
+            raise _moving(f"{where} is a replica now")
+        slots: list[tuple[int, int]] = []
+        for token in mine[8:]:
+            if found := _MIGRATION.match(token):
+                if int(found.group(1)) in self._within:
+                    raise _moving(f"slot {found.group(1)} is on its way, says {where}")
+                continue
+            first, _, last = token.partition("-")
+            slots.append((int(first), int(last or first)))
+        owned = self._within.intersection(slots_of(slots))
+        expected = frozenset(slots_of(member.ranges))
+        if owned != expected:
+            gone, come = expected - owned, owned - expected
+            told = [f"does not own {_told(gone)} (any more)"] if gone else []
+            raise _moving(f"{where} {' and '.join([*told, *([f'owns {_told(come)} now'] if come else [])])}")
+        try:
+            jobs = await member.connection.call("CLUSTER", "GETSLOTMIGRATIONS")
+        except ServerError:
+            jobs = []  # before Valkey 9
+        for job in jobs if isinstance(jobs, list) else []:
+            fields = dict(zip(job[::2], job[1::2], strict=False)) if isinstance(job, list) else job
+            going = text_of(fields.get(b"slot_ranges", b"?"))
+            if fields.get(b"state", b"success") not in _OVER and not self._within.isdisjoint(_slots_in(going)):
+                raise _moving(f"{where} is migrating slots {going}")
+        return mine[0], mine[6] if self.cluster else "", ranges_of(owned)
 
 
 def uneven(found: dict[str, dict[str, str]]) -> dict[str, str]:
@@ -184,56 +235,39 @@ def uneven(found: dict[str, dict[str, str]]) -> dict[str, str]:
     return out
 
 
-def _ranges(table: SlotTable, node: Endpoint) -> Ranges:
-    return ranges_of(slot for slot, owner in enumerate(table.owners) if owner == node)
+def _ranges(table: SlotTable, node: Endpoint, counted: frozenset[int]) -> Ranges:
+    return ranges_of(slot for slot in counted if table.owners[slot] == node)
 
 
-async def _state(member: Member) -> tuple[str, str, Ranges]:
-    """Its id, its configuration epoch and its slots, as it says itself."""
-    listed = text_of(await _asked(member, "NODES"))
-    mine = next((line.split() for line in listed.splitlines() if "myself" in line.split(" ", 3)[2:3][0]), None)
-    where = member.endpoint.address
-    if mine is None:
-        raise _moving(f"{where} does not say what it owns")
-    if "master" not in mine[2]:
-        raise _moving(f"{where} is a replica now")
-    slots: list[tuple[int, int]] = []
-    for token in mine[8:]:
-        if found := _MIGRATION.match(token):
-            raise _moving(f"slot {found.group(1)} is on its way, says {where}")
-        first, _, last = token.partition("-")
-        slots.append((int(first), int(last or first)))
-    ranges = ranges_of(slots_of(slots))
-    if ranges != member.ranges:
-        raise _moving(f"{where} owns {_told(ranges)}, and {_told(member.ranges)} when we connected")
+async def _asked(connection: Connection, *words: str | int) -> Any:
     try:
-        jobs = await member.connection.call("CLUSTER", "GETSLOTMIGRATIONS")
-    except ServerError:
-        jobs = []  # before Valkey 9
-    for job in jobs if isinstance(jobs, list) else []:
-        fields = dict(zip(job[::2], job[1::2], strict=False)) if isinstance(job, list) else job
-        if fields.get(b"state", b"success") not in _OVER:
-            raise _moving(f"{where} is migrating slots {text_of(fields.get(b'slot_ranges', b'?'))}")
-    return mine[0], mine[6], ranges
-
-
-async def _asked(member: Member, *words: str | int) -> Any:
-    try:
-        return await member.connection.call("CLUSTER", *words)
+        return await connection.call("CLUSTER", *words)
     except ServerError as error:
-        raise _denied(member, str(words[0]), error) from None
+        raise _denied(connection.endpoint.address, str(words[0]), error) from None
 
 
-def _denied(member: Member, word: str, error: ServerError) -> Refused:
+def _denied(where: str, word: str, error: ServerError) -> Refused:
     return Refused(
-        f"{member.endpoint.address} does not say which slots it has: {error.message}",
+        f"{where} does not say which slots it has: {error.message}",
         remedy=f"permit CLUSTER {word} to this user (ACL SETUSER … +cluster|{word.lower()})",
     )
 
 
 def _moving(why: str) -> ConnectionLost:
-    return ConnectionLost(f"the slots of the cluster move: {why}", remedy="verify again when they stand still (CLUSTER NODES)")
+    return ConnectionLost(
+        f"the slots of the cluster move: {why}", remedy="verify again when they stand still (CLUSTER NODES)", code="VK-VERIFY-SLOTS"
+    )
 
 
-def _told(ranges: Ranges) -> str:
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges) or "no slot"
+def _slots_in(text: str) -> Iterable[int]:
+    """``0-10 20``; all of them where it has another form."""
+    pairs = [word.partition("-") for word in text.split()]
+    if not all(first.isdigit() and (last or first).isdigit() for first, _, last in pairs):
+        return range(SLOTS)
+    return slots_of([(int(first), int(last or first)) for first, _, last in pairs])
+
+
+def _told(slots: Iterable[int]) -> str:
+    """Some of them, for people."""
+    ranges = [str(first) if first == last else f"{first}-{last}" for first, last in ranges_of(slots)]
+    return f"slot{'s' if len(ranges) > 1 or '-' in ranges[0] else ''} {', '.join(ranges[:5])}{' and more' if len(ranges) > 5 else ''}"

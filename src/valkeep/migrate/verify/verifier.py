@@ -35,7 +35,8 @@ class Verifier:
     target takes no writes from us. ``patience``: seconds that looking at written keys may take, on top of what their number takes.
     ``source_read``, ``target_read``: "auto" (a snapshot by PSYNC, or by SCAN where that is denied) or "scan".
     ``source``, ``target``: a server, or any node of a cluster, which is compared as a whole; ``slots``: (first, last), both inclusive: only keys of these
-    count, and the source is this one server, even where it is a shard of a cluster.
+    count, and the source is this one server, even where it is a shard of a cluster, which then has to own all of them. Of a target that is a cluster the shards
+    that own some of them are read; the others are asked whether they have keys of theirs.
 
     Entering raises (wrong password, nobody there: definite), and so does ``full`` when a server does not let us look (``Refused``: no PSYNC, no
     DUMP). After that a link that breaks, or a worker that dies, is no exception but a
@@ -76,6 +77,8 @@ class Verifier:
         """How the barrier works, for people."""
         self.broken = False
         """Whether a link of it has broken: what it looked at tells nothing any more, and another one has to begin."""
+        self.moved = False
+        """Whether that was because slots moved: another one tells nothing either before they stand still."""
 
     async def __aenter__(self) -> Self:
         if self._workdir is not None:
@@ -150,6 +153,7 @@ class Verifier:
             if word in ("full", "repair") and isinstance(error, Refused):
                 raise
             self.broken = isinstance(error, ConnectionLost) and self._listener is not None and not self._listener.done()
+            self.moved = error.code == "VK-VERIFY-SLOTS"
             result = Comparison.unknown(f"{error.message}; {error.remedy}")
         self._emit(Phase(self._now(), f"verify-{word}", done=True, detail=result.verdict))
         self._emit(VerdictEvent(self._now(), result.verdict, {"of": f"verify-{word}"}))

@@ -157,7 +157,7 @@ class _Main:
         slots = tuple((first, last) for first, last in line["slots"])
         source = await Shards.open(endpoint_from(line["source"]), only=slots)
         try:
-            target = await Shards.open(endpoint_from(line["target"]))
+            target = await Shards.open(endpoint_from(line["target"]), within=slots)
         except BaseException:
             await source.close()
             raise
