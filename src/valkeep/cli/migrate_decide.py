@@ -74,7 +74,7 @@ async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, stat
     from valkeep.migrate.control import Lock, ask, remove_socket
     from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.spool import sweep
-    from valkeep.migrate.state import StateFile, default_directory, expect_target
+    from valkeep.migrate.state import SHARDS, StateFile, default_directory, expect_target
 
     directory = state or default_directory(source.display if source is not None else "file:", target.display)
     running = await ask(directory, "abort")
@@ -104,4 +104,13 @@ async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, stat
                 except ConnectionLost:
                     return None
 
-            return await undo.abort(await reach(source), await reach(there), file, force=force)
+            shards = []
+            for name in found.source_shards if found is not None else ():
+                shard = StateFile(directory / SHARDS / name)
+                of_shard = shard.read()
+                if of_shard is not None and source is not None:
+                    fenced = Endpoint.parse(of_shard.fence_at) if of_shard.fence_at else None
+                    shards.append(undo.Site(await reach(fenced and source.at(fenced.host, fenced.port)), shard))
+            if shards:
+                source = None  # what is undone there is undone at its shards
+            return await undo.abort(await reach(source), await reach(there), file, force=force, shards=shards)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -65,6 +65,19 @@ def _picture(found: Sequence[MigrationStatus]) -> RenderableType:
     return Text("\n").join([Text("\n").join([Text(line) for line in _lines(one)]) for one in found])
 
 
+def _gateway(live: dict[str, Any]) -> list[str]:
+    whose = f"shard {live['shard']}: " if "shard" in live else ""
+    offset = f"source offset {live['source_offset']:,} of {live['source_replid'][:8]}…"
+    lines = [f"  {whose}gateway {live['gateway']}; {live['keys']:,} keys; {offset}"]
+    behind = live["source_offset"] - live["translated"]
+    if behind > 0:
+        lines.append(f"  {behind:,} bytes of it wait here")
+    for target in live["targets"]:
+        how = f"{target['lag']:,} bytes behind" if target["online"] else "loads the snapshot"
+        lines.append(f"  target {target['target']}: {how}")
+    return lines
+
+
 def _lines(one: MigrationStatus) -> list[str]:
     pair = " → ".join(part for part in (one.source, one.target) if part) or str(one.folder)
     lines = [pair]
@@ -74,16 +87,8 @@ def _lines(one: MigrationStatus) -> list[str]:
     else:
         lines.append(f"  does not run: {one.step}")
     if one.live is not None:
-        live = one.live
-        lines.append(
-            f"  gateway {live['gateway']}; {live['keys']:,} keys; source offset {live['source_offset']:,} of {live['source_replid'][:8]}…"
-        )
-        behind = live["source_offset"] - live["translated"]
-        if behind > 0:
-            lines.append(f"  {behind:,} bytes of it wait here")
-        for target in live["targets"]:
-            how = f"{target['lag']:,} bytes behind" if target["online"] else "loads the snapshot"
-            lines.append(f"  target {target['target']}: {how}")
+        for live in one.live.get("shards", [one.live]):
+            lines += _gateway(live)
     lines.append(f"  state: {one.folder}")
     if one.todo:
         lines.append(f"  next: {one.todo}")

@@ -8,7 +8,7 @@ target that was restarted since is a primary that may hold less than the source.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from valkeep.migrate.state import BACK
 if TYPE_CHECKING:
     from valkeep.migrate.state import MigrationState, StateFile
 
-__all__ = ["Paused", "abort", "call_off", "reopened", "restore_target", "to_the_end"]
+__all__ = ["Paused", "Site", "abort", "call_off", "reopened", "restore_target", "to_the_end"]
 
 RETURN_SECONDS = 10.0  # for a source to come back, to be put in order
 
@@ -37,6 +37,19 @@ class Paused:
     run_id: str
     before: Mapping[str, str]
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A server of the source that may be fenced, and the file that says so. ``source``: None where it does not answer."""
+
+    source: Connection | None
+    state: StateFile
+
+    @property
+    def found(self) -> MigrationState:
+        assert self.state.current is not None  # it was read
+        return self.state.current
 
 
 async def call_off(paused: Paused | None, state: StateFile, cause: BaseException) -> None:
@@ -97,8 +110,11 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
         raise stopped
 
 
-async def abort(source: Connection | None, target: Connection | None, state: StateFile, *, force: bool = False) -> list[str]:
-    """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences.
+async def abort(
+    source: Connection | None, target: Connection | None, state: StateFile, *, force: bool = False, shards: Sequence[Site] = ()
+) -> list[str]:
+    """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences. ``shards``: of a source that
+    is a cluster; those that were not begun with are left out.
 
     None stands for a server that does not answer: what can be done without it is done. Raises ``Refused`` when the target was promoted already (making the
     source writable then would let two primaries diverge) or when nobody can tell; ``force`` does it all the same.
@@ -119,6 +135,7 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
             remedy="`valkeep migrate rollback` makes the source the primary again, with every write; `valkeep migrate commit` lets it go",
             code="VK-ABORT-PROMOTED",
         )
+    sites = shards if found.source_shards else (Site(source, state),)
     role = (await target.call("ROLE"))[0] if target is not None else b""
     promoted = found.step in ("promoted", "committed") or (
         found.step == "cutting" and target is not None and await _took_over(target, found, role)
@@ -133,7 +150,8 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
                 code="VK-ABORT-UNKNOWN",
             )
     if promoted and found.step == "cutting" and not force:
-        await _expect_fenced(source, found)
+        for site in sites:
+            await _expect_fenced(site.source, site.found)
     if promoted and found.source.startswith("file:"):
         return [f"nothing is left to undo: {found.target} has what the files hold, and is a primary"]
     if promoted and not force:
@@ -154,28 +172,50 @@ async def abort(source: Connection | None, target: Connection | None, state: Sta
             remedy="make it answer and try again; if it is lost, or surely no primary, `--force` makes the source writable",
             code="VK-ABORT-UNKNOWN",
         )
-    done: list[str] = []
-    if found.fence_before:
-        lifted = await _unfence(source, found, "" if force else found.fence_token)
-        if not promoted:  # before it is detached: a detached target is a primary, too, and must not be taken for a promoted one
-            state.step("attached", fence_before={})
-        if not lifted:
-            done.append(
-                "the source is fenced by somebody else, another cut-over perhaps: that fence is not this migration's, and was left alone"
-            )
-        else:
-            done.append("the source accepts writes again (" + ", ".join(f"{name} {old}" for name, old in found.fence_before.items()) + ")")
-        if lifted and found.fence_kept:
-            done.append("its configuration file says so, too")
-    elif not found.source.startswith("file:"):
+    done = await _reopen(sites, promoted=promoted, force=force)
+    if not done and not found.source.startswith("file:"):
         done.append("the source was never fenced and accepts writes")
     if target is None:
         done.append("the target does not answer: when it does, abort again, or detach it with REPLICAOF NO ONE")
         return done
     if not promoted:
+        if found.source_shards:  # before its markers go: without them it must not be taken for a promoted one
+            state.step("attached", target_run="")
         done += await restore_target(target, found)
     state.step("aborted")
-    discard(state.directory)
+    for one in (state, *(site.state for site in shards)):
+        discard(one.directory)
+    return done
+
+
+async def _reopen(sites: Sequence[Site], *, promoted: bool, force: bool) -> list[str]:
+    """Every server of the source that may be fenced accepts writes again; what was done. Raises what went wrong at the first that could not be made to, after
+    the others."""
+    done: list[str] = []
+    failed: ValkeepError | None = None
+    for site in sites:
+        found = site.found
+        if not found.fence_before:
+            continue
+        where = f"the source's {found.fence_at}" if len(sites) > 1 else "the source"
+        try:
+            lifted = await _unfence(site.source, found, "" if force else found.fence_token)
+        except ValkeepError as error:
+            failed = failed or error
+            continue
+        if not promoted:  # before it is detached: a detached target is a primary, too, and must not be taken for a promoted one
+            site.state.step("attached", fence_before={})
+        if not lifted:
+            done.append(
+                f"{where} is fenced by somebody else, another cut-over perhaps: that fence is not this migration's, and was left alone"
+            )
+        else:
+            before = ", ".join(f"{name} {old}" for name, old in found.fence_before.items())
+            done.append(f"{where} accepts writes again ({before})")
+        if lifted and found.fence_kept:
+            done.append("its configuration file says so, too")
+    if failed is not None:
+        raise failed.saying(f"{failed.message}; {'; '.join(done)}") if done else failed
     return done
 
 

@@ -1,4 +1,4 @@
-"""Several gateways of one migration, each of a shard of the source: whatever is waited for ends when any of them does."""
+"""Several gateways of one migration, each of a shard of the source: whatever is waited for ends when any of them does, and what they tell is told as one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,38 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from valkeep.report.events import Progress
+
 if TYPE_CHECKING:
     from valkeep.migrate.gateway import Gateway
+    from valkeep.report.events import Emit, Event
 
-__all__ = ["beside", "together"]
+__all__ = ["Chorus", "beside", "together"]
+
+
+class Chorus:
+    """Each voice's progress is told as the sum of all; everything else as it is."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._told: dict[str, dict[str, Progress]] = {}  # by phase and voice
+
+    def voice(self, name: str) -> Emit:
+        def emit(event: Event) -> None:
+            if isinstance(event, Progress):
+                voices = self._told.setdefault(event.phase, {})
+                voices[name] = event
+                event = Progress(
+                    event.at,
+                    event.phase,
+                    sum(one.keys for one in voices.values()),
+                    sum(one.bytes for one in voices.values()),
+                    sum(one.total_keys for one in voices.values()),
+                    sum(one.total_bytes for one in voices.values()),
+                )
+            self._emit(event)
+
+        return emit
 
 
 async def beside(gateways: Iterable[Gateway], work: Awaitable[object]) -> None:

@@ -1,17 +1,23 @@
 """When a migration is cut over: at once when it is verified, or when a person says so, and again when it was called off for a reason that may pass.
 
-Before each attempt what was written lately is compared until little is left, so that the writers are kept out for a short time.
+Before each attempt what was written lately is compared until little is left, so that the writers are kept out for a short time. The shards of a cluster are cut
+over together, or none of them is (`joint`); not before their slots stand still (`Slots`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from valkeep.errors import ValkeepError
+from valkeep.migrate.abreast import beside, together
 from valkeep.migrate.cutover import Cutover, CutoverResult
 from valkeep.migrate.fence import Aborted, FenceMode
-from valkeep.migrate.whereabouts import Whereabouts, fence_mode
+from valkeep.migrate.joint import SHARD, Joint, Member
+from valkeep.migrate.whereabouts import fence_mode
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
@@ -20,13 +26,12 @@ if TYPE_CHECKING:
     from valkeep.migrate.gateway import Gateway
     from valkeep.migrate.handover import Handover
     from valkeep.migrate.journal import Journal
+    from valkeep.migrate.lane import Lane
     from valkeep.migrate.outcome import RunOptions
     from valkeep.migrate.preflight import PreflightReport
-    from valkeep.migrate.proof import Proof
-    from valkeep.migrate.reading import Reading
     from valkeep.migrate.state import StateFile
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "Slots"]
 
 ATTEMPTS: Final = 3
 RETRY_SECONDS: Final = 2.0
@@ -40,6 +45,7 @@ PASSING: Final = frozenset(  # reasons to call a cut-over off that may pass
         "VK-CUTOVER-TRANSACTION",
         "VK-CUTOVER-CONCURRENT",
         "VK-CUTOVER-LINK",
+        "VK-CUTOVER-SLOTS",
         "VK-SOURCE-LOST",
         "VK-HELD",
     }
@@ -49,36 +55,55 @@ FOR_A_PERSON: Final = frozenset(  # may pass, but somebody has to look; whoever 
 )
 
 
+class Slots(Protocol):
+    """Of a source that is a cluster: do they lie where the lanes have them?"""
+
+    async def settled(self) -> None:
+        """Return when nothing is on its way."""
+        ...
+
+    async def expect_still(self) -> None:
+        """Ask now. Raises ``Aborted`` where anything is on its way, or lies elsewhere."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """One lane's part of an attempt."""
+
+    lane: Lane
+    writers: Connection
+    mode: FenceMode
+    patience: float
+
+
 class Attempts:
-    """Of one migration, whose parts these are. ``manual``: whether a person says when."""
+    """Of one migration: ``lanes``, to one target by one ``delivery``. ``state``: of the whole. ``manual``: whether a person says when. ``slots``: of a source
+    that is a cluster."""
 
     def __init__(
         self,
         options: RunOptions,
-        gateway: Gateway,
+        lanes: Sequence[Lane],
         delivery: Delivery,
-        reading: Reading,
-        proof: Proof,
-        where: Whereabouts,
         report: PreflightReport,
         state: StateFile,
         journal: Journal,
         handover: Handover,
+        slots: Slots | None = None,
     ) -> None:
         self.manual = options.cutover == "manual"
         self._options = options
-        self._gateway = gateway
+        self._lanes = lanes
         self._delivery = delivery
-        self._reading = reading
-        self._proof = proof
-        self._where = where
         self._report = report
         self._state = state
         self._journal = journal
         self._handover = handover
+        self._slots = slots
 
-    async def run(self) -> CutoverResult:
-        """Cut over. Raises what called the last attempt off."""
+    async def run(self) -> tuple[CutoverResult, ...]:
+        """Cut over: what came of each lane. Raises what called the last attempt off."""
         attempts = 0
         passing = PASSING | FOR_A_PERSON if self.manual else PASSING
         while True:
@@ -94,68 +119,116 @@ class Attempts:
                 self._journal.say("warning", f"the cut-over was called off: {error.message}. {error.remedy}")
                 self._handover.answer(error, again=True)
                 if not self.manual:
-                    await self._gateway.beside(asyncio.sleep(RETRY_SECONDS * attempts))
+                    await beside(self._gateways, asyncio.sleep(RETRY_SECONDS * attempts))
+
+    @property
+    def _gateways(self) -> list[Gateway]:
+        return [lane.gateway for lane in self._lanes]
 
     async def _wait_for_go(self) -> None:
         """Until a person says so; what is written meanwhile is compared."""
-        ready, gateway = self._handover.ready, self._gateway
+        ready, gateways = self._handover.ready, self._gateways
         self._journal.begin("waiting")
         ready.waiting = True
         self._journal.emit(Phase(self._journal.clock(), "waiting", detail="for `valkeep migrate cutover`"))
-        watch = asyncio.create_task(gateway.watch())
         go = asyncio.create_task(ready.go.wait())
         try:
             while not go.done():
-                await asyncio.wait({watch, go}, timeout=ROUND_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if watch.done():
-                    watch.result()
+                await beside(gateways, asyncio.wait({go}, timeout=ROUND_SECONDS))
                 if not go.done():
-                    await gateway.beside(self._proof.round())
+                    await beside(gateways, together(lane.proof.round() for lane in self._lanes))
         finally:
             ready.waiting = False
-            watch.cancel()
             go.cancel()
 
-    async def _cut(self) -> CutoverResult:
-        gateway, proof = self._gateway, self._proof
-        if self.manual:
-            _refuse_held(gateway)  # at once: who said go waits for an answer
-        await gateway.beside(proof.settle())
-        _refuse_held(gateway)
-        async with await self._where.writers(await self._where.source(gateway, self._reading)) as writers:
-            mode = self._options.fence or await fence_mode(writers, self._report)
-            patience = await self._reading.ready(gateway, mode, self._options.lease_ms, proof.seconds)
-            return await self._cut_at(writers, mode, patience)
+    async def _cut(self) -> tuple[CutoverResult, ...]:
+        if self.manual:  # at once: who said go waits for an answer
+            self._refuse_held()
+            if self._slots is not None:
+                await self._slots.expect_still()
+        if self._slots is not None:
+            await beside(self._gateways, self._slots.settled())
+        await beside(self._gateways, together(lane.proof.settle() for lane in self._lanes))
+        self._refuse_held()
+        async with contextlib.AsyncExitStack() as stack:
+            legs = [await self._leg(lane, stack) for lane in self._lanes]
+            cuts = await self._cut_all(legs)
+        journal = self._journal
+        journal.timeline += cuts[0].timeline
+        journal.write_if_possible("cutover.json", self._told(cuts))
+        pause = max(cut.write_pause_ms for cut in cuts)
+        self._handover.answer({"promoted": self._options.target.display, "write_pause_ms": round(pause, 1)})
+        for node in (node for cut in cuts for node in cut.source_nodes):
+            journal.say("warning" if node.worries else "info", f"on the source's side, {node.node}: {node.why}")
+        return cuts
 
-    async def _cut_at(self, writers: Connection, mode: FenceMode, patience: float) -> CutoverResult:
-        options, journal, proof = self._options, self._journal, self._proof
-        cutover = Cutover(
-            writers,
-            self._reading.successor(self._delivery),
-            mode=mode,
+    async def _leg(self, lane: Lane, stack: contextlib.AsyncExitStack) -> _Leg:
+        at = await lane.where.source(lane.gateway, lane.reading)
+        writers = await stack.enter_async_context(await lane.where.writers(at))
+        mode = self._options.fence or await fence_mode(writers, self._report)
+        return _Leg(lane, writers, mode, await lane.reading.ready(lane.gateway, mode, self._options.lease_ms, lane.proof.seconds))
+
+    async def _cut_all(self, legs: Sequence[_Leg]) -> tuple[CutoverResult, ...]:
+        try:
+            if self._slots is None:
+                (leg,) = legs
+                return (await self._cutover(leg, None).run(),)
+            return await self._cut_together(legs, self._slots)
+        finally:
+            for leg in legs:
+                leg.lane.proof.save()
+
+    async def _cut_together(self, legs: Sequence[_Leg], slots: Slots) -> tuple[CutoverResult, ...]:
+        joint = Joint([leg.lane.start.display for leg in legs], self._options.lease_ms / 1000, slots.expect_still)
+        self._state.step("cutting", target_run=await self._delivery.identify())
+        works = [self._cutover(leg, joint.member(leg.lane.start.display)).run() for leg in legs]
+        try:
+            cuts = await asyncio.gather(*works, return_exceptions=True)
+        finally:
+            fenced = any(leg.lane.state.current is not None and leg.lane.state.current.step == "cutting" for leg in legs)
+            if not joint.decided and not fenced:
+                self._state.step("attached", target_run="")  # every shard of the source writes again
+        failed = [cut for cut in cuts if isinstance(cut, BaseException)]
+        if not failed:
+            return tuple(cut for cut in cuts if isinstance(cut, CutoverResult))
+        raise min(failed, key=_rank)
+
+    def _cutover(self, leg: _Leg, allies: Member | None) -> Cutover:
+        options, journal, lane = self._options, self._journal, leg.lane
+        held = lane.reading.held(leg.mode)
+        return Cutover(
+            leg.writers,
+            lane.reading.successor(lane.successor),
+            mode=leg.mode,
             lease_ms=options.lease_ms,
             keep_fence=options.keep_fence,
-            gateway_port=self._gateway.address[1],
-            verify=lambda offset: proof.last(offset, held=self._reading.held(mode)),
-            patience=patience,
-            state=self._state,
+            gateway_port=lane.gateway.address[1],
+            verify=lambda offset: lane.proof.last(offset, held=held),
+            patience=leg.patience,
+            state=lane.state,
             emit=journal.emit,
             clock=journal.clock,
             on_stop=self._delivery.hurry,
+            allies=allies,
         )
-        try:
-            cut = await cutover.run()
-        finally:
-            proof.save()
-        journal.timeline += cut.timeline
-        journal.write_if_possible("cutover.json", cut.to_json(journal.started))
-        self._handover.answer({"promoted": options.target.display, "write_pause_ms": round(cut.write_pause_ms, 1)})
-        for node in cut.source_nodes:
-            journal.say("warning" if node.worries else "info", f"on the source's side, {node.node}: {node.why}")
-        return cut
+
+    def _refuse_held(self) -> None:
+        for lane in self._lanes:
+            if lane.gateway.held:
+                _, hold = lane.gateway.held[0]
+                raise Aborted(f"the stream is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
+
+    def _told(self, cuts: Sequence[CutoverResult]) -> dict[str, Any]:
+        """``cutover.json``."""
+        started = self._journal.started
+        if self._slots is None:
+            return cuts[0].to_json(started)
+        shards = [{"shard": lane.name, **cut.to_json(started)} for lane, cut in zip(self._lanes, cuts, strict=True)]
+        return {"schema": 1, "write_pause_ms": round(max(cut.write_pause_ms for cut in cuts), 1), "shards": shards}
 
 
-def _refuse_held(gateway: Gateway) -> None:
-    if gateway.held:
-        _, hold = gateway.held[0]
-        raise Aborted(f"the stream is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
+def _rank(error: BaseException) -> int:
+    """What is said first of several errors: what leaves something uncertain, then causes, then what followed from them."""
+    if not isinstance(error, ValkeepError):
+        return 1
+    return 0 if not error.definite else 2 if error.code == SHARD else 1

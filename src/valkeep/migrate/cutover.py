@@ -85,11 +85,25 @@ class Successor(Protocol):
         ``definite=False`` when nobody knows whether it is."""
 
 
+class Allies(Protocol):
+    """Other cut-overs that have to happen together with this one, or not at all (`joint`)."""
+
+    async def all_drained(self) -> None:
+        """Return when all of them are where we are: their source is fenced, and their successor has everything. Raises ``Aborted``."""
+
+    async def decide(self) -> None:
+        """Return when all have said so, and it is recorded that they are promoted. Raises ``Aborted``; then none is."""
+
+    def left(self, why: BaseException) -> None:
+        """We are called off."""
+
+
 class Cutover:
     """One cut-over. ``lease_ms``: how long writers are held or refused at most: once until the fence, and once from there to the promotion.
     ``keep_fence``: write it into the source's configuration file, too. ``verify(offset)`` compares what was written since the full verification and
     returns (keys compared, differences). ``gateway_port``: of our own replica, as the source knows it. ``patience``: seconds for draining and comparing
-    where the writers were stopped by their owner. ``on_stop``: told when somebody wants to stop during the promotion."""
+    where the writers were stopped by their owner. ``on_stop``: told when somebody wants to stop during the promotion. ``allies``: who is cut over together
+    with it."""
 
     def __init__(
         self,
@@ -106,11 +120,13 @@ class Cutover:
         clock: Callable[[], float],
         on_stop: Callable[[], None] = lambda: None,
         patience: float = PATIENCE_SECONDS,
+        allies: Allies | None = None,
     ) -> None:
         self._source = source
         self._successor = successor
         self._on_stop = on_stop
         self._patience = patience
+        self._allies = allies
         self._mode = mode
         self._lease = lease_ms / 1000
         self._keep_fence = keep_fence
@@ -134,6 +150,9 @@ class Cutover:
         ``definite=False`` when the source may be left fenced or the target promoted."""
         try:
             return await self._run()
+        except BaseException as error:
+            self._leave_allies(error)
+            raise
         finally:
             await self._lookout.leave()
 
@@ -144,7 +163,10 @@ class Cutover:
             checked = await self._silence_writers()
             self._mark("drain-after-fence")
             await self._drain_all()
+            if self._allies is not None:
+                await self._agree(self._allies)
         except BaseException as error:
+            self._leave_allies(error)  # now: their writers are kept out, too
             await self._call_off(first, error)
             if isinstance(error, ValkeepError) and not error.definite:  # it is certain now: the source writes, the target was not promoted
                 raise ValkeepError(
@@ -297,6 +319,17 @@ class Cutover:
                     code="VK-CUTOVER-PASSED",
                 )
             look = last
+
+    async def _agree(self, allies: Allies) -> None:
+        """Return when it is decided for all; what our source did while we waited for the others is looked at in between."""
+        self._mark("wait-for-shards")
+        await allies.all_drained()
+        await self._drain_all()
+        await allies.decide()
+
+    def _leave_allies(self, why: BaseException) -> None:
+        if self._allies is not None:
+            self._allies.left(why)
 
     async def _look(self, *, fenced: bool = False) -> Look:
         """The source now; raises ``Aborted`` when it is not any more what it was at the beginning."""

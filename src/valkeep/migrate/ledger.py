@@ -25,7 +25,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -36,7 +36,7 @@ from valkeep.report.events import Emit, LedgerEntry
 if TYPE_CHECKING:
     from valkeep.migrate.transform.notes import LedgerNote
 
-__all__ = ["Kind", "Ledger", "LedgerCounts", "LedgerMark"]
+__all__ = ["Kind", "Ledger", "LedgerCounts", "LedgerMark", "summary_of"]
 
 SCHEMA = 1
 
@@ -166,8 +166,7 @@ class Ledger:
 
     def summary(self) -> list[dict[str, object]]:
         """The counts as rows ``{action, what, policy, count}``, the most frequent first: what reports and JSON show."""
-        rows = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        return [{"action": a, "what": w, "policy": p, "count": n} for (a, w, p), n in rows]
+        return summary_of([self])
 
     def _cut(self, path: Path, size: int) -> None:
         if self._size < size:
@@ -185,3 +184,12 @@ class Ledger:
             remedy="free space on that disk or choose another place (--report, --ledger of the gateway), then start again; nothing unrecorded was sent",
             code="VK-LEDGER-WRITE",
         )
+
+
+def summary_of(ledgers: Iterable[Ledger]) -> list[dict[str, object]]:
+    """As `Ledger.summary`, of several together."""
+    counts: Counter[Kind] = Counter()
+    for ledger in ledgers:
+        counts.update(ledger.counts)
+    rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{"action": a, "what": w, "policy": p, "count": n} for (a, w, p), n in rows]

@@ -12,60 +12,59 @@ from prometheus_client.registry import Collector
 from valkeep.report.metrics import MetricsServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from valkeep.migrate.gateway import Gateway
 
 __all__ = ["Numbers", "missing", "watched"]
 
 
-def watched(gateway: Gateway, address: tuple[str, int], failure: Callable[[], str]) -> MetricsServer:
-    """A server of the gateway's numbers; enter it. ``failure``: why it is not healthy, or ""."""
+def watched(gateways: Mapping[str, Gateway], address: tuple[str, int], failure: Callable[[], str]) -> MetricsServer:
+    """A server of their numbers; enter it. ``gateways``: by the source's shards, "" for a single server. ``failure``: why it is not healthy, or ""."""
     registry = CollectorRegistry()
-    registry.register(Numbers(gateway))
-    return MetricsServer(address, registry, failure, lambda: missing(gateway))
+    registry.register(Numbers(gateways))
+    return MetricsServer(address, registry, failure, lambda: next(filter(None, map(missing, gateways.values())), ""))
 
 
 class Numbers(Collector):
-    """The gateway's numbers, read when they are asked for."""
+    """The gateways' numbers, read when they are asked for. Where the source is a cluster, each has the label ``shard``."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, gateways: Mapping[str, Gateway]) -> None:
+        self._gateways = gateways
 
     def collect(self) -> Iterable[Metric]:
-        gateway = self._gateway
-        offset = GaugeMetricFamily("valkeep_source_offset_bytes", "Offset of the source's stream received so far")
-        offset.add_metric([], gateway.source_offset)
-        yield offset
-        labels = ["version"]
-        keys = CounterMetricFamily("valkeep_snapshot_keys", "Records of the source's snapshot read so far", labels=labels)
-        taken = CounterMetricFamily("valkeep_snapshot_bytes", "Bytes of the source's snapshot read so far", labels=labels)
-        writes = CounterMetricFamily("valkeep_stream_commands", "Commands of the source's stream translated so far", labels=labels)
+        more = [] if "" in self._gateways else ["shard"]
+        version = ["version", *more]
+        offset = GaugeMetricFamily("valkeep_source_offset_bytes", "Offset of the source's stream received so far", labels=more)
+        keys = CounterMetricFamily("valkeep_snapshot_keys", "Records of the source's snapshot read so far", labels=version)
+        taken = CounterMetricFamily("valkeep_snapshot_bytes", "Bytes of the source's snapshot read so far", labels=version)
+        writes = CounterMetricFamily("valkeep_stream_commands", "Commands of the source's stream translated so far", labels=version)
         held = GaugeMetricFamily(
-            "valkeep_held_bytes", "Bytes of the source's stream that wait because something cannot be sent", labels=labels
+            "valkeep_held_bytes", "Bytes of the source's stream that wait because something cannot be sent", labels=version
         )
-        spool = GaugeMetricFamily("valkeep_spool_bytes", "Bytes of translated stream kept on disk", labels=labels)
-        for channel in list(gateway.channels):
-            version = [channel.target.display]
-            keys.add_metric(version, channel.taken.keys)
-            taken.add_metric(version, channel.taken.source_bytes)
-            writes.add_metric(version, channel.writes)
-            held.add_metric(version, channel.held_bytes)
-            spool.add_metric(version, channel.stream.end - channel.stream.start)
-        yield from (keys, taken, writes, held, spool)
-        lag = GaugeMetricFamily("valkeep_target_lag_bytes", "Bytes of our stream that the target has not acknowledged", labels=["target"])
-        online = GaugeMetricFamily("valkeep_target_online", "1 when the target has the snapshot and takes the stream", labels=["target"])
-        for link in list(gateway.links):
-            if link.channel is not None:
-                lag.add_metric([link.peer], link.lag)
-                online.add_metric([link.peer], int(link.online))
-        yield from (lag, online)
-        ledger = CounterMetricFamily(
-            "valkeep_ledger", "Things changed, degraded or refused on the way", labels=["action", "what", "policy"]
-        )
-        for (action, what, policy), count in list(gateway.ledger.counts.items()):
-            ledger.add_metric([action, what, policy], count)
-        yield ledger
+        spool = GaugeMetricFamily("valkeep_spool_bytes", "Bytes of translated stream kept on disk", labels=version)
+        target = ["target", *more]
+        lag = GaugeMetricFamily("valkeep_target_lag_bytes", "Bytes of our stream that the target has not acknowledged", labels=target)
+        online = GaugeMetricFamily("valkeep_target_online", "1 when the target has the snapshot and takes the stream", labels=target)
+        kinds = ["action", "what", "policy", *more]
+        ledger = CounterMetricFamily("valkeep_ledger", "Things changed, degraded or refused on the way", labels=kinds)
+        for name, gateway in self._gateways.items():
+            shard = [name] if name else []
+            offset.add_metric(shard, gateway.source_offset)
+            for channel in list(gateway.channels):
+                of = [channel.target.display, *shard]
+                keys.add_metric(of, channel.taken.keys)
+                taken.add_metric(of, channel.taken.source_bytes)
+                writes.add_metric(of, channel.writes)
+                held.add_metric(of, channel.held_bytes)
+                spool.add_metric(of, channel.stream.end - channel.stream.start)
+            for link in list(gateway.links):
+                if link.channel is not None:
+                    lag.add_metric([link.peer, *shard], link.lag)
+                    online.add_metric([link.peer, *shard], int(link.online))
+            for kind, count in list(gateway.ledger.counts.items()):
+                ledger.add_metric([*kind, *shard], count)
+        yield from (offset, keys, taken, writes, held, spool, lag, online, ledger)
 
 
 def missing(gateway: Gateway) -> str:

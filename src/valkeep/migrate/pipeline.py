@@ -6,6 +6,9 @@
     follow         the target takes the stream; the verification compares both sides meanwhile
     cut-over       at once, or when a person says so (``Ready.go``); see ``cutover``
 
+A source that is a cluster has a lane for each of its shards (`lane`): gateways, verifications and cut-overs of their own, one target, one delivery, one
+decision. What is said here of the source goes for each of them.
+
 What goes wrong before the cut-over leaves the source untouched and detaches the target; what was copied stays there, said so. Every change made to a
 server is in the state file before it is made (``state``), so that ``abort`` can undo it after a kill -9.
 """
@@ -14,19 +17,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import replace
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo
 from valkeep.errors import ExitCode, Refused
-from valkeep.migrate.attempts import Attempts
+from valkeep.migrate.abreast import Chorus, beside, together
+from valkeep.migrate.attempts import Attempts, Slots
 from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.wayback import WayBack, let_go
 from valkeep.migrate.control import Control, Handler, Lock
-from valkeep.migrate.cutover import CutoverResult
+from valkeep.migrate.cutover import CutoverResult, Successor
 from valkeep.migrate.delivery import Parts
 from valkeep.migrate.delivery.reception import reception
 from valkeep.migrate.delivery.replication_group import NOT_AWS, promoter_of, visitors
@@ -38,7 +43,8 @@ from valkeep.migrate.fence import FenceMode, expect_down
 from valkeep.migrate.gateway import Gateway
 from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.journal import Journal
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.lane import Lane, Start, standings, starts
+from valkeep.migrate.ledger import Ledger, summary_of
 from valkeep.migrate.numbers import watched
 from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflight
@@ -48,11 +54,10 @@ from valkeep.migrate.reading import Followed, Reading
 from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.scanned import Scanned
 from valkeep.migrate.spool import spool_folder
-from valkeep.migrate.state import BACK, StateFile
+from valkeep.migrate.state import BACK, MigrationState, StateFile
 from valkeep.migrate.status import told
 from valkeep.migrate.unfinished import take_up
-from valkeep.migrate.verify import Verifier
-from valkeep.migrate.whereabouts import Whereabouts
+from valkeep.migrate.verify import Verifier, merged
 from valkeep.report.events import Emit, VerdictEvent
 
 if TYPE_CHECKING:
@@ -75,6 +80,15 @@ async def run(
         return await migration.run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A lane whose gateway reads."""
+
+    start: Start
+    reading: Reading
+    gateway: Gateway
+
+
 class _Migration:
     """The state of one run: what ``run`` would otherwise hand from step to step."""
 
@@ -84,9 +98,8 @@ class _Migration:
         self.state = StateFile(options.state_directory)
         self.handover = Handover(ready, self.state)
         self.promoter = promoter
-        self.where = Whereabouts(options.source, options.source_primary, self.journal)
-        ledger = options.report / "ledger.jsonl" if options.report is not None else None
-        self.resumption = Resumption(options.state_directory, options.spool or options.state_directory, ledger)
+        self.chorus = Chorus(emit)
+        self.starts: tuple[Start, ...] = ()
         self.goes_on = False  # where a killed run was
 
     async def run(self) -> RunResult:
@@ -102,55 +115,35 @@ class _Migration:
         self._refuse_unfinished()
         let_go(options.state_directory / BACK)  # of a migration before this one, which is over
         here = await options.source.resolve()
-        self.goes_on = await take_up(options, self.state, self.resumption, journal)
+        self.starts = await starts(options, here, self.state, journal)
+        self.goes_on = await take_up(options, self.state, [start.resumption for start in self.starts], journal)
+        if not self.goes_on:  # it may not be the one of that run
+            self.starts = await starts(options, here, self.state, journal)
         report = await self._preflight(here)
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await self._open(options.target))
             found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases, ours=self.goes_on)
-            async with await self.where.writers(here) as writers:
-                if options.fence is not FenceMode.EXTERNAL:  # now, and not after the copy has replaced what a promoted target got since
-                    await expect_down(writers)
-            kept = self._kept(found)
+            await self._expect_no_fence()
+            also = await visitors(options, report.group)
             stack.callback(self._let_go)
-            ledger = Ledger(self.resumption.ledger_path, journal.emit, journal.clock, since=self.resumption.ledger)
-            stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
-            reading = self._reading(here, spool)
-            seen = await reception(
-                options,
-                found,
-                kept.spool_folder if kept is not None else spool,
-                hold_seconds=options.hold_seconds,
-                listen=self.resumption.listen,
-                present_as=options.present_as,
-                also=await visitors(options, report.group),
-            )
-            gateway = await stack.enter_async_context(Gateway(reading.feed, seen, ledger, journal.emit, journal.clock, kept))
-            answers = {"cutover": self.handover.go, "abort": self.handover.stop, "status": self._told(gateway)}
+            begun = [await self._begin(start, found, spool, also, stack) for start in self.starts]
+            gateways = {one.start.name: one.gateway for one in begun}
+            answers = {"cutover": self.handover.go, "abort": self.handover.stop, "status": self._told(gateways)}
             await stack.enter_async_context(Control(options.state_directory, answers))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             if options.metrics is not None:
-                stack.enter_context(watched(gateway, options.metrics, lambda: ""))
-            parts = Parts(options, {"": gateway}, target, found, self.state, journal, self.handover.undone)
+                stack.enter_context(watched(gateways, options.metrics, lambda: ""))
+            parts = Parts(options, gateways, target, found, self.state, journal, self.handover.undone, standings(self.starts))
             delivery = delivery_of(options, parts, self.promoter or promoter_of(options, report.group, journal))
             async with delivery.held():
-                verifiers = await stack.enter_async_context(contextlib.AsyncExitStack())
-
-                async def renew() -> Verifier:
-                    await verifiers.aclose()
-                    source = await self.where.source(gateway, reading)
-                    return await verifiers.enter_async_context(self._verifier(source, gateway, delivery, reading, spool))
-
-                verifier = None if options.skip_verify else await renew()
-                proof = Proof(verifier, journal, renew, lambda: gateway.history)
-                stack.push_async_callback(proof.close)
-                await gateway.beside(proof.full())
-                cut = await Attempts(
-                    options, gateway, delivery, reading, proof, self.where, report, self.state, journal, self.handover
-                ).run()
+                slots = await self._slots(begun, stack)
+                lanes = [await self._lane(one, delivery, slots, spool, stack) for one in begun]
+                await beside(gateways.values(), together(lane.proof.full() for lane in lanes))
+                cuts = await Attempts(options, lanes, delivery, report, self.state, journal, self.handover, slots).run()
             errors = await delivery.errors()
-        limits = reading.limits + ((NOT_AWS,) if options.group is not None else ())
-        result = self._result(report, gateway, delivery, found.info, proof, ledger, cut, errors, limits)
+        limits = lanes[0].reading.limits + ((NOT_AWS,) if options.group is not None else ())
+        result = self._result(report, lanes, delivery, found.info, cuts, errors, limits)
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
         journal.write_if_possible("run.json", result.to_json())
         if options.rollback:
@@ -206,86 +199,148 @@ class _Migration:
         report.expect_start(accepted)
         return report
 
-    def _told(self, gateway: Gateway) -> Handler:
+    async def _expect_no_fence(self) -> None:
+        """Now, and not after the copy has replaced what a promoted target got since."""
+        for start in self.starts if self.options.fence is not FenceMode.EXTERNAL else ():
+            async with await start.where.writers(await start.source.resolve()) as writers:
+                await expect_down(writers)
+
+    def _told(self, gateways: Mapping[str, Gateway]) -> Handler:
         async def told_now() -> dict[str, Any]:
             step = self.journal.timeline[-1][0]
             doing = "waiting" if self.handover.ready.waiting else "cutting over" if step == "waiting" else step
-            return told(gateway, self.options.source.display, doing)
+            return told(gateways, self.options.source.display, doing)
 
         return told_now
 
     def _result(
         self,
         report: PreflightReport,
-        gateway: Gateway,
+        lanes: Sequence[Lane],
         delivery: Delivery,
         target_info: ServerInfo,
-        proof: Proof,
-        ledger: Ledger,
-        cut: CutoverResult,
+        cuts: Sequence[CutoverResult],
         errors: int,
         limits: tuple[str, ...],
     ) -> RunResult:
-        verdict = "invalid" if proof.differences or errors else proof.verdict
-        origin = gateway.origin
+        found = [lane.proof.comparison for lane in lanes if lane.proof.comparison is not None]
+        comparison = merged(found) if len(found) == len(lanes) else None
+        differences = sum(lane.proof.differences for lane in lanes)
+        verdict = "invalid" if differences or errors else comparison.verdict if comparison is not None else "unknown"
+        origin = lanes[0].gateway.origin
         assert origin is not None  # the gateway was started
         return RunResult(
             verdict=verdict,
             exit_code={"valid": ExitCode.GOOD, "invalid": ExitCode.JUDGED_BAD}.get(verdict, ExitCode.UNKNOWN),
             preflight=report,
-            verification=proof.comparison,
-            keys=proof.comparison.keys_source if proof.comparison is not None else gateway.channels[0].taken.keys,
+            verification=comparison,
+            keys=comparison.keys_source if comparison is not None else sum(lane.gateway.channels[0].taken.keys for lane in lanes),
             full_sync_seconds=delivery.full_sync_seconds,
-            mismatches=proof.differences,
-            ledger=ledger.summary(),
-            write_pause_ms=cut.write_pause_ms,
+            mismatches=differences,
+            ledger=summary_of([lane.gateway.ledger for lane in lanes]),
+            write_pause_ms=max(cut.write_pause_ms for cut in cuts),
             started=self.journal.started,
             timeline=tuple(self.journal.timeline),
             source_name=origin.name,
             target_name=target_info.name,
             source_version=_version(origin.version),
-            source_rdb_version=gateway.channels[0].taken.rdb_version,
+            source_rdb_version=lanes[0].gateway.channels[0].taken.rdb_version,
             target_version=_version(target_info.version),
             unexpected_error_replies=errors,
             elapsed_seconds=self.journal.clock() - self.journal.started,
             started_at=self.options.started_at,
             host=self.options.host,
-            fence=cut.fence.value,
-            changed_keys_checked=cut.checked_keys,
+            fence=cuts[0].fence.value,
+            changed_keys_checked=sum(cut.checked_keys for cut in cuts),
             delivery=delivery.summary(),
             read=self.options.read,
             limits=limits,
         )
 
-    # -- parts ----------------------------------------------------------------------------------------------------------------------
+    # -- lanes ----------------------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, start: Start, found: TargetFound, spool: Path, also: frozenset[str], stack: contextlib.AsyncExitStack) -> _Begun:
+        """Its gateway reads the source from here on."""
+        options, journal = self.options, self.journal
+        kept = self._kept(start, found)
+        emit = self.chorus.voice(start.name)
+        ledger = Ledger(start.resumption.ledger_path, emit, journal.clock, since=start.resumption.ledger)
+        stack.callback(ledger.close)
+        if start.name:
+            spool = spool / start.name
+            spool.mkdir()
+        reading = self._reading(start, await start.source.resolve(), spool)
+        seen = await reception(
+            options,
+            found,
+            kept.spool_folder if kept is not None else spool,
+            hold_seconds=options.hold_seconds,
+            listen=start.resumption.listen,
+            present_as=options.present_as,
+            also=also,
+        )
+        gateway = Gateway(reading.feed, replace(seen, territory=start.territory), ledger, emit, journal.clock, kept)
+        return _Begun(start, reading, await stack.enter_async_context(gateway))
+
+    async def _lane(self, begun: _Begun, delivery: Delivery, slots: Slots | None, spool: Path, stack: contextlib.AsyncExitStack) -> Lane:
+        """The rest of it: its target has the snapshot, and is compared with it from here on."""
+        start, gateway = begun.start, begun.gateway
+        successor = delivery.of(start.name)
+        verifiers = await stack.enter_async_context(contextlib.AsyncExitStack())
+
+        async def renew() -> Verifier:
+            await verifiers.aclose()
+            if slots is not None:
+                await slots.settled()
+            at = await start.where.source(gateway, begun.reading)
+            return await verifiers.enter_async_context(self._verifier(at, begun, successor, spool))
+
+        def history() -> str:
+            return gateway.history if start.territory is None else f"{gateway.history} {start.territory.ranges}"
+
+        verifier = None if self.options.skip_verify else await renew()
+        proof = Proof(verifier, self.journal, renew, history, start.name)
+        stack.push_async_callback(proof.close)
+        if start.name:
+            start.state.write(MigrationState("attached", start.source.display, self.options.target.display, os.getpid(), delivery="push"))
+        return Lane(start, gateway, begun.reading, successor, proof)
+
+    async def _slots(self, begun: Sequence[_Begun], stack: contextlib.AsyncExitStack) -> Slots | None:
+        """Of a source that is a cluster: who looks after slots that move."""
+        return None
 
     def _let_go(self) -> None:
         """What ends a run, but for a kill -9, leaves nothing to go on with; unless the target still follows it, as after a killed run whose source is away."""
         left = self.state.current
         if left is None or left.step not in ("attaching", "attached"):
-            self.resumption.remove()
+            for start in self.starts:
+                start.resumption.remove()
 
-    def _kept(self, found: TargetFound) -> Resumption | None:
+    def _kept(self, start: Start, found: TargetFound) -> Resumption | None:
         """What the gateway goes on with, or leaves for a run after a kill -9."""
         options = self.options
         if options.read != "psync":
             return None
         if self.goes_on:
-            self.resumption.expect(options.field_ttl, (found.format,))
+            start.resumption.expect(options.field_ttl, (found.format,))
         else:
-            self.resumption.begin(options.field_ttl, (found.format,))
-        return self.resumption
+            start.resumption.begin(options.field_ttl, (found.format,))
+        return start.resumption
 
     async def _open(self, endpoint: Endpoint) -> Connection:
         return await Connection.open(endpoint, client_name="valkeep-migrate")
 
-    def _reading(self, source: Endpoint, spool: Path) -> Reading:
+    def _reading(self, start: Start, source: Endpoint, spool: Path) -> Reading:
         options, journal = self.options, self.journal
+        emit = self.chorus.voice(start.name)
         if options.read == "scan":
-            return Scanned(ScanFeed(source, spool / "scan", journal.emit, journal.clock), journal)
-        return Followed(PsyncFeed(options.source, patience=options.source_patience, emit=journal.emit, clock=journal.clock))
+            return Scanned(ScanFeed(source, spool / "scan", emit, journal.clock), journal)
+        patience = options.source_patience
+        return Followed(PsyncFeed(start.source, patience=patience, emit=emit, clock=journal.clock))
 
-    def _verifier(self, source: Endpoint, gateway: Gateway, delivery: Delivery, reading: Reading, spool: Path) -> Verifier:
+    def _verifier(self, source: Endpoint, begun: _Begun, successor: Successor, spool: Path) -> Verifier:
+        gateway, reading, territory = begun.gateway, begun.reading, begun.start.territory
+
         async def recopy(database: int, key: bytes) -> None:
             await gateway.recopy(((database, key),))
 
@@ -293,12 +348,13 @@ class _Migration:
             source,
             self.options.target,
             self.options.field_ttl,
-            reading.barrier(delivery.drained),
-            self.journal.emit,
+            reading.barrier(successor.drained),
+            self.chorus.voice(begun.start.name),
             spool,
             recopy,
             source_read=reading.verify_by,
             patience=reading.look_seconds,
+            slots=territory.ranges if territory is not None else (),
         )
 
 

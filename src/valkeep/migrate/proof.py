@@ -35,7 +35,7 @@ FEW_KEYS = 100
 
 class Proof:
     """``verifier``: None where the user wants no verification; then every step here does nothing. ``comparison``: the newest. ``renew``: another verifier, in
-    place of the one before. ``history``: the id of the source's stream now."""
+    place of the one before. ``history``: the id of the source's stream now. ``lane``: which shard of the source it is of, "" for a single server."""
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class Proof:
         journal: Journal,
         renew: Callable[[], Awaitable[Verifier]] | None = None,
         history: Callable[[], str] = str,
+        lane: str = "",
     ) -> None:
         self.comparison: Comparison | None = None
         self._renew = renew
@@ -50,6 +51,7 @@ class Proof:
         self._seen = history()
         self._verifier = verifier
         self._journal = journal
+        self._file = f"verification{'-' if lane else ''}{lane}.json"
         self._looking: asyncio.Future[Comparison] | None = None
 
     @property
@@ -74,7 +76,7 @@ class Proof:
         self._journal.begin("verify")
         comparison = await self._full(self._verifier)
         self.comparison = comparison
-        self._journal.write("verification.json", comparison.to_json())
+        self._journal.write(self._file, comparison.to_json())
         self._journal.begin("verified")
         if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
             raise NotEqual(comparison)
@@ -159,7 +161,7 @@ class Proof:
     def save(self) -> None:
         """The newest comparison into the report, after a cut-over that went well or not."""
         if self.comparison is not None:
-            self._journal.write_if_possible("verification.json", self.comparison.to_json())
+            self._journal.write_if_possible(self._file, self.comparison.to_json())
 
     async def close(self) -> None:
         """Give up a look that nobody waits for."""

@@ -122,7 +122,7 @@ async def _serve(settings: ServiceSettings, options: GatewayOptions, resumption:
                 if settings.state is not None:
                     await stack.enter_async_context(Control(settings.state, {"status": _told(gateway, settings)}))
                 if settings.metrics is not None:
-                    stack.enter_context(watched(gateway, settings.metrics, lambda: failure))
+                    stack.enter_context(watched({"": gateway}, settings.metrics, lambda: failure))
                 try:
                     await gateway.beside(stop.wait())
                 except ValkeepError as error:
@@ -134,7 +134,7 @@ async def _serve(settings: ServiceSettings, options: GatewayOptions, resumption:
 
 def _told(gateway: Gateway, settings: ServiceSettings) -> Handler:
     async def told_now() -> dict[str, Any]:
-        return told(gateway, settings.source.display, "serving")
+        return told({"": gateway}, settings.source.display, "serving")
 
     return told_now
 

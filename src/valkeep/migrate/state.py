@@ -19,12 +19,14 @@ from typing import Any
 
 from valkeep.errors import Refused, UsageError, ValkeepError
 
-__all__ = ["BACK", "MigrationState", "StateFile", "default_directory", "expect_target", "write_durably"]
+__all__ = ["BACK", "SHARDS", "MigrationState", "StateFile", "default_directory", "expect_target", "write_durably"]
 
 SCHEMA = 1
 FILE = "migration.json"
 BACK = "back"
 """The folder of a way back's own state, in that of the migration."""
+SHARDS = "shards"
+"""The folder of the states of a source's shards, in that of the migration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class MigrationState:
     ``delivery``: how the target gets the data; ``target_before``: values of its settings that were going to be changed;
     ``shards``: of a target that is a cluster and is pushed to: address → ``marker`` (its key; several, with spaces between, where the source is a
     cluster), ``run_id`` and such settings;
+    ``source_shards``: of a source that is a cluster: lane → ``nodes`` (ids, its primary's first) and ``slots`` that it has brought to the target; what is
+    done to a shard's server stands in a state of its own, in the folder ``shards/<lane>``;
     ``detach_by``: how a person detaches a target that attached by itself; ``promotion``: who was asked to promote it, where that cannot be taken back."""
 
     step: str
@@ -55,6 +59,7 @@ class MigrationState:
     delivery: str = "native"
     target_before: dict[str, str] = field(default_factory=dict)
     shards: dict[str, dict[str, str]] = field(default_factory=dict)
+    source_shards: dict[str, dict[str, str]] = field(default_factory=dict)
     source_replid: str = ""
     source_offset: int = 0
     gap_end: int = 0

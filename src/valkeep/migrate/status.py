@@ -19,7 +19,7 @@ from valkeep.migrate.control import ask, is_locked
 from valkeep.migrate.state import BACK, StateFile, default_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from valkeep.migrate.gateway import Gateway
 
@@ -59,14 +59,23 @@ class MigrationStatus:
         }
 
 
-def told(gateway: Gateway, source: str, step: str) -> dict[str, Any]:
-    """The answer of a running process. ``source``: its URL without secrets. Offsets: ``source_offset`` received, ``translated`` of it; each target's ``lag``
-    is in bytes of our own stream."""
+def told(gateways: Mapping[str, Gateway], source: str, step: str) -> dict[str, Any]:
+    """The answer of a running process. ``gateways``: by the source's shards, "" for a single server; ``source``: its URL without secrets. Offsets:
+    ``source_offset`` received, ``translated`` of it; each target's ``lag`` is in bytes of our own stream. Of a cluster ``shards`` says so of each."""
+    each = {name: _told(gateway) for name, gateway in gateways.items()}
+    head = {"pid": os.getpid(), "doing": step, "source": source}
+    if "" in each:
+        return head | each[""]
+    return head | {
+        "held": next((one["held"] for one in each.values() if one["held"]), ""),
+        "keys": sum(one["keys"] for one in each.values()),
+        "shards": [{"shard": name, **one} for name, one in each.items()],
+    }
+
+
+def _told(gateway: Gateway) -> dict[str, Any]:
     held = gateway.held
     return {
-        "pid": os.getpid(),
-        "doing": step,
-        "source": source,
         "gateway": f"{gateway.address[0]}:{gateway.address[1]}",
         "source_replid": gateway.history,
         "source_offset": gateway.source_offset,

@@ -7,7 +7,8 @@ written to while it was a replica (``replica-read-only no``) looks like a copy: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
@@ -26,18 +27,20 @@ if TYPE_CHECKING:
 __all__ = ["take_up"]
 
 
-async def take_up(options: RunOptions, state: StateFile, resumption: Resumption, journal: Journal) -> bool:
-    """Whether this run goes on where a killed one was. Raises ``Refused`` where that was one to another target, where the target is no copy any more, and
-    where what was kept cannot be believed."""
+async def take_up(options: RunOptions, state: StateFile, resumptions: Sequence[Resumption], journal: Journal) -> bool:
+    """Whether this run goes on where a killed one was. ``resumptions``: one for each server of the source.
+
+    Raises ``Refused`` where that was one to another target, where the target is no copy any more, and where what was kept cannot be believed."""
     left = state.read()
     if left is None and not options.fresh:
-        _expect_no_service(resumption)
+        _expect_no_service(resumptions[0])
     if left is None or left.step not in ("attaching", "attached"):
         return False
     expect_target(left, options.target.display)
     async with await Connection.open(options.target, client_name="valkeep-migrate") as target:
         same = (options.read, options.deliver, options.fresh) == ("psync", left.delivery, False)
-        if same and resumption.load() and await _stands(target, left, resumption):
+        loaded = [one.load() for one in resumptions] if same else [False]
+        if all(loaded) and await _stands(target, left, frozenset(replid for one in resumptions for replid in one.channels)):
             when = "it wrote to the target" if left.delivery == "push" else "the target followed it"
             journal.say("info", f"an earlier run (pid {left.pid}) was killed when {when}; this one goes on (--fresh begins anew)")
             return True
@@ -58,18 +61,18 @@ def _expect_no_service(resumption: Resumption) -> None:
         )
 
 
-async def _stands(target: Connection, left: MigrationState, resumption: Resumption) -> bool:
-    """Whether the target can go on. Raises ``Refused`` where it is no copy any more."""
+async def _stands(target: Connection, left: MigrationState, ours: AbstractSet[str]) -> bool:
+    """Whether the target can go on. ``ours``: ids of the channels that we have. Raises ``Refused`` where it is no copy any more."""
     if left.delivery == "push":
-        return await _has_ours(target, left, resumption)
-    _expect_copy(target.endpoint.address, await server_info(target), left, resumption.channels)
+        return await _has_ours(target, left, ours)
+    _expect_copy(target.endpoint.address, await server_info(target), left, ours)
     return True
 
 
-async def _has_ours(target: Connection, left: MigrationState, resumption: Resumption) -> bool:
+async def _has_ours(target: Connection, left: MigrationState, ours: AbstractSet[str]) -> bool:
     """Whether a target that is written to says by its markers how far it is, each of its shards."""
     found = [None if value is None else marker.Marker.parse(value) for value in await pushed.marks(target, left)]
-    return all(one is not None and one.replid in resumption.channels for one in found)
+    return all(one is not None and one.replid in ours for one in found)
 
 
 def _expect_copy(where: str, found: ServerInfo, left: MigrationState, ours: Iterable[str]) -> None:

@@ -139,7 +139,7 @@ def test_a_run_does_not_take_the_folder_of_a_gateway_that_targets_wait_for(left:
     def take(*, fresh: bool) -> bool:
         options = RunOptions(Endpoint("127.0.0.1", 1), Endpoint("127.0.0.1", 2), state=left, fresh=fresh)
         journal = Journal(None, lambda _event: None, lambda: 0.0)
-        return asyncio.run(take_up(options, StateFile(left), Resumption(left, left, None), journal))
+        return asyncio.run(take_up(options, StateFile(left), [Resumption(left, left, None)], journal))
 
     with pytest.raises(ValkeepError) as error:
         take(fresh=False)

@@ -83,7 +83,7 @@ class WayBack:
         source = self._options.target.display
         if self._gateway is None:
             return {"pid": os.getpid(), "doing": "way-back:attach", "source": source, "targets": []}
-        return told(self._gateway, source, "way-back")
+        return told({"": self._gateway}, source, "way-back")
 
     async def keep(self) -> WayBackResult:
         """Until somebody decides. Raises ``VK-ROLLBACK-LOST`` when there is nothing left to decide."""

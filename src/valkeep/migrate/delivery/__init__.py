@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from valkeep.migrate.cutover import Successor
@@ -53,7 +53,7 @@ class Errand(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What every delivery of a run works with. ``gateways``: by the names of the source's shards; of a single server the name is "". ``undone``: gets what
-    was put back, or is left to be, when it ended badly, in sentences."""
+    was put back, or is left to be, when it ended badly, in sentences. ``source_shards``: for the state file."""
 
     errand: Errand
     gateways: Mapping[str, Gateway]
@@ -62,6 +62,7 @@ class Parts:
     state: StateFile
     journal: Journal
     undone: list[str]
+    source_shards: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def gateway(self) -> Gateway:
@@ -82,6 +83,10 @@ class Delivery(Successor, Protocol):
 
     async def errors(self) -> int:
         """Commands that the target answered with an error since it was looked at; must be 0."""
+        ...
+
+    def of(self, lane: str) -> Successor:
+        """Who takes over from this shard of the source ("": from a single server)."""
         ...
 
     def hurry(self) -> None:

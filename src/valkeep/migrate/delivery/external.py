@@ -36,6 +36,7 @@ from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
+    from valkeep.migrate.cutover import Successor
     from valkeep.migrate.delivery import Parts
     from valkeep.migrate.delivery.promoter import Promoter
 
@@ -95,6 +96,10 @@ class External:
         self._stop.set()
 
     # -- Successor -------------------------------------------------------------------------------------------------------------------
+
+    def of(self, lane: str) -> Successor:
+        del lane  # there is one
+        return self
 
     async def identify(self) -> str:
         return (await self._look()).get("run_id", "")

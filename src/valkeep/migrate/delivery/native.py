@@ -27,6 +27,7 @@ from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
+    from valkeep.migrate.cutover import Successor
     from valkeep.migrate.delivery import Parts
 
 __all__ = ["Native", "confirm"]
@@ -73,6 +74,10 @@ class Native:
                 guard.cancel()
 
     # -- Successor -------------------------------------------------------------------------------------------------------------------
+
+    def of(self, lane: str) -> Successor:
+        del lane  # there is one
+        return self
 
     async def identify(self) -> str:
         return (await server_info(self._target)).run_id

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from valkeep.errors import ExitCode
 
-__all__ = ["EXAMPLES", "Comparison", "Difference", "key_json"]
+__all__ = ["EXAMPLES", "Comparison", "Difference", "key_json", "merged"]
 
+_COUNTS: Final = (
+    *("keys_source", "keys_target", "missing", "extra", "different", "unsettled"),
+    *("expired", "looked_again", "repaired", "memory_bytes"),
+)
 EXAMPLES = 20
 """Differences that are shown with names; all of them are counted, and all are in the file that ``--repair`` reads."""
 
@@ -123,3 +128,34 @@ class Comparison:
         for name in ("reasons", "notes"):
             known[name] = tuple(data.get(name, ()))
         return cls(**known)
+
+
+def merged(found: Sequence[Comparison]) -> Comparison:
+    """Comparisons of parts that have no key in common, as one: counts and memory added up, the worst verdict. ``target_offset`` and ``source_offset`` are those
+    of the first: every part has its own."""
+    first, *others = found
+    if not others:
+        return first
+    verdict = next((one for one in ("invalid", "unknown") if any(part.verdict == one for part in found)), "valid")
+
+    def total(name: str) -> int:
+        return sum(getattr(part, name) for part in found)
+
+    def all_of(name: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(one for part in found for one in getattr(part, name)))
+
+    counts: dict[str, Any] = {name: total(name) for name in _COUNTS}
+    return replace(
+        first,
+        **counts,
+        verdict=verdict,
+        examples=all_of("examples")[:EXAMPLES],
+        reasons=all_of("reasons"),
+        notes=all_of("notes"),
+        seconds=max(part.seconds for part in found),
+        keys_per_second=sum(part.keys_per_second for part in found),
+        rounds=max(part.rounds for part in found),
+        functions=max(part.functions for part in found),
+        source_shards=total("source_shards"),
+        target_shards=max(part.target_shards for part in found),
+    )

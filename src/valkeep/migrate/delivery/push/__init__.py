@@ -35,6 +35,7 @@ from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
+    from valkeep.migrate.cutover import Successor
     from valkeep.migrate.delivery import Parts
     from valkeep.migrate.delivery.push.part import Part
     from valkeep.migrate.delivery.push.stream import PushLink
@@ -89,6 +90,10 @@ class Push:
                 await part.close()
 
     # -- Successor -------------------------------------------------------------------------------------------------------------------
+
+    def of(self, lane: str) -> Successor:
+        """Who takes over from this source."""
+        return _Heir(self, lane)
 
     async def identify(self) -> str:
         """Of all parts, see `pushed.identity`."""
@@ -164,8 +169,9 @@ class Push:
         return expiry.IMPORT_MODE if all(part.keeps for part in self._parts) else expiry.RECOPY
 
     def _first_state(self) -> MigrationState:
-        state = MigrationState("attaching", self._run.errand.source.display, self._run.errand.target.display, os.getpid(), delivery="push")
-        return replace(state, **self._before())
+        errand = self._run.errand
+        state = MigrationState("attaching", errand.source.display, errand.target.display, os.getpid(), delivery="push")
+        return replace(state, source_shards=self._run.source_shards, **self._before())
 
     def _before(self) -> dict[str, Any]:
         """What the state file says of the target's settings."""
@@ -245,12 +251,20 @@ class Push:
         for lane, strands in self._strands.items():
             gateway = self._run.gateways[lane]
             (channel,) = gateway.channels
+            territory = gateway.options.territory
             for strand in strands:
                 link = strand.linked(gateway, channel)
                 gateway.adopt(link)
                 if begun is None:
                     assert channel.snapshot is not None  # nobody has released it yet
-                    loads.append(SnapshotLoad(channel.snapshot, strand.part.door, link.loaded, owned=strand.owned()).run())
+                    loads.append(
+                        SnapshotLoad(
+                            channel.snapshot,
+                            strand.part.door,
+                            link.loaded,
+                            owned=strand.owned(territory.owned if territory is not None else b""),
+                        ).run()
+                    )
         await beside(self._gateways, together(loads))
         await self._for_each(gateway.snapshot_taken() for gateway in self._gateways)
         self._run.journal.begin("snapshot-taken")
@@ -311,3 +325,20 @@ class Push:
             if isinstance(error, ValkeepError):
                 error.definite = False
                 error.exit_code = ExitCode.UNCERTAIN
+
+
+class _Heir:
+    """A `Successor`: of one source, of several whose data come together."""
+
+    def __init__(self, push: Push, lane: str) -> None:
+        self._push = push
+        self._lane = lane
+
+    async def identify(self) -> str:
+        return await self._push.identify()
+
+    async def drained(self, source_offset: int) -> None:
+        await self._push.drained_of(self._lane, source_offset)
+
+    async def promote(self, run_id: str) -> float:
+        return await self._push.promote(run_id)

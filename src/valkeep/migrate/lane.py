@@ -1,0 +1,137 @@
+"""One server of the source on its way to the target. A single server is one lane; of a cluster each shard is one.
+
+What belongs to a lane is what its server has of its own: how it is read, the gateway that follows it, its fence, what a kill -9 leaves of it, and the proof
+that its keys arrived. The target, its delivery and the decision to cut over belong to all lanes together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valkeep.client.cluster_nodes import ClusterNodes
+from valkeep.client.connection import Connection
+from valkeep.client.server_info import server_info
+from valkeep.client.shard_primary import ShardPrimary
+from valkeep.migrate.resumption import Resumption
+from valkeep.migrate.state import SHARDS, StateFile
+from valkeep.migrate.transform.territory import Territory
+from valkeep.migrate.whereabouts import Whereabouts
+from valkeep.topology.slots import slots_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from valkeep.client.endpoint import Endpoint
+    from valkeep.client.named_primary import Source
+    from valkeep.migrate.cutover import Successor
+    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.journal import Journal
+    from valkeep.migrate.outcome import RunOptions
+    from valkeep.migrate.proof import Proof
+    from valkeep.migrate.reading import Reading
+
+__all__ = ["Lane", "Start", "named", "standings", "starts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A lane before anything was read. ``name``: "" of a single server, else "1", "2", …; ``territory``: what of it crosses, None: all."""
+
+    name: str
+    source: Source
+    where: Whereabouts
+    state: StateFile
+    resumption: Resumption
+    territory: Territory | None = None
+
+    @property
+    def display(self) -> str:
+        """For messages."""
+        return f"shard {self.name}" if self.name else "the source"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A lane that runs. ``successor``: who takes over from this server."""
+
+    start: Start
+    gateway: Gateway
+    reading: Reading
+    successor: Successor
+    proof: Proof
+
+    @property
+    def name(self) -> str:
+        return self.start.name
+
+    @property
+    def where(self) -> Whereabouts:
+        return self.start.where
+
+    @property
+    def state(self) -> StateFile:
+        return self.start.state
+
+
+def named(path: Path | None, lane: str) -> Path | None:
+    """A file of this lane beside those of the others: ``ledger.jsonl`` is ``ledger-2.jsonl`` of shard 2."""
+    return path if path is None or not lane else path.with_stem(f"{path.stem}-{lane}")
+
+
+async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal: Journal) -> tuple[Start, ...]:
+    """The lanes of this source: one, or one for each shard that owns slots. Where a killed run left off, those of that run."""
+    left = state.read()
+    shards: Mapping[str, Mapping[str, str]] = {}
+    if left is not None and left.step in ("attaching", "attached") and not options.fresh:
+        shards = left.source_shards
+    if not shards:
+        shards = await _shards(here)
+    if not shards:
+        ledger = options.report / "ledger.jsonl" if options.report is not None else None
+        resumption = Resumption(options.state_directory, options.spool or options.state_directory, ledger)
+        return (Start("", options.source, Whereabouts(options.source, options.source_primary, journal), state, resumption),)
+    found = []
+    for name, shard in shards.items():
+        node, *others = shard["nodes"].split()
+        source = ShardPrimary((here,), node, others)
+        directory = options.state_directory / SHARDS / name
+        ledger = named(options.report / "ledger.jsonl", name) if options.report is not None else None
+        resumption = Resumption(directory, options.spool or options.state_directory, ledger)
+        where = Whereabouts(source, None, journal)
+        found.append(Start(name, source, where, StateFile(directory), resumption, Territory(_slots(shard["slots"]))))
+    return tuple(found)
+
+
+async def _shards(here: Endpoint) -> dict[str, dict[str, str]]:
+    """Of the cluster of this node, as they stand in the state file; none where it is no cluster's."""
+    async with await Connection.open(here, client_name="valkeep-migrate") as connection:
+        if (await server_info(connection)).mode != "cluster":
+            return {}
+    async with ClusterNodes((here,)) as nodes:
+        words = await nodes.look(everybody=True)
+    owners = [word for word in words.values() if word.me.primary and word.me.ranges]
+    found = {}
+    for number, word in enumerate(sorted(owners, key=lambda one: one.me.ranges), 1):
+        others = [one.me.id for one in words.values() if one.me.primary_id == word.me.id]
+        found[str(number)] = _standing((word.me.id, *others), word.me.ranges)
+    return found
+
+
+def standings(lanes: Iterable[Start]) -> dict[str, dict[str, str]]:
+    """Of a source that is a cluster: its shards in the state file."""
+    return {
+        lane.name: _standing(lane.source.members, lane.territory.ranges)
+        for lane in lanes
+        if isinstance(lane.source, ShardPrimary) and lane.territory is not None
+    }
+
+
+def _standing(nodes: tuple[str, ...], ranges: tuple[tuple[int, int], ...]) -> dict[str, str]:
+    return {"nodes": " ".join(nodes), "slots": " ".join(f"{first}-{last}" for first, last in ranges)}
+
+
+def _slots(text: str) -> list[int]:
+    ranges = [one.partition("-") for one in text.split()]
+    return list(slots_of((int(first), int(last)) for first, _, last in ranges))
