@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from tests.support.interpreted import both
 from valkeep.errors import RemoteProtocolError
+from valkeep.topology.slots import SLOTS, key_slot
 from valkeep.wire.resp import encode
 
 INSTALLED, INTERPRETED = both("stream")
 VERBATIM = frozenset({b"SET", b"MULTI", b"EXEC", b"DEL", b"INCR"})
+KEYED = frozenset({b"SET", b"DEL", b"INCR"})
+EVEN = bytearray(slot % 2 == 0 for slot in range(SLOTS))
 
 values = st.one_of(st.binary(max_size=40), st.sampled_from([b"\r\n", b"*1\r\n$3\r\nSET\r\n", b"", b"$1\r\n"]))
 names = st.sampled_from([b"SET", b"set", b"MULTI", b"EXEC", b"DEL", b"Incr", b"SELECT", b"HPEXPIREAT", b"SETEX", b"SE", b"RESTORE"])
@@ -21,9 +24,9 @@ commands = st.lists(st.builds(lambda name, rest: [name, *rest], names, st.lists(
 cuts = st.lists(st.integers(0, 4000), max_size=20)
 
 
-def told(stream: Any, data: bytes, places: list[int]) -> tuple[bytes, list[list[bytes]], Any]:
+def told(stream: Any, data: bytes, places: list[int], owned: bytearray | None = None) -> tuple[bytes, list[list[bytes]], Any]:
     """Scan ``data`` as it arrives in pieces: (bytes that passed, commands that stopped it, how it ended)."""
-    scanner = stream.CommandScanner(VERBATIM)
+    scanner = stream.CommandScanner(VERBATIM, owned=owned, keyed=KEYED)
     passed = bytearray()
     stopped: list[list[bytes]] = []
     held = b""
@@ -78,6 +81,40 @@ def test_a_damaged_stream_is_the_same_in_both_builds(parts: list[list[bytes]], d
     assert told(INSTALLED, bytes(data), places) == told(INTERPRETED, bytes(data), places)
 
 
+slotted = st.one_of(values, st.sampled_from([b"{a}1", b"{a}2", b"{b}", b"{}a", b"a{b", b"}{", b"{a}{b}", b"\xff{\x00}", b"k" * 70]))
+keyed = st.lists(st.builds(lambda name, rest: [name, *rest], names, st.lists(slotted, max_size=3)), max_size=12)
+
+
+@given(keyed, cuts)
+def test_where_slots_are_owned_a_command_passes_when_its_first_key_may_in_both_builds(parts: list[list[bytes]], places: list[int]) -> None:
+    data = b"".join(encode(*args) for args in parts)
+
+    def passes(args: list[bytes]) -> bool:
+        name = args[0].upper()
+        return name in VERBATIM and (name not in KEYED or (len(args) > 1 and key_slot(args[1]) % 2 == 0))
+
+    expected = (b"".join(encode(*args) for args in parts if passes(args)), [args for args in parts if not passes(args)])
+    assert told(INSTALLED, data, places, EVEN)[:2] == expected
+    assert told(INTERPRETED, data, places, EVEN) == told(INSTALLED, data, places, EVEN)
+
+
+@given(keyed.filter(bool), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=4), cuts)
+@settings(max_examples=300)
+def test_a_damaged_stream_of_owned_slots_is_the_same_in_both_builds(
+    parts: list[list[bytes]], damage: list[tuple[int, int]], places: list[int]
+) -> None:
+    data = bytearray(b"".join(encode(*args) for args in parts))
+    for at, byte in damage:
+        data[at % len(data)] = byte
+    assert told(INSTALLED, bytes(data), places, EVEN) == told(INTERPRETED, bytes(data), places, EVEN)
+
+
+@given(st.binary(max_size=300))
+def test_the_slot_of_a_key_in_a_buffer_is_the_key_s_in_both_builds(key: bytes) -> None:
+    for module in both("slots"):
+        assert module.SlotHash().of(b"{x}" + key + b"}", 3, len(key)) == key_slot(key)
+
+
 @given(st.binary(max_size=100), cuts)
 def test_any_bytes_pass_stop_or_break(data: bytes, places: list[int]) -> None:
     assert told(INSTALLED, b"*2\r\n$3\r\n" + data, places) == told(INTERPRETED, b"*2\r\n$3\r\n" + data, places)
@@ -91,6 +128,8 @@ def test_a_claimed_length_allocates_nothing(claim: int) -> None:
             told(stream, b"*2\r\n$3\r\nSET\r\n$%d\r\nxx" % claim, [])
             told(stream, b"*2\r\n$7\r\nRESTORE\r\n$%d\r\nxx" % claim, [])
             told(stream, b"*%d\r\n$7\r\nRESTORE\r\n" % claim, [])
+            told(stream, b"*2\r\n$3\r\nSET\r\n$%d\r\nxx" % claim, [], EVEN)
+            told(stream, b"*2\r\n$3\r\nSET\r\n$" + b"0" * 5000, [], EVEN)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()

@@ -1,9 +1,14 @@
 cimport cython
 
+from .slots cimport SlotHash
+
 cdef long long _ARGUMENTS
 cdef long long _BULK
 cdef int _NAME
 cdef int _DIGITS
+cdef int _KEY
+cdef int _PASSES
+cdef int _NOT_ALL, _TOO_LONG, _NO_ARGUMENT
 cdef int _MASK
 cdef int _NEED_MORE
 cdef int _ATTENTION
@@ -26,6 +31,11 @@ cdef class CommandScanner:
     cdef const unsigned char[::1] _letters
     cdef int _multi
     cdef int _exec
+    cdef const unsigned char[::1] _keyed
+    cdef const unsigned char[::1] _owned
+    cdef SlotHash _slots
+    cdef Py_ssize_t _first_at
+    cdef Py_ssize_t _first_size
 
     cpdef Py_ssize_t scan(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -1
     cpdef Py_ssize_t finish(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -1
@@ -37,6 +47,9 @@ cdef class CommandScanner:
                    line=Py_ssize_t, digit=int, size=Py_ssize_t, code=int, i=Py_ssize_t, letter=int, slot=int, found=int, entry=int,
                    offset=int)
     cdef Py_ssize_t _run(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end, bint only_this) except -1
+
+    @cython.locals(number=cython.longlong, line=Py_ssize_t, digit=int)
+    cdef int _first(self, const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) except -9
 
     @cython.locals(starts=list, stops=list, at=Py_ssize_t, left=cython.longlong, line=Py_ssize_t, number=cython.longlong, digit=int)
     cdef Py_ssize_t _whole(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -2

@@ -12,6 +12,10 @@ decided yet – ``*N␍␊$len␍␊name␍␊`` as a whole, then single headers
 Names are found without making objects: a name's letters, in upper case, hash to a slot of a table made once, and are then compared
 with the bytes there. A name is never accepted by its hash alone.
 
+**Slots.** Where not every slot's keys may pass (``owned``), a name of ``keyed`` passes only with its first argument in a slot that may; then the head that
+is held back reaches to the end of that argument, up to ``MAX_KEY`` bytes of it, above which the scanner stops. The caller may change ``owned`` between two
+calls: what is asked is its state when a command begins.
+
 States of ``_run``, one header line per turn::
 
     COMMAND  expects *N␍␊        → NAME
@@ -30,7 +34,9 @@ from typing import Final, NoReturn
 
 from valkeep.errors import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["ATTENTION", "MAX_ARGUMENTS", "MAX_BULK", "MAX_NAME", "NEED_MORE", "CommandScanner"]
+from .slots import SlotHash
+
+__all__ = ["ATTENTION", "MAX_ARGUMENTS", "MAX_BULK", "MAX_KEY", "MAX_NAME", "NEED_MORE", "PASSES", "CommandScanner"]
 
 NEED_MORE: Final = 0
 ATTENTION: Final = 1
@@ -38,15 +44,20 @@ ATTENTION: Final = 1
 MAX_ARGUMENTS: Final = (1 << 31) - 1  # as in the servers
 MAX_BULK: Final = 1 << 40  # bytes of one argument
 MAX_NAME: Final = 128  # bytes; the longest real one is GEORADIUSBYMEMBER_RO
+MAX_KEY: Final = 1 << 16  # bytes of a first argument whose slot is asked
 MAX_DIGITS: Final = 13  # of any number in a header; more could overflow before it is compared
+PASSES: Final = 1  # in ``owned``: keys of this slot pass without a look
 SLOTS: Final = 4096  # of the name table; must be a power of two and well above the number of names
 
 # The same numbers as C integers (stream.pxd); a compiled module looks its public names up in a dict, for each use.
 _ARGUMENTS = MAX_ARGUMENTS
 _BULK = MAX_BULK
 _NAME = MAX_NAME
+_KEY = MAX_KEY
+_PASSES = PASSES
 _DIGITS = MAX_DIGITS
 _MASK = SLOTS - 1
+_NOT_ALL, _TOO_LONG, _NO_ARGUMENT = -1, -2, -3  # instead of a slot
 _NEED_MORE = NEED_MORE
 _ATTENTION = ATTENTION
 
@@ -55,14 +66,24 @@ _REMEDY: Final = "the source's stream is damaged or is no replication stream: st
 
 class CommandScanner:
     """Scan one source's stream. ``verbatim``: names (upper case) that may pass unseen; of ``CONFIG SET`` the first word counts. ``plain``: names that may
-    with exactly so many words (``{b"SET": 3}``: a SET without options), and are stopped at otherwise.
+    with exactly so many words (``{b"SET": 3}``: a SET without options), and are stopped at otherwise. ``owned``: of each of the 16384 slots PASSES or
+    something else, for the names of ``keyed``; None: all pass.
 
     ``stop``: why ``scan`` returned. ``name``, ``argc``: of the command it stopped at (name in upper case). ``at_boundary``: the returned
     position is between two commands. ``boundary``: the last position of this call that was between two commands and outside of MULTI, −1 if none was.
     ``in_multi``: between MULTI and EXEC. ``commands``: whole commands that ``scan`` and ``finish`` have passed.
     """
 
-    def __init__(self, verbatim: frozenset[bytes], plain: Mapping[bytes, int] | None = None) -> None:
+    def __init__(
+        self,
+        verbatim: frozenset[bytes],
+        plain: Mapping[bytes, int] | None = None,
+        *,
+        owned: bytearray | None = None,
+        keyed: frozenset[bytes] = frozenset(),
+    ) -> None:
+        if owned is not None and len(owned) != 16384:
+            raise LocalProtocolError(f"{len(owned)} slots", remedy="report this bug")
         self.stop = NEED_MORE
         self.name = b""
         self.argc = 0
@@ -83,6 +104,11 @@ class CommandScanner:
         self._sizes = sizes
         self._plain = array("q", [words[name] for name in names] or [0])  # of a name: how many words it passes with, 0 = any
         self._letters = b"".join(names) + b"\0"
+        self._keyed = bytes([owned is not None and name in keyed for name in names]) + b"\0"
+        self._owned = owned if owned is not None else bytearray(1)
+        self._slots = SlotHash()
+        self._first_at = 0  # what _first found: where the argument begins, and its size
+        self._first_size = 0
 
     def _learn(self, names: list[bytes]) -> tuple[array[int], array[int], array[int]]:
         if len(names) > SLOTS // 4:
@@ -290,6 +316,13 @@ class CommandScanner:
                 slot = (slot + 1) & _MASK
             if found >= 0 and self._plain[found] > 0 and argc != self._plain[found]:
                 found = -1
+            slot = _NO_ARGUMENT
+            if found >= 0 and self._keyed[found] != 0:
+                slot = self._first(data, at + size + 2, end) if argc > 1 else _TOO_LONG
+                if slot == _NOT_ALL:
+                    break
+                if slot == _TOO_LONG or (slot >= 0 and self._owned[slot] != _PASSES):
+                    found = -1
             if found < 0:
                 self.name = bytes(data[at : at + size]).upper()
                 self.argc = argc
@@ -300,6 +333,12 @@ class CommandScanner:
             elif found == self._exec:
                 self.in_multi = False
             in_name = False
+            if slot >= 0:
+                at = self._first_at
+                pos = at
+                body = self._first_size + 2
+                arguments = argc - 2
+                continue
             at += size + 2
             pos = at
             arguments = argc - 1
@@ -314,6 +353,34 @@ class CommandScanner:
         self.commands += commands
         self.boundary = boundary
         return pos
+
+    def _first(self, data: bytes | bytearray | memoryview, at: int, end: int) -> int:
+        """The slot of the argument whose header stands at ``at``; or that it is not all there, is too long, or is none (whoever passes over it will say so)."""
+        if at >= end:
+            return _NOT_ALL
+        if data[at] != 0x24:
+            return _NO_ARGUMENT
+        number = 0
+        line = at
+        at += 1
+        while at < end:
+            digit = data[at] - 48
+            if digit < 0 or digit > 9:
+                break
+            number = number * 10 + digit
+            at += 1
+            if number > _KEY or at - line > _DIGITS:
+                return _TOO_LONG
+        if at + 1 >= end and (at >= end or data[at] == 13):
+            return _NOT_ALL
+        if data[at] != 13 or data[at + 1] != 10 or at == line + 1:
+            return _NO_ARGUMENT
+        at += 2
+        if end - at < number:
+            return _NOT_ALL
+        self._first_at = at
+        self._first_size = number
+        return self._slots.of(data, at, number)
 
     def _whole(self, data: bytes | bytearray | memoryview, pos: int, end: int) -> int:
         """Find the arguments of the command at ``pos``; the position after it, or −1 when it is not all there."""

@@ -98,8 +98,8 @@ def test_a_slot_crosses_from_the_next_command_on_and_no_longer() -> None:
 
 def test_a_shard_that_is_emptied_does_not_empty_the_others() -> None:
     lane = Lane(A)
-    said = lane.say("FLUSHALL", "flushdb ASYNC", "CLUSTER FLUSHSLOT %d ASYNC" % A, "CLUSTER FLUSHSLOT %d" % B)
-    assert said == command("VALKEEP.FLUSHSLOTS %d-%d" % (A, A)) * 3
+    said = lane.say("FLUSHALL", "flushdb ASYNC", f"CLUSTER FLUSHSLOT {A} ASYNC", f"CLUSTER FLUSHSLOT {B}")
+    assert said == command(f"VALKEEP.FLUSHSLOTS {A}-{A}") * 3
     assert Lane().say("FLUSHALL", "SET {a}1 x") == b""
 
 
@@ -214,7 +214,7 @@ def test_a_long_value_of_an_owned_key_streams_through_to_its_end_even_if_the_slo
 def test_a_target_that_is_no_cluster_gets_its_part_as_well() -> None:
     lane = Lane(A, cluster=False)
     assert lane.say("MSET {a}1 x {a}2 y", "MSET {b}1 x {b}2 y", "FLUSHDB", "SELECT 3") == all_of(
-        "MSET {a}1 x {a}2 y", "VALKEEP.FLUSHSLOTS %d-%d" % (A, A), "SELECT 3"
+        "MSET {a}1 x {a}2 y", f"VALKEEP.FLUSHSLOTS {A}-{A}", "SELECT 3"
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.interpreted import both
 from valkeep.errors import LocalProtocolError, RemoteProtocolError
+from valkeep.topology.slots import SLOTS, key_slot
 from valkeep.wire.commands import VALKEY_COMMANDS
 from valkeep.wire.resp import encode
 
@@ -212,3 +213,35 @@ def test_positions_outside_of_the_data_are_our_error(stream: ModuleType) -> None
 def test_names_have_to_be_given_in_upper_case(stream: ModuleType) -> None:
     with pytest.raises(LocalProtocolError):
         stream.CommandScanner(frozenset({b"set"}))
+
+
+@builds
+def test_whose_slots_are_owned_is_asked_when_a_command_begins(stream: ModuleType) -> None:
+    owned = bytearray(SLOTS)
+    scanner = stream.CommandScanner(VERBATIM, {b"INCR": 2}, owned=owned, keyed=frozenset({b"SET", b"INCR"}))
+    data = encode("PING") + encode("SET", "{a}1", "1") + encode("INCR", "{a}2") + encode("DEL", "not", "keyed")
+    at = scanner.scan(data, 0, len(data))
+    assert (at, scanner.stop, scanner.name) == (len(encode("PING")), stream.ATTENTION, b"SET")
+    owned[key_slot(b"{a}")] = stream.PASSES
+    assert scanner.scan(data, at, len(data)) == len(data)
+    assert scanner.commands == 4
+    head = b"*3\r\n$3\r\nSET\r\n$4\r\n{a}1\r\n$1000\r\n"
+    assert scanner.scan(head, 0, len(head)) == len(head)
+    owned[key_slot(b"{a}")] = 2
+    assert scanner.scan(b"x" * 1000 + b"\r\n", 0, 1002) == 1002  # it had begun
+    assert scanner.scan(data, at, len(data)) == at
+
+
+@builds
+def test_a_first_key_is_waited_for_and_one_that_is_too_long_stops(stream: ModuleType) -> None:
+    owned = bytearray([stream.PASSES]) * SLOTS
+    scanner = stream.CommandScanner(VERBATIM, owned=owned, keyed=frozenset({b"SET"}))
+    data = encode("SET", b"k" * stream.MAX_KEY, "v")
+    head = data.index(b"k")
+    for end in (head - 9, head - 2, head, head + stream.MAX_KEY - 1):
+        assert (scanner.scan(data, 0, end), scanner.stop) == (0, stream.NEED_MORE)
+    assert scanner.scan(data, 0, len(data)) == len(data)
+    data = encode("SET", b"k" * (stream.MAX_KEY + 1), "v")
+    assert (scanner.scan(data, 0, 40), scanner.stop) == (0, stream.ATTENTION)
+    with pytest.raises(LocalProtocolError):
+        stream.CommandScanner(VERBATIM, owned=bytearray(1))

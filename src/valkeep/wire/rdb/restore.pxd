@@ -1,5 +1,6 @@
 cimport cython
 
+from ..slots cimport SlotHash
 from .scan cimport Scanner
 
 cdef int _FIRST_OPCODE, _IDLE, _FREQ, _EXPIRETIME, _EXPIRETIME_MS
@@ -21,15 +22,13 @@ cdef class Restorer:
     cdef const unsigned long long[::1] _crcs
     cdef bytes _owned
     cdef bint _sharded
-    cdef const unsigned short[::1] _crc16
+    cdef SlotHash _slots
 
     cpdef bytes take(self)
     @cython.locals(scanner=Scanner, kind=int, value=Py_ssize_t, after=Py_ssize_t, need=Py_ssize_t)
     cpdef Py_ssize_t run(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -9
     @cython.locals(scanner=Scanner)
     cdef int _slot(self, const unsigned char[::1] data, Py_ssize_t value) except -9
-    @cython.locals(start=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t, i=Py_ssize_t, crc="unsigned int")
-    cdef int _hash(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t size) except -9
     @cython.locals(scanner=Scanner, words=int, expire=cython.longlong, size=Py_ssize_t, start=Py_ssize_t)
     cdef int _command(self, const unsigned char[::1] data, Py_ssize_t value, Py_ssize_t after) except -9
     @cython.locals(scanner=Scanner, pos=Py_ssize_t, size=Py_ssize_t, first=int)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from valkeep.errors import LocalProtocolError
 
 from ..checksum import crc64
+from ..slots import SlotHash
 from .scan import Scanner
 
 if TYPE_CHECKING:
@@ -55,17 +56,6 @@ def _table() -> array[int]:
         for _ in range(8):
             byte = byte >> 1 ^ (_POLYNOMIAL if byte & 1 else 0)
         table.append(byte)
-    return table
-
-
-def _slot_table() -> array[int]:
-    """CRC16 (XMODEM), by whose lowest 14 bits slots are told."""
-    table = array("H")
-    for byte in range(256):
-        byte <<= 8
-        for _ in range(8):
-            byte = byte << 1 ^ (0x1021 if byte & 0x8000 else 0)
-        table.append(byte & 0xFFFF)
     return table
 
 
@@ -96,7 +86,7 @@ class Restorer:
         self._crcs = _table()
         self._owned = owned
         self._sharded = len(owned) > 0
-        self._crc16 = _slot_table()
+        self._slots = SlotHash()
 
     def take(self) -> bytes:
         """The block, which begins anew."""
@@ -148,29 +138,11 @@ class Restorer:
         """Of the key before ``value``."""
         scanner = self._scanner
         if data[scanner._type_pos + 1] < 0xC0:
-            return self._hash(data, scanner._key_pos, value - scanner._key_pos)
+            return self._slots.of(data, scanner._key_pos, value - scanner._key_pos)
         text, _ = scanner._read_string(data, scanner._type_pos + 1, value)
         scanner._skip = 0
         assert text is not None  # the scanner has seen that it is all there
-        return self._hash(text, 0, len(text))
-
-    def _hash(self, data: Buffer, pos: int, size: int) -> int:
-        """The slot of these bytes: of what stands between the first { and the next }, where that is not empty."""
-        start = pos
-        end = pos + size
-        while start < end and data[start] != 123:
-            start += 1
-        start += 1
-        stop = start
-        while stop < end and data[stop] != 125:
-            stop += 1
-        if stop >= end or stop == start:
-            start = pos
-            stop = end
-        crc = 0
-        for i in range(start, stop):
-            crc = ((crc << 8) & 0xFFFF) ^ self._crc16[((crc >> 8) ^ data[i]) & 0xFF]
-        return crc & (_SLOTS - 1)
+        return self._slots.of(text, 0, len(text))
 
     def _command(self, data: Buffer, value: int, after: int) -> None:
         scanner = self._scanner
