@@ -29,6 +29,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.client.named_primary import NamedPrimary, Source
 from valkeep.client.replication import HungUp, NotContinued, NotNow, ReplicationLink, Silent
 from valkeep.client.server_info import ServerInfo, parse_info, server_info
+from valkeep.client.shard_primary import ShardPrimary
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate.feed import Origin, Position, ReplicationGap
 from valkeep.migrate.feed.failover import FailoverWatch
@@ -107,10 +108,10 @@ class PsyncFeed:
         self._at = await self._source.resolve()
         async with await Connection.open(self._at, client_name="valkeep-gateway") as connection:
             info = self._info = await server_info(connection)
-        if info.mode == "cluster":
+        if info.mode == "cluster" and not isinstance(self._source, ShardPrimary):
             raise Refused(
                 f"{self._at.address} is a node of a cluster, which holds a part of the keys",
-                remedy="give a server with cluster-enabled no: a cluster as the source is not supported yet",
+                remedy="move the whole cluster: valkeep migrate run; or give a server with cluster-enabled no",
                 code="VK-CLUSTER",
             )
         valkey = info.kind == "valkey"
