@@ -8,9 +8,8 @@ snapshot is the end: what came of it is of no use, and another snapshot is the u
 **A primary that sentinels know** may be another server by then, which goes on in the same stream under another id (PSYNC2). ``failover`` watches the
 sentinels, because the old link may outlive the old primary's reign.
 
-**A key is read again** on a connection of its own. What makes the offset exact: ``MULTI; DUMP k; PEXPIRETIME k; INFO replication; EXEC`` runs as one on the
-source, so the value is that of offset O, whatever is written before and after. It is handed over when the stream has come to O, from the same server and
-under the same id: before that, a failover could still make the value one of a history that has ended.
+**A key is read again** on a connection of its own, at a known offset O (`single_keys`). It is handed over when the stream has come to O, from the same
+server and under the same id: before that, a failover could still make the value one of a history that has ended.
 """
 
 from __future__ import annotations
@@ -28,12 +27,13 @@ from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.named_primary import NamedPrimary, Source
 from valkeep.client.replication import HungUp, NotContinued, NotNow, ReplicationLink, Silent
-from valkeep.client.server_info import ServerInfo, parse_info, server_info
+from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.client.shard_primary import ShardPrimary
-from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
+from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.feed import Origin, Position, ReplicationGap
 from valkeep.migrate.feed.failover import FailoverWatch
 from valkeep.migrate.feed.history import OtherSource, Outage, bytes_needed
+from valkeep.migrate.feed.single_keys import COPY_TIMEOUT, single_keys
 from valkeep.migrate.keyread import KeyRead
 from valkeep.migrate.transform.copies import Copy
 from valkeep.report.events import Emit, Event, Note
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PsyncFeed"]
 
-COPY_TIMEOUT = 60.0
 ASK_SECONDS = 5.0  # until a source that we come back to has connected and said what it is
 RELAPSE = 5.0  # seconds within which a link that breaks again without a byte was never back
 PAUSES: Final = retry.Patience(first=0.05, most=5.0)
@@ -299,28 +298,11 @@ class PsyncFeed:
             if connection is not None:
                 await connection.close()
             connection = self._connection = await Connection.open(self._at, client_name="valkeep-copy")
-        read = KeyRead.of(self._info.redis_version)
         copies: list[Copy] = []
-        for database in sorted({place[0] for place in places}):
-            keys = [key for at, key in places if at == database]
-            commands = [command for key in keys for command in read.commands(key)]
-            try:
-                await connection.call("SELECT", database)
-                *replies, said = await connection.execute([*commands, ("INFO", "replication")], timeout=COPY_TIMEOUT)
-                seen = [read.seen(replies[at : at + read.width]) for at in range(0, len(replies), read.width)]
-                if isinstance(said, ServerError):
-                    raise said
-            except ServerError as error:
-                raise Refused(
-                    f"the source does not let us copy a key again: {error.message}",
-                    remedy="permit SELECT, DUMP, PEXPIRETIME, PTTL, TIME, INFO and MULTI to this user",
-                    code="VK-COPY-DENIED",
-                ) from None
-            info = parse_info(said)
-            offset = int(info.get("master_repl_offset", "0"))
-            await self._arrived(link, info.get("master_replid", link.replid), offset)
-            for key, one in zip(keys, seen, strict=True):
-                copies.append(Copy(database, key, offset, one.payload, one.expire_ms) if one else Copy(database, key, offset, None))
+        read = KeyRead.of(self._info.redis_version)
+        for found in await single_keys(connection, read, places, shard=self._info.mode == "cluster"):
+            await self._arrived(link, found.replid or link.replid, found.offset)
+            copies += found.copies
         return copies
 
     def _following(self) -> ReplicationLink:
