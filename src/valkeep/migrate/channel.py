@@ -32,7 +32,7 @@ from valkeep.migrate.marks import Marks
 from valkeep.migrate.spool import Spool
 from valkeep.migrate.taking import Taking
 from valkeep.migrate.transform.copies import Copy
-from valkeep.migrate.transform.stream import StreamTransform, Wanted
+from valkeep.migrate.transform.stream import REPAIR, StreamTransform, Wanted
 from valkeep.wire.commands import Place
 from valkeep.wire.resp import encode
 
@@ -265,11 +265,11 @@ class Channel:
         self._translate()
         return not self._waiting()
 
-    def demand(self, places: tuple[tuple[int, bytes], ...]) -> bool:
-        """Have these keys copied again (a repair). False while the channel already waits for something."""
+    def demand(self, places: tuple[tuple[int, bytes], ...], why: str = REPAIR) -> bool:
+        """Have these keys copied again. False while the channel already waits for something. ``why``: for the ledger; "": that is nothing for it."""
         if self.wanted is not None or not self.complete:
             return False
-        self._wait(self._translator.demand(places, self.source_offset))
+        self._wait(self._translator.demand(places, self.source_offset, why))
         return True
 
     def insert(self, command: bytes) -> bool:

@@ -31,6 +31,7 @@ from valkeep.migrate.link import Link
 from valkeep.migrate.portrait import Portrait
 from valkeep.migrate.sink import TargetLink
 from valkeep.migrate.transform.outcomes import Hold
+from valkeep.migrate.transform.stream import REPAIR
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.upkeep import Upkeep
 from valkeep.report.events import Emit, Note, Phase
@@ -287,12 +288,14 @@ class Gateway:
         waiting = (channel.wanted for channel in self.channels)
         return tuple((wanted.offset, wanted.hold) for wanted in waiting if wanted is not None and wanted.hold is not None)
 
-    async def recopy(self, places: tuple[Place, ...]) -> None:
-        """Have these keys copied again from the source, in the stream, at a known offset; returns when the copies are in the stream."""
+    async def recopy(self, places: tuple[Place, ...], asked: Callable[[], None] = lambda: None, *, why: str = REPAIR) -> None:
+        """Have these keys copied again from the source, in the stream, at a known offset; returns when the copies are in the stream. ``asked``: called when
+        they are asked for, before anything behind that place of the stream is translated. ``why``: for the ledger; "": that is nothing for it."""
         for channel in self.channels:
-            while not channel.demand(places):
+            while not channel.demand(places, why):
                 self._progress.clear()
                 await self.beside(self._progress.wait())
+            asked()
             while channel.wanted is not None or channel.held_bytes or channel.copying:
                 self._progress.clear()
                 await self.beside(self._progress.wait())

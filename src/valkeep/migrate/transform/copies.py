@@ -23,6 +23,7 @@ from valkeep.wire.rdb.convert import Reencoded, reencode_payload
 if TYPE_CHECKING:
     from valkeep.migrate.transform.maybe import MaybeSet
     from valkeep.migrate.transform.target import TargetFormat
+    from valkeep.migrate.transform.territory import Territory
 
 __all__ = ["Copies", "Copy"]
 
@@ -50,14 +51,18 @@ class _Due:
 
 
 class Copies:
-    """``lost_fields``: keys that lost fields on their way; those of copies are added. ``note`` takes what the ledger has to say."""
+    """``lost_fields``: keys that lost fields on their way; those of copies are added. ``note`` takes what the ledger has to say. ``territory``: a copy is not
+    sent whose slot is another lane's by then."""
 
-    def __init__(self, target: TargetFormat, policy: FieldTtl, lost_fields: MaybeSet, note: TakeNote) -> None:
+    def __init__(
+        self, target: TargetFormat, policy: FieldTtl, lost_fields: MaybeSet, note: TakeNote, territory: Territory | None = None
+    ) -> None:
         self.under_way: dict[Place, _Due] = {}
         self._target = target
         self._policy = policy
         self._lost_fields = lost_fields
         self._note = note
+        self._territory = territory
 
     def take(self, copies: list[Copy], why: str) -> None:
         """From now on these keys are absorbed. ``why`` they are copied: for the ledger. Raises ``Refused`` when one of them cannot be sent to this
@@ -90,8 +95,11 @@ class Copies:
         for place in [place for place, due in self.under_way.items() if due.offset <= reached]:
             due = self.under_way.pop(place)
             database, key = place
+            if self._territory is not None and self._territory.foreign(key):
+                continue
             value = due.value
-            self._note(LedgerNote("recopied", "key", due.why, "", key, database, due.offset))
+            if due.why:
+                self._note(LedgerNote("recopied", "key", due.why, "", key, database, due.offset))
             if value is not None and value.fields_with_ttl and not self._target.field_ttl:
                 self._note(field_ttls_lost(self._policy, key, database, due.offset, value.fields_with_ttl))
             if value is not None and value.fields_dropped:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.transform.target import TargetFormat
     from valkeep.migrate.transform.territory import Territory
 
-__all__ = ["Boundary", "StreamTransform", "Wanted"]
+__all__ = ["REPAIR", "Boundary", "StreamTransform", "Wanted"]
 
 LARGE_COMMAND = 16 << 20
 """Bytes up to which a command that has to be looked at is collected whole."""
@@ -69,7 +69,7 @@ _NO_WRITES = frozenset({b"PING", b"SELECT", b"REPLCONF"})
 
 _UNSAID = "a command on it could not be expressed for the target"
 _TOO_LARGE = "a command on it was too large to be translated"
-_REPAIR = "a repair asked for it"
+REPAIR = "a repair asked for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class StreamTransform:
         else:
             verbatim, plain, keyed = scanned(verbatim, plain)
             self._scanner = CommandScanner(verbatim, plain, owned=territory.owned, keyed=keyed)
-        self._copies = Copies(target, policy, self.lost_fields, note)
+        self._copies = Copies(target, policy, self.lost_fields, note, territory)
         self._under_way = self._copies.under_way  # the same: asked at each command
         self._passing_by = False  # a large command is under way that a copy contains
 
@@ -233,9 +233,10 @@ class StreamTransform:
         self._copies.take(copies, wanted.why)
         self.wants = None
 
-    def demand(self, places: tuple[Place, ...], offset: int) -> Wanted:
-        """Copy these keys again although nothing in the stream asked for it (a repair). ``offset``: the source offset reached so far."""
-        self.wants = wanted = Wanted(places, offset, b"repair", why=_REPAIR)
+    def demand(self, places: tuple[Place, ...], offset: int, why: str = REPAIR) -> Wanted:
+        """Copy these keys again although nothing in the stream asked for it. ``offset``: the source offset reached so far. ``why``: for the ledger; "": that is
+        nothing for it."""
+        self.wants = wanted = Wanted(places, offset, b"repair", why=why)
         return wanted
 
     # -- boundaries -------------------------------------------------------------------------------------------------------------

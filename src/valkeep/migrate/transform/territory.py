@@ -69,6 +69,10 @@ class Territory:
         state = self.owned[slot]
         return state == OWNED or (state == OWNED_PENDING and key not in self._pending[slot])
 
+    def foreign(self, key: bytes) -> bool:
+        """Whether nothing of this key's slot crosses."""
+        return self.owned[key_slot(key)] == FOREIGN
+
     # -- from lane to lane -----------------------------------------------------------------------------------------------------------
 
     def note(self, slot: int) -> None:
