@@ -6,16 +6,18 @@ import random
 
 import pytest
 
-from valkeep.errors import LocalProtocolError
+from valkeep.errors import LocalProtocolError, ServerError
 from valkeep.migrate import marker
 from valkeep.migrate.delivery.push.batches import MOST_BYTES
+from valkeep.migrate.delivery.push.emptying import SCRIPT
 from valkeep.migrate.delivery.push.sharded import Share
 from valkeep.migrate.transform import commands
 from valkeep.migrate.transform.crossing import MOST_WORDS
 from valkeep.migrate.transform.maybe import MaybeSet
 from valkeep.migrate.transform.outcomes import PASS, Hold, Outcome, Recopy, Replace, Situation
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
-from valkeep.topology.slots import even_ranges, key_slot
+from valkeep.migrate.transform.territory import FLUSH_SLOTS
+from valkeep.topology.slots import even_ranges, key_slot, tag_for
 from valkeep.wire import resp
 
 REPLID = "a" * 40
@@ -143,6 +145,51 @@ def test_a_shard_that_gets_nothing_for_long_has_its_marker_moved_all_the_same() 
     assert batches.may_close
     assert batches.close(bytearray()).end == consumed > MOST_BYTES
     assert batches.idle
+
+
+def emptied(batch: bytes) -> list[tuple[bytes, list[int]]]:
+    """Of each call of a batch that empties slots: the marker's value, and the ranges."""
+    parser = resp.Parser()
+    parser.feed(batch)
+    found = []
+    for words in parser:
+        assert isinstance(words, list)
+        assert words[:4] == [b"EVAL", SCRIPT, b"1", marker.key_in(0)]
+        found.append((words[4], [int(word) for word in words[5:]]))
+    return found
+
+
+def test_slots_are_emptied_alone_in_a_batch_piece_by_piece_and_the_marker_comes_last() -> None:
+    share = Share(REPLID, [(0, 999), (5000, 5009)], marker.key_in(0), first=True)
+    batches, out = share.batches(0, 0, renewals=False), bytearray()
+    key = b"{%b}k" % tag_for(7)
+    data = resp.encode(b"SET", key, b"1") + resp.encode(FLUSH_SLOTS, b"300-700", b"5005-16383") + resp.encode(b"SET", key, b"2")
+    found = []
+    rest = bytearray(data)
+    while rest:
+        with memoryview(rest) as view:
+            consumed = batches.feed(view, out)
+        del rest[:consumed]
+        assert batches.may_close
+        closed = batches.close(out)
+        found.append((bytes(out), closed))
+        out.clear()
+    (one, _), (two, closed), (three, _) = found
+    assert taken(one)[0][0][0] == taken(three)[0][0][0] == b"SET"
+    value = marker.Marker(REPLID, closed.end).value
+    assert emptied(two) == [(b"", [300, 555]), (b"", [556, 700]), (b"", [5005, 5009]), (value, [300, 700, 5005, 5009])]
+    assert closed.replies == 4
+    error = ServerError("ERR", "keys can not be removed")
+    assert share.answers(closed, [(2, error)]) == {1: error}
+    assert [command for _, _, command in share.commands_in(data[closed.start : closed.end], 0)] == [
+        [FLUSH_SLOTS, b"300-700", b"5005-16383"]
+    ]
+
+
+def test_a_shard_without_any_of_the_slots_that_are_emptied_is_left_alone() -> None:
+    share = Share(REPLID, [(0, 999)], marker.key_in(0), first=True)
+    assert not share.takes(FLUSH_SLOTS, [FLUSH_SLOTS, b"1000-16383"])
+    assert share.takes(FLUSH_SLOTS, [FLUSH_SLOTS, b"1000-16383", b"999-999"])
 
 
 def test_a_command_of_two_slots_is_never_sent() -> None:

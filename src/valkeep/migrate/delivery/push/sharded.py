@@ -11,6 +11,7 @@ meanwhile is an error, and where there is any error the marker says so, too (``â
 
     FUNCTION, SCRIPT             no script may call them: alone in a transaction with the marker, which is their only key
     FLUSHALL, FLUSHDB            every shard
+    VALKEEP.FLUSHSLOTS           every shard that has some of those slots: alone in a batch, which may be done twice (`emptying`)
     PUBLISH                      one shard: a cluster tells all nodes
     SELECT, PING, REPLCONF       left out. The stream of a channel for a cluster stays in database 0 (`transform.crossing`)
     MULTI, EXEC                  left out; what stands between them is one batch on each shard up to ``TOGETHER``, but not one for all shards
@@ -26,7 +27,9 @@ from typing import TYPE_CHECKING, Final
 
 from valkeep.errors import LocalProtocolError, ServerError
 from valkeep.migrate.delivery.push.batches import MOST_BYTES, MOST_COMMANDS, RENEWALS, Closed, Renewal
+from valkeep.migrate.delivery.push.emptying import calls, ranges_in
 from valkeep.migrate.marker import Marker
+from valkeep.migrate.transform.territory import FLUSH_SLOTS
 from valkeep.topology.slots import SLOTS, key_slot, slots_of
 from valkeep.wire import resp
 from valkeep.wire.commands import keys_of, writes_first_argument_only
@@ -64,7 +67,7 @@ return found
 
 _SILENT: Final = frozenset({b"PING", b"REPLCONF", b"SELECT", b"MULTI", b"EXEC"})
 _EVERYWHERE: Final = frozenset({b"FLUSHALL", b"FLUSHDB"})
-_ALONE: Final = frozenset({b"FUNCTION", b"SCRIPT"})
+_ALONE: Final = frozenset({b"FUNCTION", b"SCRIPT", FLUSH_SLOTS})
 
 
 class Share:
@@ -104,6 +107,8 @@ class Share:
         """Whether this shard gets it. Raises ``LocalProtocolError`` for one that no shard can get."""
         if name in _SILENT:
             return False
+        if name == FLUSH_SLOTS:
+            return bool(ranges_in(command[1:], self.owned))
         if name in _EVERYWHERE or name in _ALONE:
             return True
         if name == b"PUBLISH":
@@ -137,6 +142,7 @@ class ShardBatches:
         self._offset = offset
         self._open = False
         self._alone: bytes = b""  # the only command of this batch, where it is one that has to be alone
+        self._emptied: tuple[tuple[int, int], ...] = ()  # ranges of slots, which is all that this batch does
         self._ended = False  # the next command has to be in another batch
         self._start = self._last_end = offset
         self._body = bytearray()
@@ -187,7 +193,11 @@ class ShardBatches:
 
     def close(self, out: bytearray) -> Closed:
         value = self._share.marked(self._offset)
-        if self._alone:
+        if self._emptied:
+            commands = [*calls(self._emptied, self._share.key, value)]
+            out += b"".join(commands)
+            replies = len(commands)
+        elif self._alone:
             out += resp.encode(b"MULTI") + self._alone + resp.encode(b"SET", self._share.key, value) + resp.encode(b"EXEC")
             replies = 4
         else:
@@ -196,7 +206,8 @@ class ShardBatches:
                 out += b"$%d\r\n%s\r\n" % (len(word), word)
             out += self._body
             replies = 1
-        closed = Closed(self._start, self._offset, 0, replies, tuple(self._renewals), scripted=not self._alone)
+        scripted = not (self._alone or self._emptied)
+        closed = Closed(self._start, self._offset, 0, replies, tuple(self._renewals), scripted=scripted)
         self._last_end = self._offset
         self._open = self._ended = False
         self.commands = self.size = 0
@@ -208,6 +219,7 @@ class ShardBatches:
         self._open = True
         self._start = start
         self._alone = b""
+        self._emptied = ()
         self.commands = self.size = self._words = 0
         self._body.clear()
         self._renewals = []
@@ -218,8 +230,11 @@ class ShardBatches:
         self.commands += 1
         self.size += len(raw)
         if name in _ALONE:
-            self._alone = bytes(raw)
             self._ended = True
+            if name == FLUSH_SLOTS:
+                self._emptied = ranges_in(args[1:], self._share.owned)
+            else:
+                self._alone = bytes(raw)
             return
         wanted = name in self._renewing
         if wanted:
