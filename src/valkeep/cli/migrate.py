@@ -7,6 +7,7 @@ import typer
 from valkeep.cli.migrate_back import commit, rollback
 from valkeep.cli.migrate_decide import abort, cutover
 from valkeep.cli.migrate_gateway import gateway
+from valkeep.cli.migrate_plan import plan
 from valkeep.cli.migrate_preflight import preflight
 from valkeep.cli.migrate_run import run
 from valkeep.cli.migrate_status import status
@@ -21,6 +22,7 @@ def migrate() -> None:
 
 
 app.command(short_help="is this source ready to move? GO, CONDITIONAL-GO or NO-GO; reads only")(preflight)
+app.command(short_help="how the work splits, and what it costs whom; reads only")(plan)
 app.command(short_help="move it: preflight, copy, follow, verify, cut over")(run)
 app.command(short_help="cut over a migration that waits for it")(cutover)
 app.command(short_help="undo a migration before its end, also after a kill -9")(abort)

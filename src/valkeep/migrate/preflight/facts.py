@@ -39,11 +39,13 @@ class Clock:
 @dataclass(frozen=True, slots=True)
 class Rate:
     """Bytes per second of the replication stream. ``exact``: by ``master_repl_offset``; otherwise estimated from the
-    network input and the share of writes (a primary that never had a replica does not count its offset)."""
+    network input and the share of writes (a primary that never had a replica does not count its offset). ``changes_per_second``: keys, fields and elements that
+    were changed, as the server counts them; None where a save came in between."""
 
     bytes_per_second: float
     exact: bool
     seconds: float
+    changes_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

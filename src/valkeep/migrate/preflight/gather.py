@@ -324,14 +324,15 @@ def rate_between(first: Mapping[str, str], second: Mapping[str, str], seconds: f
         return int(second[name]) - int(first[name])
 
     try:
+        changes = grown("rdb_changes_since_last_save") if "rdb_changes_since_last_save" in second else -1
+        rate = changes / seconds if changes >= 0 else None  # it fell: a save came in between
         if first.get("role") == "slave":
-            return Rate(max(grown("slave_repl_offset"), 0) / seconds, True, seconds)
+            return Rate(max(grown("slave_repl_offset"), 0) / seconds, True, seconds, rate)
         if first.get("repl_backlog_active") == "1":
-            return Rate(max(grown("master_repl_offset"), 0) / seconds, True, seconds)
+            return Rate(max(grown("master_repl_offset"), 0) / seconds, True, seconds, rate)
         commands = max(grown("total_commands_processed"), 1)
-        changes = grown("rdb_changes_since_last_save")
-        share = min(changes / commands, 1.0) if changes >= 0 else 1.0  # it fell: a save came in between
-        return Rate(max(grown("total_net_input_bytes"), 0) * share / seconds, False, seconds)
+        share = min(changes / commands, 1.0) if changes >= 0 else 1.0
+        return Rate(max(grown("total_net_input_bytes"), 0) * share / seconds, False, seconds, rate)
     except (KeyError, ValueError):
         return None
 
