@@ -137,7 +137,9 @@ class Connection:
 
     async def exchange(self, block: bytes, replies: int, name: Argument, timeout: float | None = None) -> list[Value]:
         """As ``pipeline``, for commands that were encoded already: the bytes of so many requests, of which a time-out names the first one by ``name``.
-        None of them may hold a secret."""
+        None of them may hold a secret. No request is answered by no reply, at once."""
+        if not replies:
+            return []
         if not self._queue.writable.is_set():
             await self._room(timeout)
         future = self._queue.send_together(block, replies)
