@@ -94,7 +94,7 @@ class _Roamer:
 class Roamers:
     """``with Roamers(cluster) as writers``. As `writers.Writers`, for a cluster whose slots move."""
 
-    def __init__(self, cluster: LocalDeployment, count: int = 4, pace: float = 0.003, prefix: str = "") -> None:
+    def __init__(self, cluster: LocalDeployment, count: int = 4, pace: float = 0.02, prefix: str = "") -> None:
         self._stop = threading.Event()
         seeds = [(machine.endpoint.host, machine.endpoint.port) for machine in cluster.machines.values()]
         self.writers = [_Roamer(seeds, f"{prefix}{number}", self._stop, pace) for number in range(count)]

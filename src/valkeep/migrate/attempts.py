@@ -56,7 +56,10 @@ FOR_A_PERSON: Final = frozenset(  # may pass, but somebody has to look; whoever 
 
 
 class Slots(Protocol):
-    """Of a source that is a cluster: do they lie where the lanes have them?"""
+    """Of a source that is a cluster: do they lie where the lanes have them? ``retired``: lanes whose shard is over."""
+
+    @property
+    def retired(self) -> frozenset[str]: ...
 
     async def settled(self) -> None:
         """Return when nothing is on its way."""
@@ -94,7 +97,7 @@ class Attempts:
     ) -> None:
         self.manual = options.cutover == "manual"
         self._options = options
-        self._lanes = lanes
+        self._all = lanes
         self._delivery = delivery
         self._report = report
         self._state = state
@@ -120,6 +123,10 @@ class Attempts:
                 self._handover.answer(error, again=True)
                 if not self.manual:
                     await beside(self._gateways, asyncio.sleep(RETRY_SECONDS * attempts))
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in self._all if self._slots is None or lane.name not in self._slots.retired]
 
     @property
     def _gateways(self) -> list[Gateway]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.outcome import RunOptions
     from valkeep.migrate.proof import Proof
     from valkeep.migrate.reading import Reading
+    from valkeep.migrate.resharding import Ranges
 
 __all__ = ["Lane", "Start", "named", "standings", "starts"]
 
@@ -119,16 +120,16 @@ async def _shards(here: Endpoint) -> dict[str, dict[str, str]]:
     return found
 
 
-def standings(lanes: Iterable[Start]) -> dict[str, dict[str, str]]:
-    """Of a source that is a cluster: its shards in the state file."""
+def standings(lanes: Iterable[Start], brought: Mapping[str, Ranges]) -> dict[str, dict[str, str]]:
+    """Of a source that is a cluster: its shards in the state file. ``brought``: the slots that are in the target, where these are not all that cross."""
     return {
-        lane.name: _standing(lane.source.members, lane.territory.ranges)
+        lane.name: _standing(lane.source.members, brought.get(lane.name, lane.territory.ranges))
         for lane in lanes
         if isinstance(lane.source, ShardPrimary) and lane.territory is not None
     }
 
 
-def _standing(nodes: tuple[str, ...], ranges: tuple[tuple[int, int], ...]) -> dict[str, str]:
+def _standing(nodes: tuple[str, ...], ranges: Ranges) -> dict[str, str]:
     return {"nodes": " ".join(nodes), "slots": " ".join(f"{first}-{last}" for first, last in ranges)}
 
 

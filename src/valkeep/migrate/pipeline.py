@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo
+from valkeep.client.shard_primary import ShardPrimary
 from valkeep.errors import ExitCode, Refused
 from valkeep.migrate.abreast import Chorus, beside, together
-from valkeep.migrate.attempts import Attempts, Slots
+from valkeep.migrate.attempts import Attempts
 from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.wayback import WayBack, let_go
 from valkeep.migrate.control import Control, Handler, Lock
@@ -49,8 +50,9 @@ from valkeep.migrate.numbers import watched
 from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflight
 from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
-from valkeep.migrate.proof import Proof
+from valkeep.migrate.proof import Nothing, Proof
 from valkeep.migrate.reading import Followed, Reading
+from valkeep.migrate.resharding import Holder, Ranges, Resharding
 from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.scanned import Scanned
 from valkeep.migrate.spool import spool_folder
@@ -134,7 +136,7 @@ class _Migration:
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             if options.metrics is not None:
                 stack.enter_context(watched(gateways, options.metrics, lambda: ""))
-            parts = Parts(options, gateways, target, found, self.state, journal, self.handover.undone, standings(self.starts))
+            parts = Parts(options, gateways, target, found, self.state, journal, self.handover.undone, standings(self.starts, {}))
             delivery = delivery_of(options, parts, self.promoter or promoter_of(options, report.group, journal))
             async with delivery.held():
                 slots = await self._slots(begun, stack)
@@ -142,6 +144,7 @@ class _Migration:
                 await beside(gateways.values(), together(lane.proof.full() for lane in lanes))
                 cuts = await Attempts(options, lanes, delivery, report, self.state, journal, self.handover, slots).run()
             errors = await delivery.errors()
+        lanes = [lane for lane in lanes if slots is None or lane.name not in slots.retired]
         limits = lanes[0].reading.limits + ((NOT_AWS,) if options.group is not None else ())
         result = self._result(report, lanes, delivery, found.info, cuts, errors, limits)
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
@@ -282,16 +285,20 @@ class _Migration:
         gateway = Gateway(reading.feed, replace(seen, territory=start.territory), ledger, emit, journal.clock, kept)
         return _Begun(start, reading, await stack.enter_async_context(gateway))
 
-    async def _lane(self, begun: _Begun, delivery: Delivery, slots: Slots | None, spool: Path, stack: contextlib.AsyncExitStack) -> Lane:
+    async def _lane(
+        self, begun: _Begun, delivery: Delivery, slots: Resharding | None, spool: Path, stack: contextlib.AsyncExitStack
+    ) -> Lane:
         """The rest of it: its target has the snapshot, and is compared with it from here on."""
         start, gateway = begun.start, begun.gateway
         successor = delivery.of(start.name)
         verifiers = await stack.enter_async_context(contextlib.AsyncExitStack())
 
-        async def renew() -> Verifier:
+        async def renew() -> Verifier | Nothing:
             await verifiers.aclose()
             if slots is not None:
                 await slots.settled()
+                if start.name in slots.retired or start.territory is None or not start.territory.ranges:
+                    return Nothing()
             at = await start.where.source(gateway, begun.reading)
             return await verifiers.enter_async_context(self._verifier(at, begun, successor, spool))
 
@@ -305,9 +312,37 @@ class _Migration:
             start.state.write(MigrationState("attached", start.source.display, self.options.target.display, os.getpid(), delivery="push"))
         return Lane(start, gateway, begun.reading, successor, proof)
 
-    async def _slots(self, begun: Sequence[_Begun], stack: contextlib.AsyncExitStack) -> Slots | None:
+    async def _slots(self, begun: Sequence[_Begun], stack: contextlib.AsyncExitStack) -> Resharding | None:
         """Of a source that is a cluster: who looks after slots that move."""
-        return None
+        holders = [
+            Holder(start.name, one.gateway, start.territory, start.source, one.reading.feed)
+            for one in begun
+            if isinstance((start := one.start).source, ShardPrimary)
+            and start.territory is not None
+            and isinstance(one.reading.feed, PsyncFeed)
+        ]
+        if not holders:
+            return None
+        emit = self.journal.emit
+        slots = Resharding(holders, self.options.target, self._record, emit, self.journal.clock)
+        watch = asyncio.create_task(slots.run(), name="slots of the source")
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                begun[0].gateway.fail(error)
+
+        async def end() -> None:
+            watch.cancel()
+            await asyncio.wait({watch})
+
+        watch.add_done_callback(ended)
+        stack.push_async_callback(end)
+        return slots
+
+    def _record(self, brought: Mapping[str, Ranges]) -> None:
+        """Which slots each shard's lane has brought to the target."""
+        assert self.state.current is not None  # the target is written to
+        self.state.step(self.state.current.step, source_shards=standings(self.starts, brought))
 
     def _let_go(self) -> None:
         """What ends a run, but for a kill -9, leaves nothing to go on with; unless the target still follows it, as after a killed run whose source is away."""

@@ -20,17 +20,32 @@ from typing import TYPE_CHECKING
 from valkeep.errors import ConnectionLost
 from valkeep.migrate.fence import Aborted
 from valkeep.migrate.outcome import NotEqual
+from valkeep.migrate.verify import Comparison, Verifier
 
 if TYPE_CHECKING:
     from valkeep.migrate.journal import Journal
-    from valkeep.migrate.verify import Comparison, Verifier
 
-__all__ = ["Proof"]
+__all__ = ["Nothing", "Proof"]
 
 SETTLING_ROUNDS = 10
 BEGINNINGS = 5  # of comparisons that break off, in a row
 AGAIN_SECONDS = 1.0
 FEW_KEYS = 100
+
+
+class Nothing:
+    """In the place of a verifier: of a shard that has no slots any more."""
+
+    broken = False
+
+    async def full(self) -> Comparison:
+        return Comparison(verdict="valid")
+
+    round = full
+
+    async def final(self, source_offset: int) -> Comparison:
+        del source_offset
+        return await self.full()
 
 
 class Proof:
@@ -39,9 +54,9 @@ class Proof:
 
     def __init__(
         self,
-        verifier: Verifier | None,
+        verifier: Verifier | Nothing | None,
         journal: Journal,
-        renew: Callable[[], Awaitable[Verifier]] | None = None,
+        renew: Callable[[], Awaitable[Verifier | Nothing]] | None = None,
         history: Callable[[], str] = str,
         lane: str = "",
     ) -> None:
@@ -81,7 +96,7 @@ class Proof:
         if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
             raise NotEqual(comparison)
 
-    async def _full(self, verifier: Verifier) -> Comparison:
+    async def _full(self, verifier: Verifier | Nothing) -> Comparison:
         for _ in range(BEGINNINGS):
             comparison = await verifier.full()
             if comparison.hot_only and comparison.source_read == "psync":
@@ -93,7 +108,7 @@ class Proof:
             verifier = self._verifier = await self._renewed(self._renew)
         return comparison.because(f"its links broke {BEGINNINGS} times in a row")
 
-    async def _renewed(self, renew: Callable[[], Awaitable[Verifier]]) -> Verifier:
+    async def _renewed(self, renew: Callable[[], Awaitable[Verifier | Nothing]]) -> Verifier | Nothing:
         """As soon as both servers can be reached again; who waits for that longer than is good ends us."""
         while True:
             self._seen = self._history()
@@ -102,7 +117,7 @@ class Proof:
             except ConnectionLost:
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    def _void(self, verifier: Verifier) -> bool:
+    def _void(self, verifier: Verifier | Nothing) -> bool:
         """Whether what it looked at tells nothing (any more)."""
         return verifier.broken or self._history() != self._seen
 
