@@ -1,6 +1,7 @@
 cimport cython
 
 from .digest cimport Digester
+from .slots cimport SlotHash
 
 cdef unsigned long long _M
 cdef int _DROP_FIELD
@@ -12,6 +13,9 @@ cdef class Spiller(Digester):
     cdef readonly long long stream_database
     cdef readonly long long forced_expiry
     cdef unsigned long long _mask
+    cdef bytes _owned
+    cdef bint _sharded
+    cdef SlotHash _slots
     cdef int _policy
     cdef bytes _name
     cdef long long _expiry

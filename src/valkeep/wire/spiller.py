@@ -8,6 +8,7 @@ away and clear, after each feed.
 from __future__ import annotations
 
 from .digest import DROP_FIELD, EXACT, KEEP_FIELD, Digester
+from .slots import SlotHash
 
 __all__ = ["Spiller", "policy"]
 
@@ -23,11 +24,15 @@ def policy(name: str) -> int:
 class Spiller(Digester):
     """``rows``, ``names``: a buffer for each partition. ``libraries``: the code of each library of functions.
 
-    ``stream_database``: the database that the stream after this snapshot begins in (a replica says it; 0 else).
+    ``owned``: 16384 bytes, not 0 for slots whose keys count; empty: all do. ``stream_database``: the database that the stream after this snapshot begins in
+    (a replica says it; 0 else).
     """
 
-    def __init__(self, key: bytes, field_ttl: int, partitions: int) -> None:
+    def __init__(self, key: bytes, field_ttl: int, partitions: int, owned: bytes = b"") -> None:
         super().__init__(key, field_ttl)
+        self._owned = owned
+        self._sharded = len(owned) > 0
+        self._slots = SlotHash()
         self.rows = [bytearray() for _ in range(partitions)]
         self.names = [bytearray() for _ in range(partitions)]
         self.libraries: list[bytes] = []
@@ -88,8 +93,12 @@ class Spiller(Digester):
         before = self.keys
         Digester.end_key(self)
         self._fill = 0  # the row goes to its partition, and not to the digester's own buffer
-        if self.keys != before:
-            self._keep()
+        if self.keys == before:
+            return
+        if self._sharded and self._owned[self._slots.of(self._name, 0, len(self._name))] == 0:
+            self.keys = before
+            return
+        self._keep()
 
     def _keep(self) -> None:
         words = self._words

@@ -26,9 +26,10 @@ from valkeep.migrate.verify.explain import explain
 from valkeep.migrate.verify.found import Found
 from valkeep.migrate.verify.judge import judge
 from valkeep.migrate.verify.mode import Mode
-from valkeep.migrate.verify.side import libraries, partitions_for
+from valkeep.migrate.verify.side import Spill, libraries, names_path, partitions_for, rows_path
 from valkeep.migrate.verify.written import Written
 from valkeep.report.events import Note
+from valkeep.topology.slots import key_slot
 from valkeep.wire import resp
 from valkeep.wire.commands import keys_of
 from valkeep.wire.digest import DROP_FIELD, EXACT, KEEP_FIELD, Digester
@@ -144,6 +145,29 @@ def test_a_spilled_row_has_the_digesters_halves_and_the_expiries() -> None:
         ]
     assert spiller.stream_database == 7
     assert list(libraries(spiller.libraries)) == ["lib"]
+
+
+def test_of_a_snapshot_only_the_keys_of_these_slots_are_spilled(tmp_path: Path) -> None:
+    writer = SnapshotWriter(DIALECT_VALKEY, 80)
+    names = [b"plain%d" % number for number in range(50)] + [b"{tag}%d" % number for number in range(9)] + [b"{}x", b"{open"]
+    writer.select(0)
+    for name in names:
+        writer.record(Record(0, name, -1, KIND_STRING, b"x"))
+    data = writer.finish()
+    ranges = ((0, key_slot(b"tag") - 1), (key_slot(b"tag") + 1, 9000))
+    spill = Spill(tmp_path, "source", b"k" * 16, 4, Mode.EXACT, ranges=ranges)
+    spill.feed(data)
+    spill.finish()
+    spill.close()
+    wanted = sorted(name for name in names if any(first <= key_slot(name) <= last for first, last in ranges))
+    assert 0 < len(wanted) < 52
+    found = []
+    for partition in range(4):
+        rows, kept = rows_path(tmp_path, "source", partition).read_bytes(), names_path(tmp_path, "source", partition).read_bytes()
+        picked, _, _ = pick(kept, bytes(len(rows) // 48), b"\0", 0, 0, 100)
+        found += [name for _, _, name in picked]
+    assert sorted(found) == wanted
+    assert spill.spiller.keys == len(wanted)
 
 
 # ----------------------------------------------------------------------------------------------------------------- written keys

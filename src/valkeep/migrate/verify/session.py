@@ -178,7 +178,9 @@ class Session:
             self._source,
             self._settings.source_read,
             await self._see_source.offset(),
-            lambda more: Spill(self._directory, "source", key, partitions, self.mode, more=more),
+            lambda member: Spill(
+                self._directory, "source", key, partitions, self.mode, more=member is not self._source.first, ranges=member.ranges
+            ),
             self._progress("source"),
             self._directory,
         )
@@ -316,7 +318,9 @@ class Session:
             keys = await self._see_target.light(await self._see_source.light(keys, LARGE), LARGE)
             here, there = await self._see_source.look(keys), await self._see_target.look(keys)
             details = {key: explain(one, other, self.mode) for key, one, other in zip(keys, here.seen, there.seen, strict=True)}
-            self._found.examples = [replace(one, detail=details.get((one.database, one.key), one.detail)) for one in self._found.examples]
+            self._found.examples = [
+                one if one.detail else replace(one, detail=details.get((one.database, one.key), "")) for one in self._found.examples
+            ]
 
     def _comparison(self, begun: float, *, pending: bool = False) -> Comparison:
         counts, found = self._counts, self._found

@@ -15,6 +15,7 @@ from valkeep.errors import ValkeepError
 from valkeep.migrate.keyread import Seen
 from valkeep.migrate.verify.assembled import Assembled
 from valkeep.migrate.verify.mode import Mode
+from valkeep.topology.slots import SLOTS, slots_of
 from valkeep.wire.digest import Digester
 from valkeep.wire.rdb.decode import Decoder, decode_payload
 from valkeep.wire.spiller import Spiller, policy
@@ -76,9 +77,20 @@ class Snapshot:
 class Spill:
     """The partition files of one side, and the decoder that fills them."""
 
-    def __init__(self, directory: Path, side: str, key: bytes, partitions: int, mode: Mode, *, more: bool = False) -> None:
-        """``more``: what comes is added to the files: another server of the same side."""
-        self.spiller = Spiller(key, policy(mode), partitions)
+    def __init__(
+        self,
+        directory: Path,
+        side: str,
+        key: bytes,
+        partitions: int,
+        mode: Mode,
+        *,
+        more: bool = False,
+        ranges: Iterable[Sequence[int]] = (),
+    ) -> None:
+        """``more``: what comes is added to the files: another server of the same side. ``ranges``: only keys of these slots count; none: all do."""
+        slots = frozenset(slots_of((first, last) for first, last in ranges))
+        self.spiller = Spiller(key, policy(mode), partitions, bytes(slot in slots for slot in range(SLOTS)) if slots else b"")
         self.bytes = 0
         self._decoder = Decoder(self.spiller)
         self._assembled = Assembled()

@@ -23,13 +23,15 @@ __all__ = ["Unfollowed", "follow"]
 
 
 class Unfollowed:
-    """As a `Follower`, of a source at ``offset``; ``begin`` reading when the target may be read too. ``spill(more)``: see `side.Spill`. ``how``: how it
-    was read, known when ``snapshot`` is: "psync" (a snapshot of each server), or "scan"."""
+    """As a `Follower`, of a source at ``offset``; ``begin`` reading when the target may be read too. ``spill(member)``: where goes what is read of it.
+    ``how``: how it was read, known when ``snapshot`` is: "psync" (a snapshot of each server), or "scan"."""
 
     followed = False
     replid = ""
 
-    def __init__(self, offset: int, source: Shards, how: str, spill: Callable[[bool], Spill], progress: Progress, directory: Path) -> None:
+    def __init__(
+        self, offset: int, source: Shards, how: str, spill: Callable[[Member], Spill], progress: Progress, directory: Path
+    ) -> None:
         self.offset = offset
         self.snapshot: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
         self.written = Written(offset, 0, directory)  # nothing is ever noted there
@@ -52,7 +54,7 @@ class Unfollowed:
             before = keys, size
             read = await self._read_one(
                 member,
-                self._spill(member is not self._source.first),
+                self._spill(member),
                 lambda keys, size, before=before: self._progress(before[0] + keys, before[1] + size),  # type: ignore[misc]
             )
             keys, size, seconds = keys + read.keys, size + read.bytes, seconds + read.seconds
@@ -90,7 +92,7 @@ class Unfollowed:
 
 
 async def follow(
-    source: Shards, read: str, offset: int, spill: Callable[[bool], Spill], progress: Progress, directory: Path
+    source: Shards, read: str, offset: int, spill: Callable[[Member], Spill], progress: Progress, directory: Path
 ) -> Follower | Unfollowed:
     """``read``: "auto" or "scan". ``offset``: the source's now. Raises what `ReplicationReader.open` raises, save that replication is denied."""
     if source.cluster:
@@ -98,5 +100,5 @@ async def follow(
     if read != "scan":
         with contextlib.suppress(ReplicationDenied):
             link = await ReplicationReader.open(source.first.endpoint, present_as=PRESENT_AS)
-            return Follower(link, lambda chunks: read_snapshot(chunks, spill(False), progress), directory)
+            return Follower(link, lambda chunks: read_snapshot(chunks, spill(source.first), progress), directory)
     return Unfollowed(offset, source, "scan", spill, progress, directory)

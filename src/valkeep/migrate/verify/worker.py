@@ -41,7 +41,15 @@ async def _side(mouth: Mouth) -> None:
         mouth.say("progress", about, keys=keys, bytes=size)
 
     def spill() -> Spill:
-        return Spill(Path(asked["directory"]), "target", unpack(asked["key"]), asked["partitions"], Mode.EXACT, more=asked["more"])
+        return Spill(
+            Path(asked["directory"]),
+            "target",
+            unpack(asked["key"]),
+            asked["partitions"],
+            Mode.EXACT,
+            more=asked["more"],
+            ranges=asked["ranges"],
+        )
 
     def done(read: Snapshot) -> None:
         mouth.say("done", about, keys=read.keys, bytes=read.bytes, functions=read.functions, memory=peak_memory())
