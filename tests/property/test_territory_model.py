@@ -226,10 +226,14 @@ class Lane:
             execute(self._target, words)
 
     def reach(self, offset: int) -> None:
-        """Translated up to there, and in the target."""
+        """Translated up to there."""
         while self.position < offset or self.transform.copying or self.transform.wants is not None:
             self.supply()
             self.translate(1 << 20)
+
+    def drain(self) -> None:
+        """What was translated is in the target."""
+        self.reach(self.position)
         self.apply(len(self._out))
 
     def demand(self, keys: list[bytes]) -> None:
@@ -273,7 +277,7 @@ class Migration:
             giver.territory.leave(slot)
         yield
         if self.without != "drained":
-            giver.reach(giver.position)
+            giver.drain()
         yield
         taker.territory.leave(slot)
         if self.without != "note":
@@ -284,6 +288,7 @@ class Migration:
         yield
         if self.without != "as far as the list":
             taker.reach(said)
+            taker.drain()
         if self.without == "the source's keys":
             listed = set()
         if self.without != "the target's keys":
@@ -300,7 +305,7 @@ class Migration:
             else:
                 taker.demand(pending[at : at + 2])
         yield
-        taker.reach(taker.position)
+        taker.drain()
 
     def end(self) -> None:
         for tag in TAGS:
@@ -309,6 +314,7 @@ class Migration:
             pass
         for lane in self.lanes:
             lane.reach(len(lane.shard.stream))
+            lane.drain()
 
 
 tags, keys, lanes = st.sampled_from(TAGS), st.sampled_from(KEYS), st.integers(0, SHARDS - 1)
@@ -420,9 +426,9 @@ def right(script: list[tuple[object, ...]], without: str) -> bool:
     ["the giver's end", "leave", "drained", "note", "as far as the list", "the source's keys", "the target's keys", "copies"],
 )
 def test_nothing_of_a_handover_can_be_left_out(without: str) -> None:
-    scripts = [random_script(random.Random(seed)) for seed in range(1500)]
+    scripts = [random_script(random.Random(seed)) for seed in range(800)]
     assert not all(right(script, without) for script in scripts)
 
 
 def test_whole_handovers_are_right_in_many_long_stories() -> None:
-    assert all(right(random_script(random.Random(seed)), "") for seed in range(1500))
+    assert all(right(random_script(random.Random(seed)), "") for seed in range(800))
