@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import valkey
+from valkey.cluster import ValkeyCluster
 
 from tests.conftest import Server
 from tests.support.cluster_target import cluster_of
+from tests.support.valkeep_process import Valkeep
 from valkeep.cli import run
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ExitCode
@@ -21,19 +24,28 @@ Client = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def source() -> Iterator[list[Endpoint]]:
-    with cluster_of("redis-7.0", 2) as deployment:
-        yield [machine.endpoint for machine in deployment.machines.values()]
+def standing() -> Iterator[tuple[list[Endpoint], list[Endpoint]]]:
+    with cluster_of("redis-7.0", 2) as here, cluster_of("newest-valkey", 3) as there:
+        yield [machine.endpoint for machine in here.machines.values()], [machine.endpoint for machine in there.machines.values()]
 
 
-@pytest.fixture(scope="module")
-def target() -> Iterator[list[Endpoint]]:
-    with cluster_of("newest-valkey", 3) as deployment:
-        found = [machine.endpoint for machine in deployment.machines.values()]
-        for one in found:
-            with valkey.Valkey(host=one.host, port=one.port) as c:
-                c.flushall()
-        yield found
+def emptied(nodes: list[Endpoint]) -> list[Endpoint]:
+    """And not fenced."""
+    for node in nodes:
+        with valkey.Valkey(host=node.host, port=node.port) as c:
+            c.config_set("min-replicas-to-write", 0)
+            c.flushall()
+    return nodes
+
+
+@pytest.fixture
+def source(standing: tuple[list[Endpoint], list[Endpoint]]) -> list[Endpoint]:
+    return emptied(standing[0])
+
+
+@pytest.fixture
+def target(standing: tuple[list[Endpoint], list[Endpoint]]) -> list[Endpoint]:
+    return emptied(standing[1])
 
 
 def planned(here: str, there: str, path: Path, expected: ExitCode = ExitCode.GOOD) -> dict[str, Any]:
@@ -48,7 +60,6 @@ def test_a_cluster_into_another_is_planned_lane_by_lane(
     for number, node in enumerate(source):
         first, last = even_ranges(2)[number]
         with valkey.Valkey(host=node.host, port=node.port) as c:
-            c.flushall()
             for key in [f"k{n}" for n in range(1000) if first <= key_slot(b"k%d" % n) <= last][: 100 * (number + 1)]:
                 c.set(key, "x" * 100)
     before = [_stats(node) for node in (*source, *target)]
@@ -67,6 +78,40 @@ def test_a_cluster_into_another_is_planned_lane_by_lane(
     told = capsys.readouterr().out
     assert f"lane 2 of 2 {source[1].address}" in told
     assert found["command"] in told
+
+
+@pytest.mark.slow
+def test_a_real_move_forks_as_planned_and_opens_no_more_connections(source: list[Endpoint], target: list[Endpoint], tmp_path: Path) -> None:
+    with contextlib.closing(ValkeyCluster(host=source[0].host, port=source[0].port)) as c:
+        for number in range(300):
+            c.set(f"key:{number}", "x" * 100)
+    cost = planned(source[0].display, target[0].display, tmp_path / "plan.json")["cost"]
+    nodes = [*source, *target]
+    before = [_stats(node)[0] for node in nodes]
+    words = (
+        "--source",
+        source[0].display,
+        "--target",
+        target[0].display,
+        "--deliver",
+        "push",
+        "--acknowledge",
+        "all",
+        "--state",
+        str(tmp_path / "s"),
+    )
+    most = dict.fromkeys((node.address for node in nodes), 0)
+    with Valkeep("migrate", "run", *words, folder=tmp_path / "run") as process, contextlib.ExitStack() as stack:
+        watching = [(node, stack.enter_context(valkey.Valkey(host=node.host, port=node.port))) for node in nodes]
+        while process.process.poll() is None:
+            for node, c in watching:
+                ours = sum(one["name"].startswith("valkeep") or "S" in one["flags"] for one in c.client_list())
+                most[node.address] = max(most[node.address], ours)
+        assert process.wait() == 0, process.stderr
+    forks = {node.address: _stats(node)[0] - at for node, at in zip(nodes, before, strict=True)}
+    assert forks == cost["source_forks"] | cost["target_forks"]
+    allowed = cost["source_connections"] | cost["target_connections"]
+    assert all(0 < most[address] <= allowed[address] for address in most), (most, allowed)
 
 
 def _stats(node: Endpoint) -> tuple[int, int]:

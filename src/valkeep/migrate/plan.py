@@ -49,7 +49,7 @@ _ON_SOURCE: Final = {  # of a lane
     "psync": 5,  # the copy's link, the comparison's two, keys that are copied again, the cut-over
     "scan": 12,  # four that scan, two that copy keys again, five of the comparison, the cut-over
 }
-_WATCHED: Final = 1  # each node of a cluster, by whoever watches its slots
+_WATCHED: Final = 2  # each node of a cluster: by whoever watches its slots, and by who takes some over
 _ON_TARGET: Final = 3  # who attaches and promotes it, the comparison's two
 _LANES_OF_PUSH: Final = 4  # connections of one lane to one server, while the snapshot is copied
 _OF_ALL: Final = 2  # to each server: of the delivery, and of who promotes it
