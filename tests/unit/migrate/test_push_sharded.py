@@ -196,3 +196,13 @@ def test_a_command_of_two_slots_is_never_sent() -> None:
     batches = Share(REPLID, [(0, 16383)], marker.key_in(0), first=True).batches(0, 0, renewals=False)
     with pytest.raises(LocalProtocolError, match="2 slots"):
         batches.feed(memoryview(resp.encode(b"RENAME", b"a", b"b")), bytearray())
+
+
+def test_a_library_that_is_gone_already_is_no_error_and_any_other_is() -> None:
+    share = Share(REPLID, [(0, 16383)], marker.key_in(0), first=True)
+    batches = share.batches(0, 0, renewals=False)
+    batches.feed(memoryview(resp.encode(b"FUNCTION", b"DELETE", b"lib")), bytearray())
+    closed = batches.close(bytearray())
+    other = ServerError("ERR", "Library name was not given")
+    assert share.answers(closed, [(3, [ServerError("ERR", "Library not found"), b"OK"])]) == {2: b"OK"}
+    assert share.answers(closed, [(3, [other, b"OK"])])[1] == other

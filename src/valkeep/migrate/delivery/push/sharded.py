@@ -100,7 +100,10 @@ class Share:
             if isinstance(reply, ServerError):
                 return {0 if closed.scripted else 1: reply}
             assert isinstance(reply, list)
-            found |= zip(reply[::2], reply[1::2], strict=True) if closed.scripted else enumerate(reply, 1)
+            if closed.scripted:
+                found |= zip(reply[::2], reply[1::2], strict=True)
+            else:
+                found |= {place: one for place, one in enumerate(reply, 1) if not _gone_already(one)}
         return found
 
     def takes(self, name: bytes, command: list[bytes]) -> bool:
@@ -126,6 +129,11 @@ class Share:
 
     def marked(self, offset: int) -> bytes:
         return Marker(self._replid, offset).value
+
+
+def _gone_already(reply: resp.Value) -> bool:
+    """FUNCTION DELETE of a library that is not there: where the source is a cluster, each of its shards says so."""
+    return isinstance(reply, ServerError) and reply.text == "Library not found"
 
 
 class ShardBatches:
