@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.cluster_pair import Clusters, Roamers, clusters, fill
+from tests.support.cluster_pair import Clusters, Roamers, client_of, clusters, fill
+from tests.support.valkeep_process import Valkeep
 from tests.support.writers import lost
+from valkeep.runtime.local import LocalDeployment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.server]
 
@@ -30,3 +37,96 @@ def test_a_cluster_moves_to_another_and_no_acknowledged_write_is_lost(pair: Clus
         writers.stop()
     assert lost(writers.acknowledged(), pair.there) == []
     assert pair.markers() == []
+
+
+def nodes(cluster: LocalDeployment) -> list[Any]:
+    return [client_of(machine.endpoint.port, machine.endpoint.host) for machine in cluster.machines.values()]
+
+
+def fences(cluster: LocalDeployment) -> set[str]:
+    return {node.config_get("min-replicas-to-write")["min-replicas-to-write"] for node in nodes(cluster)}
+
+
+def test_a_person_says_when_and_all_shards_are_cut_over_together(pair: Clusters) -> None:
+    fill(pair.here, 120)
+    with Roamers(pair.source) as writers, pair.run("--cutover", "manual") as run:
+        run.wait_for("waiting")
+        with Valkeep("migrate", "status", "--state", str(pair.folder / "state"), folder=pair.folder / "status", report=False) as status:
+            status.wait()
+        assert "shard 3: gateway" in status.stdout
+        assert pair.valkeep("cutover").process.returncode == 0, run.stderr
+        assert run.wait(60) == 0, run.stderr
+        writers.stop()
+        told = json.loads((run.report / "cutover.json").read_text())
+    assert [shard["fence"] for shard in told["shards"]] == ["pause"] * 3
+    assert fences(pair.source) == {"255"}
+    promoted = min(step["at"] for shard in told["shards"] for step in shard["timeline"] if step["step"] == "promote")
+    drained = max(step["at"] for shard in told["shards"] for step in shard["timeline"] if step["step"] == "wait-for-shards")
+    assert drained <= promoted  # nobody went ahead
+    assert lost(writers.acknowledged(), pair.there) == []
+
+
+def test_abort_puts_every_shard_and_the_target_in_order(pair: Clusters) -> None:
+    fill(pair.here, 60)
+    with Roamers(pair.source) as writers, pair.run("--cutover", "manual") as run:
+        run.wait_for("waiting")
+        assert pair.valkeep("abort").process.returncode == 0, run.stderr
+        assert run.wait(30) != 0
+        writers.wait_for_acks(3)
+    assert pair.markers() == []
+    assert fences(pair.source) == {"0"}
+    assert {node.config_get("import-mode")["import-mode"] for node in nodes(pair.target)} == {"no"}
+
+
+@pytest.mark.parametrize("phase", ["cutover:pause", "cutover:fence", "cutover:wait-for-shards", "cutover:promote"])
+def test_a_run_killed_in_its_cut_over_leaves_one_side_that_has_every_write(pair: Clusters, phase: str) -> None:
+    fill(pair.here, 60)
+    with Roamers(pair.source) as writers:
+        with pair.run() as run:
+            run.wait_for(phase, 60)
+            run.kill()
+        abort = pair.valkeep("abort")
+        if abort.process.returncode == 0:
+            writers.wait_for_acks(3)  # every shard accepts writes again
+            assert fences(pair.source) == {"0"}
+            assert pair.markers() == []
+        else:
+            assert "VK-ABORT-PROMOTED" in abort.stderr
+            writers.stop()
+            assert lost(writers.acknowledged(), pair.there) == []
+
+
+def test_a_killed_run_goes_on_where_it_was_in_every_lane(pair: Clusters) -> None:
+    fill(pair.here, 120)
+    with Roamers(pair.source) as writers:
+        with pair.run("--cutover", "manual") as run:
+            run.wait_for("waiting")
+            writers.wait_for_acks(5)
+            run.kill()
+        writers.wait_for_acks(5)
+        with pair.run(name="again") as again:
+            assert again.wait(60) == 0, again.stderr
+            assert "this one goes on" in again.stderr
+            assert "starts a full sync" not in again.stderr
+        writers.stop()
+    assert lost(writers.acknowledged(), pair.there) == []
+    pair.assert_same()
+
+
+def test_a_target_shard_that_hangs_in_the_cut_over_keeps_no_writer_out_for_longer_than_the_lease(pair: Clusters) -> None:
+    fill(pair.here, 60)
+    victim = list(pair.target.machines.values())[1]
+    with Roamers(pair.source) as writers, pair.run("--lease", "1000") as run:
+        run.wait_for("cutover:pause", 60)
+        os.kill(victim.pid, signal.SIGSTOP)
+        try:
+            time.sleep(2.5)
+            if "called off" in run.stderr:  # it was quick enough to hang before the promotion
+                writers.wait_for_acks(3)  # while it still hangs
+                assert fences(pair.source) == {"0"}
+        finally:
+            os.kill(victim.pid, signal.SIGCONT)
+        assert run.wait(90) == 0, run.stderr
+        writers.stop()
+    assert lost(writers.acknowledged(), pair.there) == []
+    assert fences(pair.source) == {"255"}

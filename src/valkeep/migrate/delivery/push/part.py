@@ -6,6 +6,7 @@ cluster, each of its shards has a strand to each part.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,8 +16,8 @@ from valkeep.errors import ConnectionLost, Refused, ServerError
 from valkeep.migrate import marker
 from valkeep.migrate.delivery.push import expiry
 from valkeep.migrate.delivery.push.batches import Cut, Whole
-from valkeep.migrate.delivery.push.door import NAME, Door
-from valkeep.migrate.delivery.push.refusals import lost, refused
+from valkeep.migrate.delivery.push.door import NAME, PAUSE_SECONDS, Door
+from valkeep.migrate.delivery.push.refusals import DOWN_SECONDS, is_down, lost, refused
 from valkeep.migrate.delivery.push.sharded import Share
 from valkeep.migrate.delivery.push.stream import PushLink
 
@@ -48,7 +49,9 @@ class Part:
         return self.door.target.address
 
     async def at(self, work: Callable[[Connection], Awaitable[Done]]) -> Done:
-        """What may be asked twice; again when the connection breaks."""
+        """What may be asked twice; again when the connection breaks, or while another node of the cluster is away."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DOWN_SECONDS
         while True:
             if self._connection is None or self._connection.closed:
                 self._connection = await self.door.reopen()
@@ -57,6 +60,10 @@ class Part:
             except ConnectionLost as error:
                 if error.code:
                     raise
+            except ServerError as error:
+                if not is_down(error) or loop.time() > until:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def run_id(self) -> str:
         return (await self.at(server_info)).run_id

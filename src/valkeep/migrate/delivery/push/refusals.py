@@ -10,12 +10,20 @@ from valkeep.errors import ConnectionLost, Refused, ServerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["lost", "refused"]
+__all__ = ["DOWN_SECONDS", "is_down", "lost", "refused"]
+
+DOWN_SECONDS: Final = 60.0
+"""So long a cluster of which another node is away is waited for."""
 
 _AGAIN: Final = "; then start again with --wipe-target"
 _SHOWN: Final = 60
 _MOVED: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"})
 _NOT_LOCAL: Final = "a non local key in a cluster node"  # what a script is told instead
+
+
+def is_down(error: ServerError) -> bool:
+    """A cluster that is not complete at present: nothing was done, and it may be whole again soon."""
+    return error.kind == "CLUSTERDOWN"
 
 
 def refused(target: str, command: Sequence[bytes], error: ServerError, where: str) -> Refused:

@@ -7,6 +7,8 @@ answered before the next one begins. So what the marker in the target says is al
     it is the one before               nothing of it was executed: the stream goes on from there
     anything else                      somebody else wrote it: the delivery ends
 
+A cluster of which another node is away refuses whole batches (CLUSTERDOWN). That is as if the connection had broken, for as long as ``DOWN_SECONDS``.
+
 Before the marker is read the broken connection's client is killed on the target: what was still on its way would otherwise be executed after the look.
 
 **Every reply is looked at.** An error ends the delivery, with the command, its key and its offset; nothing is skipped. Renewals that found no key (`expiry`)
@@ -25,7 +27,8 @@ from valkeep.errors import ConnectionLost, Refused, ServerError
 from valkeep.migrate import marker
 from valkeep.migrate.delivery.push import expiry
 from valkeep.migrate.delivery.push.batches import Batching, Closed, Cut, Whole
-from valkeep.migrate.delivery.push.refusals import refused
+from valkeep.migrate.delivery.push.door import PAUSE_SECONDS
+from valkeep.migrate.delivery.push.refusals import DOWN_SECONDS, is_down, refused
 from valkeep.migrate.marker import Marker
 from valkeep.wire import resp
 from valkeep.wire.commands import Place, keys_of
@@ -165,7 +168,16 @@ class PushLink:
         self._acknowledge(self._marked.offset)
 
     async def _read_marker(self, connection: Connection) -> Marker:
-        value = await marker.read(connection, self._cut.key)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DOWN_SECONDS
+        while True:
+            try:
+                value = await marker.read(connection, self._cut.key)
+                break
+            except ServerError as error:
+                if not is_down(error) or loop.time() > until:
+                    raise refused(self.peer, [b"GET", self._cut.key], error, "the marker") from error
+            await asyncio.sleep(PAUSE_SECONDS)
         found = None if value is None else Marker.parse(value)
         if found is None or found.replid != self._channel.replid:
             raise self._foreign(value)
@@ -252,6 +264,8 @@ class PushLink:
         answers = self._cut.answers(closed, odd)
         for place, answer in answers.items():
             if isinstance(answer, ServerError):
+                if place == 0 and is_down(answer):  # of a batch as a whole; the marker says so, too
+                    raise ConnectionLost(f"the cluster of {self.peer} is not complete", remedy="it is waited for")
                 raise self._refused(closed, place, answer)
         lost = [(one.database, one.key) for one in closed.renewals if expiry.renewal_found_nothing(answers[one.place])]
         if lost:
