@@ -99,7 +99,7 @@ def test_what_is_planted_into_one_shard_is_found(server: Server, client: Client,
 
 @contextlib.contextmanager
 def held(process: Process) -> Iterator[None]:
-    """It hangs, for less time than would make a replica of it a primary."""
+    """It hangs."""
     process.pause()
     try:
         yield
@@ -108,11 +108,14 @@ def held(process: Process) -> Iterator[None]:
 
 
 class SourceCluster:
-    """Three shards, each with a replica. ``primaries``: clients, by shard."""
+    """Three shards, each with a replica that never takes over. ``primaries``: clients, by shard."""
 
     def __init__(self, deployment: LocalDeployment) -> None:
         self.machines = list(deployment.machines.values())
         self.endpoints = [machine.endpoint for machine in self.machines]
+        for one in self.endpoints:
+            with valkey.Valkey(host=one.host, port=one.port) as c:
+                c.config_set("cluster-replica-no-failover", "yes")
         self.primaries = [valkey.Valkey(host=one.host, port=one.port) for one in self.endpoints[:3]]
 
     def everywhere(self, *words: Any) -> None:

@@ -187,6 +187,13 @@ PLANTED: list[Row] = [
     ("VK-LOADING", B, source_shards(second={"info": {"loading": "1"}}), shards(), {"deliver": "push"}),
     ("VK-LOADING", B, source_shards(), shards(second={"info": {"loading": "1"}}), {"deliver": "push"}),
     ("VK-SOURCE-COMMANDS", B, source_shards(second={"commands": {"CLUSTER GETKEYSINSLOT": Permission.DENIED}}), None, {}),
+    (
+        "VK-SOURCE-COMMANDS",
+        B,
+        source_shards(second={"kind": "valkey", "version": (9, 0), "commands": {"CLUSTER GETSLOTMIGRATIONS": Permission.DENIED}}),
+        None,
+        {},
+    ),
     ("VK-MODULE-VALUES", B, source_shards(second={"census": Census("full", True, 9, 9, {"module": 9}, {"ReJSON-RL": 9})}), None, {}),
     ("VK-FORK-MEMORY", W, source_shards(second={"info": {"used_memory_rss": str(8190 * MIB)}}), shards(), {"deliver": "push"}),
     ("VK-CUTOVER", W, source_shards(second={"commands": {"CONFIG SET": Permission.DENIED}}), shards(), {"deliver": "push"}),

@@ -50,6 +50,7 @@ PROBES: Final[Mapping[str, tuple[str, ...]]] = {
     "CLUSTER NODES": ("CLUSTER", "NODES"),
     "CLUSTER COUNTKEYSINSLOT": ("CLUSTER", "COUNTKEYSINSLOT", "0"),
     "CLUSTER GETKEYSINSLOT": ("CLUSTER", "GETKEYSINSLOT", "0", "1"),
+    "CLUSTER GETSLOTMIGRATIONS": ("CLUSTER", "GETSLOTMIGRATIONS"),
     "SLAVEOF": ("SLAVEOF", "127.0.0.1", "not-a-port"),
 }
 """How each command is probed. None of them would change anything if it were run."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from valkeep.client.cluster import ClusterDirectory, SlotTable
+from valkeep.client.cluster_nodes import node_word
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import server_info, text_of
+from valkeep.client.server_info import server_info
 from valkeep.errors import ValkeepError
 from valkeep.migrate.preflight.facts import ClusterFacts, ServerFacts, ShardFacts
 from valkeep.migrate.preflight.gather import gather
@@ -24,8 +24,6 @@ from valkeep.report.events import Emit
 from valkeep.topology.slots import ranges_of
 
 __all__ = ["gather_source", "gather_target"]
-
-_OVER: Final = frozenset({b"success", b"failed", b"cancelled", b"canceled"})  # states of a migration of slots (Valkey 9)
 
 
 async def gather_target(endpoint: Endpoint, timeout: float) -> ServerFacts:
@@ -96,17 +94,11 @@ class _Cluster:
             return ""
 
     async def _moving(self, primary: Endpoint) -> str:
-        """The slots that it gives or takes now, as it says of itself: ``[123->-<id>]`` in CLUSTER NODES, and what it moves as a whole (Valkey 9)."""
+        """The slots that it gives or takes now, as it says itself."""
         try:
             async with await Connection.open(primary, timeout=self._options.timeout, client_name="valkeep-preflight") as connection:
-                listed, jobs = await connection.pipeline([("CLUSTER", "NODES"), ("CLUSTER", "GETSLOTMIGRATIONS")])
+                moving = (await node_word(connection)).moving
         except ValkeepError:
-            return ""  # said by whoever can't be reached
-        text = text_of(listed) if isinstance(listed, bytes) else ""
-        mine = next((line.split() for line in text.splitlines() if "myself" in line), [])
-        slots = [token.strip("[]").partition("-")[0] for token in mine[8:] if token.startswith("[")]
-        for job in jobs if isinstance(jobs, list) else ():
-            said = dict(zip(job[::2], job[1::2], strict=False)) if isinstance(job, list) else job
-            if said.get(b"state", b"success") not in _OVER:
-                slots.append(text_of(said.get(b"slot_ranges", b"?")))
-        return f"slot {', '.join(slots)} at {primary.address}" if slots else ""
+            return ""  # said by whoever can't be reached, or may not be asked
+        ranges = [str(first) if first == last else f"{first}-{last}" for first, last in ranges_of(moving)]
+        return f"slot{'s' if len(moving) > 1 else ''} {', '.join(ranges)} at {primary.address}" if ranges else ""

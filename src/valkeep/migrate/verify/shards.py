@@ -13,15 +13,15 @@ keys, on all shards, also those that are not read: servers count the keys of any
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from valkeep.client.cluster import ClusterDirectory, SlotTable
+from valkeep.client.cluster_nodes import node_word
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.client.server_info import ServerInfo, server_info, text_of
+from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError
 from valkeep.migrate.verify.eyes import Eyes, together
 from valkeep.migrate.verify.functions import libraries_of
@@ -36,8 +36,6 @@ Ranges = tuple[tuple[int, int], ...]
 _ALL: Ranges = ((0, SLOTS - 1),)
 NAMED = 1000  # stray keys that are told apart
 _CLIENT = "valkeep-verify"
-_OVER = frozenset({b"success", b"failed", b"cancelled", b"canceled"})  # states of a migration of slots (Valkey 9)
-_MIGRATION = re.compile(r"\[(\d+)-[<>]-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,39 +182,21 @@ class Shards:
                 strays += [Stray(key, where, owner) for key in names]
         return total, strays
 
-    async def _state(self, member: Member) -> tuple[str, str, Ranges]:
+    async def _state(self, member: Member) -> tuple[str, int, Ranges]:
         """Its id, its configuration epoch and those of its slots that count, as it says itself."""
-        listed = text_of(await _asked(member.connection, "NODES"))
-        mine = next((line.split() for line in listed.splitlines() if "myself" in line.split(" ", 3)[2:3][0]), None)
+        word = await node_word(member.connection)
         where = member.endpoint.address
-        if mine is None:
-            raise _moving(f"{where} does not say what it owns")
-        if "master" not in mine[2]:
+        if not word.me.primary:
             raise _moving(f"{where} is a replica now")
-        slots: list[tuple[int, int]] = []
-        for token in mine[8:]:
-            if found := _MIGRATION.match(token):
-                if int(found.group(1)) in self._within:
-                    raise _moving(f"slot {found.group(1)} is on its way, says {where}")
-                continue
-            first, _, last = token.partition("-")
-            slots.append((int(first), int(last or first)))
-        owned = self._within.intersection(slots_of(slots))
+        if going := self._within & word.moving:
+            raise _moving(f"{_told(going)} {'is on its' if len(going) == 1 else 'are on their'} way, says {where}")
+        owned = self._within.intersection(slots_of(word.me.ranges))
         expected = frozenset(slots_of(member.ranges))
-        if owned != expected:
-            gone, come = expected - owned, owned - expected
-            told = [f"does not own {_told(gone)} (any more)"] if gone else []
-            raise _moving(f"{where} {' and '.join([*told, *([f'owns {_told(come)} now'] if come else [])])}")
-        try:
-            jobs = await member.connection.call("CLUSTER", "GETSLOTMIGRATIONS")
-        except ServerError:
-            jobs = []  # before Valkey 9
-        for job in jobs if isinstance(jobs, list) else []:
-            fields = dict(zip(job[::2], job[1::2], strict=False)) if isinstance(job, list) else job
-            going = text_of(fields.get(b"slot_ranges", b"?"))
-            if fields.get(b"state", b"success") not in _OVER and not self._within.isdisjoint(_slots_in(going)):
-                raise _moving(f"{where} is migrating slots {going}")
-        return mine[0], mine[6] if self.cluster else "", ranges_of(owned)
+        if gone := expected - owned:
+            raise _moving(f"{where} does not own {_told(gone)} (any more)")
+        if come := owned - expected:
+            raise _moving(f"{where} owns {_told(come)} now")
+        return word.me.id, word.me.epoch if self.cluster else 0, ranges_of(owned)
 
 
 def uneven(found: dict[str, dict[str, str]]) -> dict[str, str]:
@@ -257,14 +237,6 @@ def _moving(why: str) -> ConnectionLost:
     return ConnectionLost(
         f"the slots of the cluster move: {why}", remedy="verify again when they stand still (CLUSTER NODES)", code="VK-VERIFY-SLOTS"
     )
-
-
-def _slots_in(text: str) -> Iterable[int]:
-    """``0-10 20``; all of them where it has another form."""
-    pairs = [word.partition("-") for word in text.split()]
-    if not all(first.isdigit() and (last or first).isdigit() for first, _, last in pairs):
-        return range(SLOTS)
-    return slots_of([(int(first), int(last or first)) for first, _, last in pairs])
 
 
 def _told(slots: Iterable[int]) -> str:

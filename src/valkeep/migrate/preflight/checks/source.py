@@ -144,7 +144,9 @@ def commands(case: Case) -> Findings:
     if case.options.read == "scan":
         yield _by_scan(source)
         return
-    of_cluster = ("CLUSTER NODES", "CLUSTER GETKEYSINSLOT") if source.mode == "cluster" else ()
+    of_cluster: tuple[str, ...] = ("CLUSTER NODES", "CLUSTER GETKEYSINSLOT") if source.mode == "cluster" else ()
+    if of_cluster and source.is_valkey and source.version >= (9, 0):
+        of_cluster += ("CLUSTER GETSLOTMIGRATIONS",)
     lacking, remedy = needed(source, ("PSYNC", "REPLCONF", *of_cluster))
     state = ", ".join(f"{name} {permission}" for name, permission in lacking.items())
     if lacking:
