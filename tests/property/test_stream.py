@@ -109,6 +109,56 @@ def test_a_damaged_stream_of_owned_slots_is_the_same_in_both_builds(
     assert told(INSTALLED, bytes(data), places, EVEN) == told(INTERPRETED, bytes(data), places, EVEN)
 
 
+def skipped(stream: Any, data: bytes, places: list[int]) -> tuple[bytes, list[list[bytes]], bytes]:
+    """As ``told``, but what is of no slot that may pass is skipped: (what passed, commands that stopped it, what was skipped)."""
+    scanner = stream.CommandScanner(VERBATIM, owned=EVEN, keyed=KEYED)
+    passed, over, stopped = bytearray(), bytearray(), []
+    held, last, skipping = b"", 0, False
+    for place in [*sorted({place % (len(data) + 1) for place in places}), len(data)]:
+        held += data[last:place]
+        last, at = place, 0
+        while True:
+            if skipping:
+                after = scanner.finish(held, at, len(held))
+                over += held[at:after]
+                at = after
+                skipping = not scanner.at_boundary
+                if skipping:
+                    break
+            after = scanner.scan(held, at, len(held))
+            passed += held[at:after]
+            at = after
+            if scanner.stop != stream.ATTENTION:
+                break
+            after = scanner.skip(held, at, len(held))
+            over += held[at:after]
+            if after > at:
+                at, skipping = after, not scanner.at_boundary
+                continue
+            found = scanner.command(held, at, len(held))
+            if found is None:
+                break
+            stopped.append(found[0])
+            scanner.passed(found[0][0].upper())
+            at = found[1]
+        held = held[at:]
+    assert scanner.at_boundary
+    return bytes(passed), stopped, bytes(over)
+
+
+@given(keyed, cuts)
+def test_what_is_of_other_slots_is_skipped_and_nothing_else_in_both_builds(parts: list[list[bytes]], places: list[int]) -> None:
+    kinds: dict[str, list[list[bytes]]] = {"passed": [], "stopped": [], "skipped": []}
+    for args in parts:
+        name = args[0].upper()
+        mine = "passed" if len(args) > 1 and key_slot(args[1]) % 2 == 0 else "skipped" if len(args) > 1 else "stopped"
+        kinds["stopped" if name not in VERBATIM else mine if name in KEYED else "passed"].append(args)
+    data = b"".join(encode(*args) for args in parts)
+    passed, skips = (b"".join(encode(*args) for args in kinds[kind]) for kind in ("passed", "skipped"))
+    for stream in (INSTALLED, INTERPRETED):
+        assert skipped(stream, data, places) == (passed, kinds["stopped"], skips)
+
+
 @given(st.binary(max_size=300))
 def test_the_slot_of_a_key_in_a_buffer_is_the_key_s_in_both_builds(key: bytes) -> None:
     for module in both("slots"):

@@ -8,6 +8,7 @@ cdef int _NAME
 cdef int _DIGITS
 cdef int _KEY
 cdef int _PASSES
+cdef int _LEFT_OUT
 cdef int _NOT_ALL, _TOO_LONG, _NO_ARGUMENT
 cdef int _MASK
 cdef int _NEED_MORE
@@ -39,6 +40,7 @@ cdef class CommandScanner:
 
     cpdef Py_ssize_t scan(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -1
     cpdef Py_ssize_t finish(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -1
+    cpdef Py_ssize_t skip(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end) except -1
 
     cdef _forget(self)
 
@@ -46,7 +48,7 @@ cdef class CommandScanner:
                    start=Py_ssize_t, at=Py_ssize_t, argc=cython.longlong, in_name=cython.bint, mark=int, number=cython.longlong,
                    line=Py_ssize_t, digit=int, size=Py_ssize_t, code=int, i=Py_ssize_t, letter=int, slot=int, found=int, entry=int,
                    offset=int)
-    cdef Py_ssize_t _run(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end, bint only_this) except -1
+    cdef Py_ssize_t _run(self, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end, bint only_this, int passes) except -1
 
     @cython.locals(number=cython.longlong, line=Py_ssize_t, digit=int)
     cdef int _first(self, const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) except -9

@@ -14,7 +14,7 @@ with the bytes there. A name is never accepted by its hash alone.
 
 **Slots.** Where not every slot's keys may pass (``owned``), a name of ``keyed`` passes only with its first argument in a slot that may; then the head that
 is held back reaches to the end of that argument, up to ``MAX_KEY`` bytes of it, above which the scanner stops. The caller may change ``owned`` between two
-calls: what is asked is its state when a command begins.
+calls: what is asked is its state when a command begins. ``skip`` passes over commands of slots that are LEFT_OUT, and over nothing else.
 
 States of ``_run``, one header line per turn::
 
@@ -36,7 +36,7 @@ from valkeep.errors import LocalProtocolError, RemoteProtocolError
 
 from .slots import SlotHash
 
-__all__ = ["ATTENTION", "MAX_ARGUMENTS", "MAX_BULK", "MAX_KEY", "MAX_NAME", "NEED_MORE", "PASSES", "CommandScanner"]
+__all__ = ["ATTENTION", "LEFT_OUT", "MAX_ARGUMENTS", "MAX_BULK", "MAX_KEY", "MAX_NAME", "NEED_MORE", "PASSES", "CommandScanner"]
 
 NEED_MORE: Final = 0
 ATTENTION: Final = 1
@@ -47,6 +47,7 @@ MAX_NAME: Final = 128  # bytes; the longest real one is GEORADIUSBYMEMBER_RO
 MAX_KEY: Final = 1 << 16  # bytes of a first argument whose slot is asked
 MAX_DIGITS: Final = 13  # of any number in a header; more could overflow before it is compared
 PASSES: Final = 1  # in ``owned``: keys of this slot pass without a look
+LEFT_OUT: Final = 0  # they are nobody's business here
 SLOTS: Final = 4096  # of the name table; must be a power of two and well above the number of names
 
 # The same numbers as C integers (stream.pxd); a compiled module looks its public names up in a dict, for each use.
@@ -55,6 +56,7 @@ _BULK = MAX_BULK
 _NAME = MAX_NAME
 _KEY = MAX_KEY
 _PASSES = PASSES
+_LEFT_OUT = LEFT_OUT
 _DIGITS = MAX_DIGITS
 _MASK = SLOTS - 1
 _NOT_ALL, _TOO_LONG, _NO_ARGUMENT = -1, -2, -3  # instead of a slot
@@ -66,8 +68,8 @@ _REMEDY: Final = "the source's stream is damaged or is no replication stream: st
 
 class CommandScanner:
     """Scan one source's stream. ``verbatim``: names (upper case) that may pass unseen; of ``CONFIG SET`` the first word counts. ``plain``: names that may
-    with exactly so many words (``{b"SET": 3}``: a SET without options), and are stopped at otherwise. ``owned``: of each of the 16384 slots PASSES or
-    something else, for the names of ``keyed``; None: all pass.
+    with exactly so many words (``{b"SET": 3}``: a SET without options), and are stopped at otherwise. ``owned``: of each of the 16384 slots PASSES, LEFT_OUT
+    or something else, for the names of ``keyed``; None: all pass.
 
     ``stop``: why ``scan`` returned. ``name``, ``argc``: of the command it stopped at (name in upper case). ``at_boundary``: the returned
     position is between two commands. ``boundary``: the last position of this call that was between two commands and outside of MULTI, −1 if none was.
@@ -141,11 +143,15 @@ class CommandScanner:
 
     def scan(self, data: bytes | bytearray | memoryview, pos: int, end: int) -> int:
         """Pass over what may pass in ``data[pos:end]``; returns the new position. What is behind it has to be presented again."""
-        return self._run(data, pos, end, False)
+        return self._run(data, pos, end, False, _PASSES)
 
     def finish(self, data: bytes | bytearray | memoryview, pos: int, end: int) -> int:
         """Like ``scan``, but only to the end of the command that is under way; nothing at a boundary."""
-        return self._run(data, pos, end, True)
+        return self._run(data, pos, end, True, _PASSES)
+
+    def skip(self, data: bytes | bytearray | memoryview, pos: int, end: int) -> int:
+        """Like ``scan``, but over commands of LEFT_OUT slots only. Where the last one is not all there, ``finish`` goes on with it."""
+        return self._run(data, pos, end, False, _LEFT_OUT)
 
     def passed(self, name: bytes) -> None:
         """The caller has consumed the whole command at the last position itself. ``name``: its name in upper case."""
@@ -201,7 +207,7 @@ class CommandScanner:
             self._starts = []
             self._stops = []
 
-    def _run(self, data: bytes | bytearray | memoryview, pos: int, end: int, only_this: bool) -> int:
+    def _run(self, data: bytes | bytearray | memoryview, pos: int, end: int, only_this: bool, passes: int) -> int:
         if pos < 0 or end > len(data) or pos > end:
             raise LocalProtocolError(f"{pos} to {end} is not inside {len(data)} bytes", remedy="this is a bug of Valkeep: please report it")
         first = pos
@@ -321,8 +327,10 @@ class CommandScanner:
                 slot = self._first(data, at + size + 2, end) if argc > 1 else _TOO_LONG
                 if slot == _NOT_ALL:
                     break
-                if slot == _TOO_LONG or (slot >= 0 and self._owned[slot] != _PASSES):
+                if slot == _TOO_LONG or (slot >= 0 and self._owned[slot] != passes):
                     found = -1
+            elif passes != _PASSES:
+                found = -1
             if found < 0:
                 self.name = bytes(data[at : at + size]).upper()
                 self.argc = argc

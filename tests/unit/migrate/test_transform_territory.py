@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.support.scripted_primary import command, payload
@@ -216,6 +218,29 @@ def test_a_target_that_is_no_cluster_gets_its_part_as_well() -> None:
     assert lane.say("MSET {a}1 x {a}2 y", "MSET {b}1 x {b}2 y", "FLUSHDB", "SELECT 3") == all_of(
         "MSET {a}1 x {a}2 y", f"VALKEEP.FLUSHSLOTS {A}-{A}", "SELECT 3"
     )
+
+
+def test_what_is_left_out_is_the_same_however_the_stream_is_cut() -> None:
+    rng = random.Random(3)
+    lines = [f"SET {{{rng.choice('abc')}}}{number} {'x' * rng.randint(0, 300)}" for number in range(300)]
+    lines += [f"SADD {{{rng.choice('abc')}}}set {number} more" for number in range(300)]
+    rng.shuffle(lines)
+    expected = all_of(*(line for line in lines if "{a}" in line))
+    for under_way in (False, True):
+        lane = Lane(A)
+        if under_way:
+            lane.demand(b"{a}copied")
+            lane.copy(1 << 30, b"{a}copied")
+        rest, out = all_of(*lines), b""
+        while rest:
+            size = rng.randint(1, 700)
+            out += lane.say(rest[:size])
+            rest = rest[size:]
+        assert out == expected
+        assert lane.offset == len(all_of(*lines))
+        assert lane.transform.boundary is not None
+        assert lane.transform.boundary.source == lane.offset
+        assert lane.transform.writes == len(lines)
 
 
 def test_boundaries_are_told_behind_what_is_left_out() -> None:

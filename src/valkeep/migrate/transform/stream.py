@@ -206,6 +206,13 @@ class StreamTransform:
                 self._scanned(offset, position, len(out))
                 if scanner.stop == NEED_MORE:
                     break
+            if self._territory is not None:
+                start = position
+                position = self._skip(view, position, end, offset, len(out))
+                if self._passing_by:
+                    break
+                if position > start:
+                    continue
             parsed = scanner.command(view, position, end)
             if parsed is None:
                 if end - position > LARGE_COMMAND or scanner.words > MANY_WORDS:
@@ -238,6 +245,15 @@ class StreamTransform:
         nothing for it."""
         self.wants = wanted = Wanted(places, offset, b"repair", why=why)
         return wanted
+
+    def _skip(self, view: memoryview, position: int, end: int, offset: int, out: int) -> int:
+        """Leave out what is foreign and need not be looked at; returns the position reached, maybe inside of such a command (``_passing_by``)."""
+        scanner = self._scanner
+        after = scanner.skip(view, position, end)
+        if scanner.boundary > position:
+            self._reached = offset + scanner.boundary, out
+        self._passing_by = not scanner.at_boundary
+        return after
 
     # -- boundaries -------------------------------------------------------------------------------------------------------------
 

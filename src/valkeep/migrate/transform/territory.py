@@ -31,15 +31,16 @@ from valkeep.errors import LocalProtocolError
 from valkeep.migrate.transform.outcomes import Drop, Outcome, Pass, Recopy, Replace
 from valkeep.topology.slots import SLOTS, key_slot, ranges_of
 from valkeep.wire.commands import Place, keys_of, writes_first_argument_only
-from valkeep.wire.stream import PASSES
+from valkeep.wire.stream import LEFT_OUT, PASSES
 
-__all__ = ["FLUSH_SLOTS", "FOREIGN", "OWNED", "OWNED_PENDING", "Territory", "repeatable", "scanned"]
+__all__ = ["FLUSH_SLOTS", "FOREIGN", "NOTED", "OWNED", "OWNED_PENDING", "Territory", "repeatable", "scanned"]
 
 FLUSH_SLOTS: Final = b"VALKEEP.FLUSHSLOTS"
 
-FOREIGN: Final = 0
-OWNED: Final = PASSES  # the scanner's word for it
+FOREIGN: Final = LEFT_OUT  # the scanner's words for them
+OWNED: Final = PASSES
 OWNED_PENDING: Final = 2
+NOTED: Final = 3
 
 _EMPTIES: Final = frozenset({b"FLUSHALL", b"FLUSHDB"})
 _KEYS_ONLY: Final = frozenset({b"DEL", b"UNLINK"})
@@ -48,8 +49,8 @@ _BETWEEN_SERVERS: Final = frozenset({b"SETSLOT", b"SYNCSLOTS"})
 
 
 class Territory:
-    """``slots``: 0 … 16383, that cross from the beginning. ``owned``: of each slot FOREIGN, OWNED or OWNED_PENDING; the scanner reads this very object, so
-    it changes in place."""
+    """``slots``: 0 … 16383, that cross from the beginning. ``owned``: of each slot FOREIGN, NOTED (foreign, too), OWNED or OWNED_PENDING; the scanner reads
+    this very object, so it changes in place."""
 
     def __init__(self, slots: Iterable[int]) -> None:
         self.owned: Final = bytearray(SLOTS)
@@ -61,7 +62,7 @@ class Territory:
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Of the slots that cross, inclusive."""
-        return ranges_of(slot for slot, state in enumerate(self.owned) if state != FOREIGN)
+        return ranges_of(slot for slot in range(SLOTS) if self._ours(slot))
 
     def crosses(self, key: bytes) -> bool:
         """Whether what the stream says of this key does now."""
@@ -73,11 +74,16 @@ class Territory:
         """Whether nothing of this key's slot crosses."""
         return self.owned[key_slot(key)] == FOREIGN
 
+    def _ours(self, slot: int) -> bool:
+        return self.owned[slot] in (OWNED, OWNED_PENDING)
+
     # -- from lane to lane -----------------------------------------------------------------------------------------------------------
 
     def note(self, slot: int) -> None:
         """From now on the keys of this slot are remembered that commands write which are left out. Notes of an earlier time are kept."""
         self._noted.setdefault(_checked(slot), set())
+        if not self._ours(slot):
+            self.owned[slot] = NOTED
 
     def leave(self, slot: int) -> None:
         """Nothing of it crosses any more; nothing of it is noted either."""
@@ -128,7 +134,7 @@ class Territory:
                 slot = int(args[2])
                 if not 0 <= slot < SLOTS:
                     raise ValueError(f"slot {slot}")
-                return _emptied(((slot, slot),) if self.owned[slot] != FOREIGN else ())
+                return _emptied(((slot, slot),) if self._ours(slot) else ())
             return Drop() if word in _BETWEEN_SERVERS else None
         keys = keys_of(args, database)
         if keys is None:  # nobody knows its keys
