@@ -8,6 +8,7 @@ environment. A comment right above a block says what is special about it, and re
     <!-- in a terminal of its own, until: waiting -->    it goes on in the background once it has printed this
     <!-- new servers -->                                 from here on SOURCE and TARGET are others, in the state of the beginning
     <!-- new servers; exit 1 -->                         both
+    <!-- new clusters -->                                as new servers, but each is a node of a cluster of three shards
 
 Where a document reads files, ``dump.rdb`` and ``appendonlydir`` of the source are in the folder. ``valkey-cli`` is tests/support/command_line.py.
 """
@@ -31,6 +32,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
+from tests.support.cluster_pair import clusters, fill
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 90.0
@@ -42,21 +44,22 @@ PASSWORD = "not/so:secret"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One shell block. ``until``: what it prints when it may go on in the background; ``left_out``: why it is not run; ``anew``: on other servers."""
+    """One shell block. ``until``: what it prints when it may go on in the background; ``left_out``: why it is not run; ``anew``: on other "servers" or
+    "clusters"."""
 
     text: str
     left_out: str = ""
     code: int = 0
     until: str = ""
-    anew: bool = False
+    anew: str = ""
 
 
 def blocks(text: str) -> list[Block]:
     found = []
     for match in BLOCK.finditer(text):
         note = match["note"] or ""
-        anew = note == "new servers" or note.startswith("new servers; ")
-        what = note.removeprefix("new servers").removeprefix("; ") if anew else note
+        others = re.fullmatch(r"new (servers|clusters)(?:; (.*))?", note)
+        anew, what = (others[1], others[2] or "") if others else ("", note)
         kind, _, rest = what.partition(": ")
         if kind == "not run":
             found.append(Block(match["text"], left_out=rest))
@@ -141,6 +144,16 @@ class Servers:
     folder: Path
     server: Server
     client: Callable[..., Any]
+    stack: ExitStack
+
+    def others(self, what: str) -> dict[str, str]:
+        return self.clusters() if what == "clusters" else self.pair()
+
+    def clusters(self) -> dict[str, str]:
+        """A node of a Redis 8.0 cluster with data, and one of an empty Valkey 9.1 cluster."""
+        pair = self.stack.enter_context(clusters("redis-8.0", "valkey-9.1", self.folder))
+        fill(pair.here, 300)
+        return dict(zip(("SOURCE", "TARGET"), pair.where()[1:4:2], strict=True))
 
     def pair(self) -> dict[str, str]:
         """A Redis 8.0 with data and an empty Valkey 9.1, as variables."""
@@ -168,7 +181,8 @@ class Servers:
 def test_every_command_of_the_document_works(path: Path, server: Server, client: Callable[..., Any], tmp_path: Path) -> None:
     wanted = [block for block in blocks(path.read_text()) if not block.left_out]
     text = "".join(block.text for block in wanted)
-    servers = Servers(text, tmp_path, server, client)
+    stack = ExitStack()
+    servers = Servers(text, tmp_path, server, client, stack)
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "valkey-cli").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.support.command_line "$@"\n')
@@ -177,12 +191,12 @@ def test_every_command_of_the_document_works(path: Path, server: Server, client:
     variables = {"PATH": os.pathsep.join(places), "XDG_STATE_HOME": str(tmp_path / "state")}
     variables["VIRTUAL_ENV"] = str(Path(sys.executable).parents[1])
     ports = {port: str(free_port()) for port in re.findall(PORT, text)}
-    with shell(tmp_path, variables) as sh:
+    with stack, shell(tmp_path, variables) as sh:
         if re.search(r"\$SOURCE|\$TARGET", text) and not wanted[0].anew:
             sh.say(servers.pair())
         for block in wanted:
             if block.anew:
-                sh.say(servers.pair())
+                sh.say(servers.others(block.anew))
             sh.run(replace(block, text=re.sub(PORT, lambda found: ports[found[0]], block.text)))
 
 
@@ -205,5 +219,5 @@ def test_a_marker_with_a_mistake_is_found() -> None:
 
 
 def test_blocks_say_how_they_are_run() -> None:
-    text = "<!-- new servers; exit 1 -->\n```sh\nfalse\n```\n<!-- new servers -->\n```sh\ntrue\n```\n<!-- not run: because -->\n```sh\n:\n```\n"
-    assert blocks(text) == [Block("false\n", code=1, anew=True), Block("true\n", anew=True), Block(":\n", left_out="because")]
+    text = "<!-- new servers; exit 1 -->\n```sh\nfalse\n```\n<!-- new clusters -->\n```sh\ntrue\n```\n<!-- not run: because -->\n```sh\n:\n```\n"
+    assert blocks(text) == [Block("false\n", code=1, anew="servers"), Block("true\n", anew="clusters"), Block(":\n", left_out="because")]

@@ -16,7 +16,7 @@ from valkeep.errors import ValkeepError
 from valkeep.migrate.abreast import beside, together
 from valkeep.migrate.cutover import Cutover, CutoverResult
 from valkeep.migrate.fence import Aborted, FenceMode
-from valkeep.migrate.joint import SHARD, Joint, Member
+from valkeep.migrate.joint import CalledOff, Joint, Member
 from valkeep.migrate.whereabouts import fence_mode
 from valkeep.report.events import Phase
 
@@ -238,4 +238,4 @@ def _rank(error: BaseException) -> int:
     """What is said first of several errors: what leaves something uncertain, then causes, then what followed from them."""
     if not isinstance(error, ValkeepError):
         return 1
-    return 0 if not error.definite else 2 if error.code == SHARD else 1
+    return 0 if not error.definite else 2 if isinstance(error, CalledOff) else 1

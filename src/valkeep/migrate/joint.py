@@ -23,10 +23,13 @@ from typing import Final
 from valkeep.errors import ValkeepError
 from valkeep.migrate.fence import Aborted
 
-__all__ = ["SHARD", "Joint", "Member"]
+__all__ = ["CalledOff", "Joint", "Member"]
 
-SHARD: Final = "VK-CUTOVER-SHARD"
-"""The code of who was called off because another was."""
+
+class CalledOff(Aborted):
+    """This shard's cut-over, because another's was."""
+
+    code = "VK-CUTOVER-SHARD"
 
 
 class _Gate(Enum):
@@ -101,11 +104,7 @@ class Joint:
     def _expect_all(self) -> None:
         if self._failed is not None:
             name, why = self._failed
-            raise Aborted(
-                f"{name} was called off, and all shards with it: {why}",
-                remedy="see what is said of that shard",
-                code=SHARD,
-            )
+            raise CalledOff(f"{name} was called off, and all shards with it: {why}", remedy="see what is said of that shard")
 
 
 class Member:
