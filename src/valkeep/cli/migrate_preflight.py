@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,6 +104,8 @@ def preflight(
     from valkeep.migrate.preflight import PreflightOptions
     from valkeep.migrate.preflight import preflight as judge_pair
     from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
+    from valkeep.migrate.spool import room
+    from valkeep.migrate.state import default_directory
 
     if census not in ("sample", "full"):
         raise UsageError(f"there is no census {census!r}", remedy="say --census sample or --census full")
@@ -139,6 +142,8 @@ def preflight(
                 "--gateway belongs to --target elasticache:ID", remedy="leave it out, or name a replication group as the target"
             )
         there = endpoint(target, target_password_file, target_password_env) if target is not None else None
+        if there is not None:
+            options = replace(options, spool_free=room(default_directory(here.display, there.display)))
         report = asyncio.run(judge_pair(here, there, options, _notes))
     return _judged(report, accepted, json, verbose)
 

@@ -55,7 +55,7 @@ from valkeep.migrate.reading import Followed, Reading
 from valkeep.migrate.resharding import Holder, Ranges, Resharding
 from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.scanned import Scanned
-from valkeep.migrate.spool import spool_folder
+from valkeep.migrate.spool import room, spool_folder
 from valkeep.migrate.state import BACK, MigrationState, StateFile
 from valkeep.migrate.status import told
 from valkeep.migrate.unfinished import take_up
@@ -191,6 +191,7 @@ class _Migration:
             rollback=options.rollback,
             goes_on=self.goes_on,
             rate_seconds=options.rate_seconds,
+            spool_free=room(options.spool or options.state_directory),
         )
         if options.group is not None:
             place = GatewayPlace(options.announce or options.listen, options.spool or options.state_directory)

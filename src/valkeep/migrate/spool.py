@@ -38,7 +38,7 @@ from pathlib import Path
 
 from valkeep.errors import LocalProtocolError, ValkeepError
 
-__all__ = ["AsideFile", "Spool", "SpoolDamaged", "SpoolFull", "spool_folder", "sweep"]
+__all__ = ["AsideFile", "Spool", "SpoolDamaged", "SpoolFull", "room", "spool_folder", "sweep"]
 
 SEGMENT_BYTES = 64 << 20
 FOLDER = "valkeep-spool-"
@@ -368,6 +368,16 @@ def spool_folder(parent: Path) -> Iterator[Path]:
     finally:
         os.close(lock)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def room(folder: Path) -> int | None:
+    """Bytes that are free where this folder is, or will be; None where that can't be known."""
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 def sweep(parent: Path) -> None:

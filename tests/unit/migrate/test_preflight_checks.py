@@ -197,6 +197,8 @@ PLANTED: list[Row] = [
     ("VK-MODULE-VALUES", B, source_shards(second={"census": Census("full", True, 9, 9, {"module": 9}, {"ReJSON-RL": 9})}), None, {}),
     ("VK-FORK-MEMORY", W, source_shards(second={"info": {"used_memory_rss": str(8190 * MIB)}}), shards(), {"deliver": "push"}),
     ("VK-CUTOVER", W, source_shards(second={"commands": {"CONFIG SET": Permission.DENIED}}), shards(), {"deliver": "push"}),
+    ("VK-SPOOL-ROOM", W, {}, {}, {"spool_free": 99 * MIB}),
+    ("VK-SPOOL-ROOM", W, source_shards(), shards(), {"deliver": "push", "spool_free": 199 * MIB}),
     ("VK-TARGET-MEMORY", B, source_shards(), shards(second={"info": {"maxmemory": str(120 * MIB)}}), {"deliver": "push"}),
     ("VK-CLUSTER", B, {}, {"mode": "cluster"}, {}),
     ("VK-CLUSTER", B, {}, shards(), {"deliver": "push", "rollback": True}),

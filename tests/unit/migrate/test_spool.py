@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import LocalProtocolError, ValkeepError
-from valkeep.migrate.spool import AsideFile, Spool, SpoolDamaged, SpoolFull
+from valkeep.migrate.spool import AsideFile, Spool, SpoolDamaged, SpoolFull, room
 
 
 def everything(spool: Spool, piece: int) -> bytes:
@@ -288,3 +288,10 @@ def test_what_is_put_in_stands_before_what_is_not_committed_whatever_the_segment
         spool.commit(spool.end)
         assert everything(spool, 1000) == head + said + tail
         spool.close()
+
+
+def test_the_room_of_a_folder_that_is_not_there_yet_is_that_of_its_disk(tmp_path: Path) -> None:
+    free = room(tmp_path / "not" / "yet")
+    assert free is not None
+    assert free > 0
+    assert room(Path("/proc/self/no such folder")) is not None  # a disk of its own, and never an error

@@ -11,13 +11,13 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any, Final
 
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import parse_info, text_of, version_of
 from valkeep.errors import Refused, ServerError, ValkeepError
+from valkeep.migrate.spool import room
 
 __all__ = ["NEEDED", "NEWEST", "Answers", "GatewayFacts", "ask", "facing", "is_here", "look_at_gateway", "resolve"]
 
@@ -69,7 +69,7 @@ async def look_at_gateway(address: tuple[str, int], spool: Path, *, ready: str |
     resolved = await resolve(host)
     answers = await ask(address) if port else None
     runs = answers is not None and not answers.reached
-    return GatewayFacts(host, port, is_here(resolved), runs, answers, _free(spool), str(spool), ready, resolved)
+    return GatewayFacts(host, port, is_here(resolved), runs, answers, room(spool), str(spool), ready, resolved)
 
 
 async def ask(address: tuple[str, int]) -> Answers:
@@ -160,12 +160,3 @@ def facing(host: str, port: int) -> str:
             return str(tried.getsockname()[0])
     except OSError:
         return ""
-
-
-def _free(folder: Path) -> int | None:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        return disk_usage(folder).free
-    except OSError:
-        return None

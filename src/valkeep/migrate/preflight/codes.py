@@ -132,6 +132,12 @@ CODES: Final = (
     Code("VK-EVICTION", "resources", (_W, _I), "Do the eviction policies agree?"),
     Code("VK-TARGET-CLIENTS", "resources", (_W,), "Has the target room (`maxclients`) for the clients of the source?"),
     Code("VK-FORK-MEMORY", "resources", (_W,), "Has the source's machine memory for the fork? Says what the last fork cost."),
+    Code(
+        "VK-SPOOL-ROOM",
+        "resources",
+        (_W,),
+        "Has the disk (`--spool`, else the state folder) as much room as the source has data, all of its shards together?",
+    ),
     Code("VK-RDB-PAIR", "readiness", (_I,), "Would native replication take the snapshot? Explains `invalid RDB received`."),
     Code("VK-DATABASES", "readiness", (_B, _W), "Has the target as many databases as the source has, or uses?"),
     Code("VK-CENSUS-SAMPLED", "readiness", (_W,), "Was every key looked at? A sample never says that something is absent."),

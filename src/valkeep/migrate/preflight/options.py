@@ -16,6 +16,7 @@ class PreflightOptions:
     to a target with ``tls-replication``. ``read``: how the source will be read ("psync", "scan").
     ``deliver``: how the target will get the data ("native", "push"). ``attached_by``: who makes the target a replica and a primary again, where it is
     not us ("": we do).
+    ``spool_free``: bytes that are free where the spool will be, None: nobody looked.
     ``rollback``: a way back is wanted after the cut-over. ``goes_on``: the target is a killed run's, which this one goes on with.
     ``sample_keys``: at most so many are looked at. ``rate_seconds``: how long the write rate is measured.
     """
@@ -27,6 +28,7 @@ class PreflightOptions:
     read: str = "psync"
     deliver: str = "native"
     attached_by: str = ""
+    spool_free: int | None = None
     rollback: bool = False
     goes_on: bool = False
     sample_keys: int = 20_000

@@ -131,10 +131,30 @@ def fork_memory(case: Case) -> Findings:
         yield ok("VK-FORK-MEMORY", "the full sync forks the source once; there is memory for it", **cost)
 
 
+def spool_room(case: Case) -> Findings:
+    """In memory data is larger than in a snapshot: what fits by this count surely does."""
+    free, sizes = case.options.spool_free, [facts.data_bytes for facts in case.source.shards]
+    known = [size for size in sizes if size is not None]
+    if free is None or len(known) < len(sizes) or case.options.goes_on:
+        return
+    shards = f", {len(known)} shards together" if len(known) > 1 else ""
+    evidence = {"source": f"data {human(sum(known))}{shards}", "free": human(free)}
+    if free < sum(known):
+        yield warning(
+            "VK-SPOOL-ROOM",
+            "the disk has less room than the source has data: the spool holds the snapshot, and what is written until the target has it",
+            "--spool DIR on a larger disk; or acknowledge it: a snapshot is mostly smaller, and a full disk ends the move with nothing changed on the source",
+            **evidence,
+        )
+    else:
+        yield ok("VK-SPOOL-ROOM", "the disk has room for the spool", **evidence)
+
+
 CHECKS: Final = (
     Check("target memory", "resources", target_memory, needs_target=True),
     Check("target machine's memory", "resources", target_host_memory, needs_target=True),
     Check("eviction policy", "resources", eviction, needs_target=True),
     Check("room for clients", "resources", clients, needs_target=True),
     Check("memory for the fork", "resources", fork_memory),
+    Check("room for the spool", "resources", spool_room, whole=True),
 )
