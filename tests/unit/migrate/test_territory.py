@@ -52,6 +52,8 @@ def test_keys_that_are_written_while_a_slot_is_noted_are_pending_when_it_is_ente
     territory.enter(B, [b"{b}there"])
     assert territory.pending(B) == {b"{b}1", b"{b}2", b"{b}3", b"{b}there"}
     assert territory.owned[B] == 2
+    territory.note(0)
+    assert [slot for slot, carried in enumerate(territory.carried) if carried] == sorted([A, B])
 
 
 def test_leaving_a_slot_forgets_what_was_noted_and_what_was_pending() -> None:

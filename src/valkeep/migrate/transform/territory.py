@@ -64,6 +64,11 @@ class Territory:
         """Of the slots that cross, inclusive."""
         return ranges_of(slot for slot in range(SLOTS) if self._ours(slot))
 
+    @property
+    def carried(self) -> bytes:
+        """Of each slot, not 0 where it crosses now."""
+        return bytes(map(self._ours, range(SLOTS)))
+
     def crosses(self, key: bytes) -> bool:
         """Whether what the stream says of this key does now."""
         slot = key_slot(key)

@@ -262,7 +262,7 @@ class Push:
                             channel.snapshot,
                             strand.part.door,
                             link.loaded,
-                            owned=strand.owned(territory.owned if territory is not None else b""),
+                            owned=strand.owned(territory.carried if territory is not None else b""),
                         ).run()
                     )
         await beside(self._gateways, together(loads))

@@ -128,7 +128,7 @@ class Strand:
         self.key = marker.key_in(part.ranges[0][0], lane) if part.ranges else marker.KEY
         self.link: PushLink | None = None
 
-    def owned(self, territory: bytes | bytearray = b"") -> bytes:
+    def owned(self, territory: bytes = b"") -> bytes:
         """See `SnapshotLoad`. ``territory``: the slots of the source's shard, in the same form; empty: all."""
         if not self.part.ranges:
             return b""
