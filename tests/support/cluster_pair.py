@@ -236,9 +236,10 @@ def _following(cluster: LocalDeployment) -> Any:
 
 
 @contextlib.contextmanager
-def clusters(source: str, target: str, folder: Path, shards: Iterable[int] = (3, 3)) -> Iterator[Clusters]:
+def clusters(source: str, target: str, folder: Path, shards: Iterable[int] = (3, 3), replicas: int = 0) -> Iterator[Clusters]:
+    """``replicas``: of each shard of the source."""
     ours, theirs = shards
-    with cluster_of(source, ours) as here, cluster_of(target, theirs) as there:
+    with cluster_of(source, ours, replicas) as here, cluster_of(target, theirs) as there:
         found = Clusters(here, there, folder)
         for one in (found.here, found.there):
             one.flushall(target_nodes=ValkeyCluster.PRIMARIES)

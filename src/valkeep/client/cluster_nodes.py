@@ -3,7 +3,7 @@
 A node knows itself surely and the others by gossip, so nobody is believed alone: ``ClusterNodes.look`` asks many at about the same time, and
 who reads the answers says whose word he takes. A node that does not answer is left out, whatever it said before.
 
-Who is asked: everybody whom somebody has named so far, by default without the replicas. Connections stay, one for each node.
+Who is asked: everybody whom somebody has named so far and nobody has given up, by default without the replicas. Connections stay, one for each node.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ class ClusterNodes:
         self._replicas: set[Endpoint] = set()
         self._connections: dict[Endpoint, Connection] = {}
 
+    @property
+    def places(self) -> tuple[Endpoint, ...]:
+        """Nodes that are known by now, and the seeds."""
+        return tuple(dict.fromkeys((*self._primaries, *self._replicas, *self.seeds)))
+
     async def look(self, timeout: float = 2.0, *, everybody: bool = False) -> dict[str, NodeWord]:
         """Node → what it says, of all that answer within ``timeout`` seconds; maybe nobody. ``everybody``: replicas, too. Raises ``Refused`` where
         one says that we may not ask."""
@@ -118,7 +123,7 @@ class ClusterNodes:
     def _learn(self, words: Iterable[NodeWord]) -> None:
         """Who has been named by those who answered; where nobody did, those of before are asked again."""
         named = [(word.place(member), member) for word in words for member in word.members]
-        places = [(place, member) for place, member in named if place is not None and "handshake" not in member.flags]
+        places = [(place, member) for place, member in named if place is not None and not member.flags & {"handshake", "fail"}]
         if places:
             self._primaries = {place for place, member in places if member.primary}
             self._replicas = {place for place, member in places} - self._primaries

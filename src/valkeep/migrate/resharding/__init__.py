@@ -89,8 +89,8 @@ class Resharding:
 
     async def expect_still(self) -> None:
         """Ask everybody now. Raises ``Aborted`` where anything is on its way, lies elsewhere, or is written by another node than the one that is followed."""
-        async with ClusterNodes(self._nodes.seeds, _NAME) as nodes:
-            words = await nodes.look(PATIENCE, everybody=True)
+        async with ClusterNodes(self._nodes.places, _NAME) as nodes:
+            words = await self._words(nodes)
         layout = layout_of(words, self._present, self._brought)
         wrong = layout.wrong or await self._unfollowed(layout)
         if wrong or self._work is not None:
@@ -139,7 +139,7 @@ class Resharding:
         if self._work is not None and self._work.done():
             work, self._work = self._work, None
             work.result()
-        words = await self._words()
+        words = await self._words(self._nodes)
         layout = layout_of(words, self._present, self._brought)
         self._follow(layout)
         if self._work is None:
@@ -151,11 +151,11 @@ class Resharding:
             self._seen = look
         self._news.set()
 
-    async def _words(self) -> dict[str, NodeWord]:
+    async def _words(self, nodes: ClusterNodes) -> dict[str, NodeWord]:
         """Of the primaries; of everybody where one of them is missing."""
-        words = await self._nodes.look(PATIENCE)
+        words = await nodes.look(PATIENCE)
         if any(one.shard.node_id not in words or not words[one.shard.node_id].me.primary for one in self._present):
-            return await self._nodes.look(PATIENCE, everybody=True)
+            return await nodes.look(PATIENCE, everybody=True)
         return words
 
     def _follow(self, layout: Layout) -> None:
