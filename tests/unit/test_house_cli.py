@@ -236,6 +236,18 @@ def test_a_migration_needs_a_state_folder_and_an_address_that_the_target_can_con
     assert "--announce" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("--deliver", "push", "--listen", "127.0.0.1:0"), ("--deliver", "push", "--promote-within", "60"), ("--promote-within", "5")],
+)
+def test_an_option_that_would_be_ignored_is_refused(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    there = ["migrate", "run", "--source", "redis://127.0.0.1:1", "--target", "redis://127.0.0.1:2"]
+    assert cli.run([*there, *options]) is ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert "means nothing" in said
+    assert "leave it out" in said
+
+
 def test_a_device_is_written_to_and_not_replaced_by_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)

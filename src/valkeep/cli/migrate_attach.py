@@ -9,7 +9,7 @@ import typer
 
 from valkeep.errors import UsageError
 
-__all__ = ["Attach", "Metrics", "PresentAs", "PromoteWithin", "delivery", "presented"]
+__all__ = ["Attach", "Metrics", "PresentAs", "PromoteWithin", "delivery", "expect_use", "presented"]
 
 ATTACHED = ("native", "external")
 
@@ -44,6 +44,22 @@ def delivery(attach: str, deliver: str) -> str:
             remedy="leave one out: a target that attaches is not written to",
         )
     return "external" if attach == "external" else deliver
+
+
+_IDLE = {
+    "push": ("listen", "announce", "allow", "gateway_cert", "gateway_key", "present_as", "promote_within"),
+    "native": ("promote_within",),
+}
+"""Options of the command that mean nothing where the target gets the data in this way."""
+
+
+def expect_use(context: typer.Context, how: str) -> None:
+    """Raises ``UsageError`` for an option that was given and would be ignored."""
+    for name in _IDLE.get(how, ()):
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            why = "nobody attaches to the gateway" if how == "push" else "we promote the target ourselves"
+            raise UsageError(f"--{name.replace('_', '-')} means nothing with delivery {how}: {why}", remedy="leave it out")
 
 
 def presented(version: str) -> str:

@@ -26,7 +26,7 @@ from valkeep.cli.endpoint import (
     endpoint,
     source_of,
 )
-from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, presented
+from valkeep.cli.migrate_attach import Attach, Metrics, PresentAs, PromoteWithin, delivery, expect_use, presented
 from valkeep.cli.migrate_elasticache import target_of
 from valkeep.cli.migrate_files import expect_no_writers, restore_files
 from valkeep.cli.migrate_options import (
@@ -59,6 +59,7 @@ WILDCARDS = ("0.0.0.0", "::", "*")
 
 
 def run(
+    context: typer.Context,
     target: Target,
     source: Source = "",
     read: Read = "psync",
@@ -183,6 +184,8 @@ def run(
         target_password_env,
         unlike=tuple(name for name, given in unlike.items() if given),
     )
+    how = delivery(attach, deliver) if group is None else "external"
+    expect_use(context, how)
     options = pipeline.RunOptions(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),
@@ -191,7 +194,7 @@ def run(
         group=group,
         read=read,
         field_ttl=field_ttl,
-        deliver=delivery(attach, deliver) if group is None else "external",
+        deliver=how,
         present_as=presented(present_as),
         promote_seconds=promote_within,
         metrics=address(metrics, "--metrics") if metrics else None,
