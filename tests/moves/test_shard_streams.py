@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster_pair import client_of, key_in, move_slot
+from tests.support.cluster_pair import client_of, key_in
+from tests.support.moving import move_slot
 from tests.support.waiting import holds
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint

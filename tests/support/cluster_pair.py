@@ -24,7 +24,7 @@ from tests.support.valkeep_process import Valkeep
 from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.slots import key_slot, tag_for
 
-__all__ = ["Clusters", "Roamers", "clusters", "fill", "key_in", "move_slot"]
+__all__ = ["Clusters", "Roamers", "client_of", "clusters", "fill", "key_in"]
 
 
 def client_of(port: int, host: str = "127.0.0.1") -> Any:
@@ -130,36 +130,6 @@ class Roamers:
 
 def key_in(slot: int, name: str = "") -> str:
     return f"{name}{{{tag_for(slot).decode()}}}"
-
-
-def move_slot(cluster: LocalDeployment, slot: int, to: int, *, between: Any = None, batch: int = 10) -> None:
-    """As `valkey-cli --cluster reshard` does it: key by key, with clients on both sides. ``to``: number of the node; ``between``: called when half is moved."""
-    nodes = [client_of(machine.endpoint.port, machine.endpoint.host) for machine in cluster.machines.values()]
-    ids = [node.execute_command("CLUSTER MYID").decode() for node in nodes]
-    owner = next(number for number, node in enumerate(nodes) if number != to and _owns(node, slot))
-    giving, taking = nodes[owner], nodes[to]
-    place = list(cluster.machines.values())[to].endpoint
-    taking.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[owner])
-    giving.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[to])
-    first = True
-    while keys := giving.execute_command("CLUSTER GETKEYSINSLOT", slot, batch):
-        giving.execute_command("MIGRATE", place.host, place.port, "", 0, 5000, "KEYS", *keys)
-        if first and between is not None:
-            between()
-        first = False
-    for node in (taking, giving, *(one for number, one in enumerate(nodes) if number not in (owner, to))):
-        with contextlib.suppress(ResponseError):  # replicas
-            node.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[to])
-    for node in nodes:
-        node.close()
-
-
-def _owns(node: Any, slot: int) -> bool:
-    me = node.execute_command("CLUSTER MYID").decode()
-    for first, last, primary, *_ in node.execute_command("CLUSTER SLOTS"):
-        if first <= slot <= last:
-            return bool(primary[2].decode() == me)
-    return False
 
 
 def fill(client: Any, keys: int) -> None:

@@ -1,0 +1,176 @@
+"""Slots and primaries of a real cluster that move, writers to whom that may not matter, and what a run says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Sequence
+from typing import Any, Self
+
+from valkey.cluster import ValkeyCluster
+from valkey.exceptions import ResponseError, ValkeyError
+
+from tests.support.cluster_pair import Clusters, client_of, key_in
+from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
+from valkeep.runtime.local import LocalDeployment
+
+__all__ = ["Churn", "cut_over", "drain", "move_by_server", "move_slot", "name_of", "nodes_of", "replicas_of", "still"]
+
+
+class Churn:
+    """Writers that change the same few keys of each of these slots in every way, so that a command that is missing, twice or in another order shows."""
+
+    def __init__(self, cluster: LocalDeployment, slots: Sequence[int], threads: int = 2) -> None:
+        self.done = 0
+        self._stop = threading.Event()
+        at = next(iter(cluster.machines.values())).endpoint
+        self._threads = [
+            threading.Thread(target=self._work, args=(at.host, at.port, random.Random(number), tuple(slots)), daemon=True)
+            for number in range(threads)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def _work(self, host: str, port: int, rng: random.Random, slots: tuple[int, ...]) -> None:
+        client = ValkeyCluster(host=host, port=port)
+        while not self._stop.is_set():
+            with contextlib.suppress(ValkeyError, OSError):
+                _change(client, rng, rng.choice(slots), str(self.done))
+                self.done += 1
+            self._stop.wait(0.001)
+        client.close()
+
+    def goes_on(self, more: int = 50) -> None:
+        goal = self.done + more
+        until(lambda: self.done >= goal, lambda: f"{self.done} of {goal}")
+
+
+def _change(client: Any, rng: random.Random, slot: int, what: str) -> None:
+    def key(kind: str) -> str:
+        return key_in(slot, f"{kind}{rng.randrange(3)}")
+
+    match rng.randrange(13):
+        case 0 | 1 | 2:
+            client.rpush(key("list"), what)
+        case 3:
+            client.lpop(key("list"))
+        case 4 | 5:
+            client.incr(key("count"))
+        case 6:
+            client.append(key("text"), what)
+        case 7:
+            client.hset(key("hash"), what[-2:], what)
+        case 8:
+            client.sadd(key("set"), what[-2:])
+        case 9:
+            client.sunionstore(key("set"), key("set"), key("set"))
+        case 10:
+            client.rename(key("text"), key("text"))
+        case 11:
+            client.delete(key(rng.choice(["list", "text", "hash", "set"])))
+        case _:
+            client.execute_command("LMOVE", key("list"), key("list"), "LEFT", "RIGHT")
+
+
+def nodes_of(cluster: LocalDeployment) -> list[Any]:
+    return [client_of(machine.endpoint.port, machine.endpoint.host) for machine in cluster.machines.values()]
+
+
+def name_of(node: Any) -> str:
+    return str(node.execute_command("CLUSTER MYID").decode())
+
+
+def move_by_server(cluster: LocalDeployment, giver: int, taker: int, *ranges: tuple[int, int]) -> None:
+    """As Valkey does it by itself, from 9.0 on."""
+    nodes = nodes_of(cluster)
+    name = name_of(nodes[taker])
+    nodes[giver].execute_command("CLUSTER MIGRATESLOTS", *(word for one in ranges for word in ("SLOTSRANGE", *one, "NODE", name)))
+
+    def over() -> bool:
+        jobs = [dict(zip(job[::2], job[1::2], strict=True)) for job in nodes[giver].execute_command("CLUSTER GETSLOTMIGRATIONS")]
+        return all(job[b"state"] == b"success" for job in jobs)
+
+    until(over, "the servers move the slots")
+
+
+def drain(cluster: LocalDeployment, giver: int, taker: int, slots: range) -> None:
+    """All slots of a shard, many at a time, by hand."""
+    nodes = nodes_of(cluster)
+    here, there = nodes[giver], nodes[taker]
+    place = list(cluster.machines.values())[taker].endpoint
+
+    def each(node: Any, *words: str) -> None:
+        pipe = node.pipeline(transaction=False)
+        for slot in slots:
+            pipe.execute_command("CLUSTER SETSLOT", slot, *words)
+        pipe.execute(raise_on_error=False)
+
+    each(there, "IMPORTING", name_of(here))
+    each(here, "MIGRATING", name_of(there))
+    for slot in slots:
+        while keys := here.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+            here.execute_command("MIGRATE", place.host, place.port, "", 0, 5000, "KEYS", *keys)
+    for node in (there, here, *nodes):
+        each(node, "NODE", name_of(there))
+
+
+def replicas_of(cluster: LocalDeployment) -> list[Any]:
+    return [node for node in nodes_of(cluster) if node.info("replication")["role"] == "slave"]
+
+
+def move_slot(cluster: LocalDeployment, slot: int, to: int, *, between: Any = None, batch: int = 10) -> None:
+    """As `valkey-cli --cluster reshard` does it: key by key, with clients on both sides. ``to``: number of the node; ``between``: called when half is moved."""
+    nodes = [client_of(machine.endpoint.port, machine.endpoint.host) for machine in cluster.machines.values()]
+    ids = [node.execute_command("CLUSTER MYID").decode() for node in nodes]
+    owner = next(number for number, node in enumerate(nodes) if number != to and _owns(node, slot))
+    giving, taking = nodes[owner], nodes[to]
+    place = list(cluster.machines.values())[to].endpoint
+    taking.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[owner])
+    giving.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[to])
+    first = True
+    while keys := giving.execute_command("CLUSTER GETKEYSINSLOT", slot, batch):
+        giving.execute_command("MIGRATE", place.host, place.port, "", 0, 5000, "KEYS", *keys)
+        if first and between is not None:
+            between()
+        first = False
+    for node in (taking, giving, *(one for number, one in enumerate(nodes) if number not in (owner, to))):
+        with contextlib.suppress(ResponseError):  # replicas
+            node.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[to])
+    for node in nodes:
+        node.close()
+
+
+def _owns(node: Any, slot: int) -> bool:
+    me = node.execute_command("CLUSTER MYID").decode()
+    for first, last, primary, *_ in node.execute_command("CLUSTER SLOTS"):
+        if first <= slot <= last:
+            return bool(primary[2].decode() == me)
+    return False
+
+
+def still(run: Valkeep) -> None:
+    """Return when what moved has been handed over, as far as that was noticed."""
+    until(lambda: run.stderr.rfind("stands still again") > run.stderr.rfind("there is no cut-over before"), lambda: run.stderr, 60)
+
+
+def cut_over(pair: Clusters, run: Valkeep) -> None:
+    """As soon as it may be."""
+
+    def done() -> bool:
+        said = pair.valkeep("cutover")
+        assert said.process.returncode == 0 or "does not stand still" in said.stderr, (said.stderr, run.stderr)
+        return said.process.returncode == 0
+
+    until(done, lambda: run.stderr, 60)
+    assert run.wait() == 0, run.stderr
