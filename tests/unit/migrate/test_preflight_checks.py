@@ -544,10 +544,17 @@ def test_each_shard_of_a_source_is_judged_and_named() -> None:
     assert fine.evidence["shards"] == "10.0.0.31:6379"
     (fork,) = of("VK-FORK-MEMORY", source_shards(second={"info": {"used_memory": str(300 * MIB)}}))
     assert fork.evidence["used memory"] == "100.0 MiB (10.0.0.31:6379); 300.0 MiB (10.0.0.32:6379)"
+    (peer,) = [one for one in of("VK-PEER", source_shards()) if "source" in one.evidence]
+    assert peer.evidence["source"] == "10.0.0.31:6379, cluster, primary; 10.0.0.32:6379, cluster, primary"
+    (target,) = [one for one in of("VK-PEER", source_shards()) if "target" in one.evidence]
+    assert "source shards" not in target.evidence
     skewed = of("VK-CLOCK-SKEW", source_shards(second={"clock": Clock(-1500.0, 1.0, 998_500)}))
     (late,) = [one for one in skewed if one.severity == W]
     assert late.evidence["source shards"] == "10.0.0.32:6379"
     assert late.evidence["shards"] == "10.0.0.11:6379, 10.0.0.12:6379"
+    assert late.evidence["source"] == "TIME 998500 ms"
+    uneven = of("VK-TARGET-PERSISTENCE", source_shards(second={"info": {"aof_enabled": "0"}}))
+    assert [one.evidence["source"] for one in uneven] == ["AOF on, RDB '3600 1' (10.0.0.31:6379); AOF off, RDB '3600 1' (10.0.0.32:6379)"]
     twice = [
         one
         for one in of("VK-TARGET-MEMORY", source_shards(), shards(second={"info": {"maxmemory": str(125 * MIB)}}))

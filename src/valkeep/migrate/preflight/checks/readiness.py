@@ -18,7 +18,7 @@ def rdb_pair(case: Case) -> Findings:
     """The user's failure, explained before it happens."""
     source, target = case.pair
     number = rdb_version(source.kind, source.version)
-    if number is None or not target.is_valkey:
+    if number is None or not target.is_valkey or target.mode == "cluster":  # to which nothing replicates natively
         return
     check = target.setting("rdb-version-check")
     natively = native(source.kind, number, target.version, check, source.field_ttl_hashes)

@@ -30,20 +30,22 @@ class _Told:
     finding: Finding
     sources: dict[str, None] = field(default_factory=dict)
     targets: dict[str, None] = field(default_factory=dict)
-    evidence: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    evidence: dict[str, dict[str, dict[str, None]]] = field(default_factory=dict)
 
     def add(self, finding: Finding, source: str, target: str) -> None:
         self.sources |= {source: None} if source else {}
         self.targets |= {target: None} if target else {}
+        pair = " → ".join(filter(None, (source, target)))
         for name, value in finding.evidence.items():
-            self.evidence.setdefault(name, {}).setdefault(value, []).append(target or source)
+            whose = {"source": source or target, "target": target or source}.get(name, pair)
+            self.evidence.setdefault(name, {}).setdefault(value, {})[whose] = None
 
     def one(self, sources: int) -> Finding:
         """``sources``: so many shards the source has."""
         evidence = {name: _apart(values) for name, values in self.evidence.items()}
         if named := self.targets or self.sources:
             evidence["shards"] = ", ".join(named)
-        if self.targets and len(self.sources) < sources:
+        if self.targets and 0 < len(self.sources) < sources:
             evidence["source shards"] = ", ".join(self.sources)
         return replace(self.finding, evidence=evidence)
 
@@ -87,9 +89,15 @@ def _part(mine: _Ranges, taken: frozenset[int]) -> float:
     return sum(slot in taken for slot in slots) / len(slots) if slots else 0.0
 
 
-def _apart(values: dict[str, list[str]]) -> str:
+def _apart(values: dict[str, dict[str, None]]) -> str:
     if len(values) == 1:
         return next(iter(values))
-    told = [f"{value} ({whose[0]}{f' and {len(whose) - 1} more' if len(whose) > 1 else ''})" for value, whose in values.items()]
+    told = [_whose(value, list(whose)) for value, whose in values.items()]
     more = f"; and {len(told) - _APART} more" if len(told) > _APART else ""
     return "; ".join(told[:_APART]) + more
+
+
+def _whose(value: str, whose: list[str]) -> str:
+    if len(whose) == 1 and whose[0] in value:
+        return value
+    return f"{value} ({whose[0]}{f' and {len(whose) - 1} more' if len(whose) > 1 else ''})"
