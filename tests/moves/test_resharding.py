@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,8 +180,11 @@ def test_a_shard_that_fails_over_is_followed_and_its_slots_are_too(server: str, 
             writers.wait_for_acks(10)
             cut_over(pair, run)
             writers.stop()
+            told = json.loads((run.report / "cutover.json").read_text())
         assert lost(writers.acknowledged(), pair.there) == []
         pair.assert_same()
+        for shard in told["shards"]:
+            assert ["the cluster promotes it" in node["why"] for node in shard["source_nodes"] if node["watched"]] == [True], shard
 
 
 def test_a_shard_whose_primary_crashes_is_followed_to_its_replica(tmp_path: Path) -> None:
@@ -201,3 +205,22 @@ def test_a_shard_whose_primary_crashes_is_followed_to_its_replica(tmp_path: Path
                 cut_over(pair, run)
                 writers.stop()
         assert lost(writers.acknowledged(), pair.there) == []
+
+
+def test_a_run_that_is_killed_after_a_shard_was_over_goes_on_without_it(pair: Clusters) -> None:
+    fill(pair.here, 600)
+    first, last = even_ranges(3)[0]
+    with Roamers(pair.source) as writers:
+        with pair.run("--cutover", "manual") as run:
+            run.wait_for("waiting", 60)
+            drain(pair.source, 0, 1, range(first, last + 1))
+            until(lambda: "is over: it has no slots" in run.stderr, lambda: run.stderr, 30)
+            run.kill()
+        with pair.run("--cutover", "manual", name="again") as again:
+            again.wait_for("waiting", 60)
+            assert "without a full sync" in again.stderr
+            cut_over(pair, again)
+        writers.stop()
+    assert lost(writers.acknowledged(), pair.there) == []
+    assert pair.markers() == []
+    pair.assert_same()

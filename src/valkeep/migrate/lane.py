@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from valkeep.client.cluster_nodes import ClusterNodes
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
-from valkeep.client.shard_primary import ShardPrimary
+from valkeep.client.shard_primary import NoShardPrimary, ShardPrimary
 from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.state import SHARDS, StateFile
 from valkeep.migrate.transform.territory import Territory
@@ -100,9 +100,21 @@ async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal:
         directory = options.state_directory / SHARDS / name
         ledger = named(options.report / "ledger.jsonl", name) if options.report is not None else None
         resumption = Resumption(directory, options.spool or options.state_directory, ledger)
+        if not shard["slots"] and await _over(source):
+            resumption.remove()
+            continue
         where = Whereabouts(source, None, journal)
         found.append(Start(name, source, where, StateFile(directory), resumption, Territory(_slots(shard["slots"]))))
     return tuple(found)
+
+
+async def _over(shard: ShardPrimary) -> bool:
+    """Whether a shard that has given all its slots away is no shard any more (`resharding`)."""
+    try:
+        await shard.resolve()
+    except NoShardPrimary:
+        return True
+    return False
 
 
 async def _shards(here: Endpoint) -> dict[str, dict[str, str]]:

@@ -54,6 +54,7 @@ class Push:
         self._parts = parts_of(parts.errand.target, parts.found)
         self._strands = {lane: tuple(Strand(part, lane) for part in self._parts) for lane in parts.gateways}
         self._carrying: list[asyncio.Task[None]] = []
+        self._over: dict[Part, tuple[bytes, ...]] = {}  # markers of lanes that were over before this run
         self._promotion: asyncio.Future[float] | None = None
 
     @contextlib.asynccontextmanager
@@ -127,7 +128,7 @@ class Push:
                 raise lost(self._run.errand.target.address, "was restarted")
             for strand in self._all:
                 await strand.confirm()
-            failed = [why for part in self._parts if (why := await part.finish([one.key for one in self._all if one.part is part]))]
+            failed = [why for part in self._parts if (why := await part.finish(self._markers(part)))]
         except (ValkeepError, TimeoutError) as error:
             raise promotion.uncertain(str(error), run_id) from error
         if failed:
@@ -181,8 +182,10 @@ class Push:
 
     def _standing(self, part: Part) -> dict[str, str]:
         """Of a shard, for the state file (`pushed`)."""
-        markers = " ".join(strand.key.decode() for strand in self._all if strand.part is part)
-        return {"marker": markers, "run_id": part.door.run_id, **part.before}
+        return {"marker": b" ".join(self._markers(part)).decode(), "run_id": part.door.run_id, **part.before}
+
+    def _markers(self, part: Part) -> tuple[bytes, ...]:
+        return (*(strand.key for strand in self._all if strand.part is part), *self._over.get(part, ()))
 
     async def _prepare(self, *, wipe: bool) -> None:
         before = self._before()
@@ -238,7 +241,9 @@ class Push:
                 code="VK-PUSH-MOVED",
             )
         for part in self._parts if left.shards else ():
-            if left.shards[part.address]["marker"] != self._standing(part)["marker"]:
+            had, ours = left.shards[part.address]["marker"].encode().split(), self._markers(part)
+            self._over[part] = tuple(key for key in had if key not in ours)
+            if not set(ours) <= set(had):
                 raise Refused(
                     f"the slots of the target's shard {part.address} moved since",
                     remedy="begin anew: --fresh --wipe-target",
