@@ -130,3 +130,33 @@ def test_a_target_shard_that_hangs_in_the_cut_over_keeps_no_writer_out_for_longe
         writers.stop()
     assert lost(writers.acknowledged(), pair.there) == []
     assert fences(pair.source) == {"255"}
+
+
+def test_the_report_of_a_cluster_is_about_the_whole_and_names_every_shard(pair: Clusters) -> None:
+    fill(pair.here, 90)
+    with pair.run("--json", str(pair.folder / "run.json")) as run:
+        assert run.wait(60) == 0, run.stderr
+    told = json.loads((pair.folder / "run.json").read_text())
+    assert told["keys"] == 90 == json.loads((run.report / "verification.json").read_text())["keys_source"]
+    assert sum(json.loads((run.report / f"verification-{shard}.json").read_text())["keys_source"] for shard in "123") == 90
+    cut = json.loads((run.report / "cutover.json").read_text())
+    assert [one["shard"] for one in cut["shards"]] == ["1", "2", "3"]
+    assert len(cut["source_nodes"]) == 3
+    assert cut["write_pause_ms"] == told["write_pause_ms"] == max(one["write_pause_ms"] for one in cut["shards"])
+    with Valkeep("report", str(run.report), "--html", str(pair.folder / "run.html"), folder=pair.folder / "report", report=False) as report:
+        assert report.wait() == 0, report.stderr
+    assert "The source's side after the promotion" in (pair.folder / "run.html").read_text().replace("&#x27;", "'").replace("&#39;", "'")
+
+
+def test_a_difference_in_one_shard_stops_all_before_anything_is_cut_over(pair: Clusters) -> None:
+    fill(pair.here, 90)
+    with pair.run("--cutover", "manual") as run:
+        run.wait_for("waiting", 60)
+        pair.there.delete("string:6")
+        pair.here.append("string:6", "y")  # what was deleted is written again, but not whole
+        called = pair.valkeep("cutover")
+        assert called.process.returncode != 0, run.stderr
+        assert "differ" in called.stderr
+        assert run.wait(60) == 1
+    assert fences(pair.source) == {"0"}
+    assert pair.here.append("string:6", "z") == len(pair.here.get("string:6"))

@@ -226,12 +226,17 @@ class Attempts:
                 raise Aborted(f"the stream is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
 
     def _told(self, cuts: Sequence[CutoverResult]) -> dict[str, Any]:
-        """``cutover.json``."""
-        started = self._journal.started
+        """``cutover.json``: of several shards what they had in common, the first one's timeline, and each by itself."""
+        each = [cut.to_json(self._journal.started) for cut in cuts]
         if self._slots is None:
-            return cuts[0].to_json(started)
-        shards = [{"shard": lane.name, **cut.to_json(started)} for lane, cut in zip(self._lanes, cuts, strict=True)]
-        return {"schema": 1, "write_pause_ms": round(max(cut.write_pause_ms for cut in cuts), 1), "shards": shards}
+            return each[0]
+        return {
+            **each[0],
+            "write_pause_ms": max(one["write_pause_ms"] for one in each),
+            "checked_keys": sum(one["checked_keys"] for one in each),
+            "source_nodes": [node for one in each for node in one["source_nodes"]],
+            "shards": [{"shard": lane.name, **one} for lane, one in zip(self._lanes, each, strict=True)],
+        }
 
 
 def _rank(error: BaseException) -> int:

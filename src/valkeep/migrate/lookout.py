@@ -58,7 +58,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A node on the source's side after the cut-over. ``takes_writes``: None where it could not be found out; ``watched``: by Sentinels, which promote."""
+    """A node on the source's side after the cut-over. ``takes_writes``: None where it could not be found out; ``watched``: by Sentinels or its
+    cluster, which promote."""
 
     node: str
     takes_writes: bool | None
@@ -212,7 +213,7 @@ class Lookout:
         where, parameters = self._source.endpoint.address, tuple(parameters)
         try:
             now = await self.look(parameters)
-            (watching,) = await self._source.pipeline([("PUBSUB", "NUMSUB", HELLO)])
+            watching, cluster = await self._source.pipeline([("PUBSUB", "NUMSUB", HELLO), ("CLUSTER", "MYID")])
         except ValkeepError as error:
             return (Standing(where, None, f"it did not answer after the promotion: {error.message}"),)
         fenced = fence.is_up(now.settings) and now.run_id == first.run_id
@@ -227,6 +228,8 @@ class Lookout:
             source = Standing(where, False, f"fenced (min-replicas-to-write {fence.UP}), {lasting} or somebody changes that")
         sentinels = isinstance(watching, list) and len(watching) == 2 and int(watching[1]) > 0
         promotes = "a Sentinel that watches the source, or a person, promotes it" if sentinels else "somebody promotes it"
+        if not isinstance(cluster, ServerError):
+            sentinels, promotes = True, "the cluster promotes it, should this primary fail (see cluster-replica-no-failover)"
         others = sorted(now.replicas - {self._own})
         return (
             source,

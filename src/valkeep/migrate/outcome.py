@@ -166,9 +166,9 @@ class WayBackResult:
 
 
 class NotEqual(ValkeepError):
-    """The verification found differences, or could not tell; nothing was cut over."""
+    """The verification found differences, or could not tell; nothing was cut over. ``lane``: of which shard of the source, where that is a cluster."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: Comparison, lane: str = "") -> None:
         judged = comparison.differences > 0
         found = (
             f"{comparison.differences} of {comparison.keys_source} keys differ ({comparison.missing} missing, {comparison.extra} extra, "
@@ -176,9 +176,10 @@ class NotEqual(ValkeepError):
             if judged
             else "the verification could not tell: " + "; ".join(comparison.reasons or ("keys kept changing",))
         )
+        whose, file = (f"shard {lane}: ", f"verification-{lane}.json") if lane else ("", "verification.json")
         super().__init__(
-            f"{found}; nothing was cut over and the source goes on",
-            remedy="see verification.json for the keys: does anything else write to the target? Then start the migration again, which copies everything anew"
+            f"{whose}{found}; nothing was cut over and the source goes on",
+            remedy=f"see {file} for the keys: does anything else write to the target? Then start the migration again, which copies everything anew"
             if judged
             else "remove that cause, then start again (temporary files are under --spool DIR)",
             code="VK-VERIFY",

@@ -147,6 +147,8 @@ class _Migration:
         lanes = [lane for lane in lanes if slots is None or lane.name not in slots.retired]
         limits = lanes[0].reading.limits + ((NOT_AWS,) if options.group is not None else ())
         result = self._result(report, lanes, delivery, found.info, cuts, errors, limits)
+        if self.starts[0].name and result.verification is not None:
+            journal.write_if_possible("verification.json", result.verification.to_json())
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
         journal.write_if_possible("run.json", result.to_json())
         if options.rollback:

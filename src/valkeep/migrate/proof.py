@@ -66,6 +66,7 @@ class Proof:
         self._seen = history()
         self._verifier = verifier
         self._journal = journal
+        self._lane = lane
         self._file = f"verification{'-' if lane else ''}{lane}.json"
         self._looking: asyncio.Future[Comparison] | None = None
 
@@ -94,7 +95,7 @@ class Proof:
         self._journal.write(self._file, comparison.to_json())
         self._journal.begin("verified")
         if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
-            raise NotEqual(comparison)
+            raise NotEqual(comparison, self._lane)
 
     async def _full(self, verifier: Verifier | Nothing) -> Comparison:
         for _ in range(BEGINNINGS):

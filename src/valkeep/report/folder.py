@@ -10,6 +10,7 @@ name the same steps, so the first step that both know ties them together.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ def tell(folder: Path) -> Story:
         )
     files = {name: _load(folder / f"{name}.json") for name in _JSON}
     recording = Recording(_events(folder / "events.jsonl"))
-    ledger = _ledger(folder / "ledger.jsonl")
+    ledger = _ledger(sorted(folder.glob("ledger*.jsonl")))
     if not any(files.values()) and not recording.steps:
         raise UsageError(f"{folder} holds no report", remedy="name the folder that was given as --report to valkeep migrate run")
     return _Teller(files, recording, ledger).story()
@@ -66,19 +67,18 @@ def _events(path: Path) -> Any:
         return list(read_events(lines))
 
 
-def _ledger(path: Path) -> list[dict[str, Any]]:
-    """The first lines; all are counted in run.json."""
-    if not path.is_file():
-        return []
+def _ledger(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """The first lines, of a cluster's shards one after the other; all are counted in run.json."""
     rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-            if len(rows) > LEDGER_ROWS:
-                break
+    for path in paths:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if len(rows) > LEDGER_ROWS:
+                    return rows
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    break
     return rows
 
 
@@ -257,7 +257,7 @@ class _Teller:
         nodes = self.cutover.get("source_nodes", ())
         rows = tuple((str(one["node"]), said[one["takes_writes"]], "yes" if one["watched"] else "no", str(one["why"])) for one in nodes)
         tones = tuple("warn" if one["watched"] and one["takes_writes"] is False else tone[one["takes_writes"]] for one in nodes)
-        columns = ("node", "takes writes", "Sentinels", "because")
+        columns = ("node", "takes writes", "watched", "because")
         return Table("The source's side after the promotion", columns, rows, tones=tones) if rows else None
 
     def _timeline(self) -> Table | None:
