@@ -108,6 +108,7 @@ soak: build servers ## kill -9 at every step of the cut-over; drills that must n
 	$(call run-script,tests/soak/rollback.py)
 	$(call run-script,tests/soak/drills.py)
 	$(call run-script,tests/soak/scanning.py)
+	$(call run-script,tests/soak/clusters.py)
 
 clean: ## what builds leave behind
 	@rm -rf build dist .cache .hypothesis src/*.egg-info; find src -name '*.so' -delete; find src tests -name __pycache__ -prune -exec rm -rf {} +
