@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["VALKEY_COMMANDS", "Keys", "Place", "keys_of", "writes_first_argument_only"]
+__all__ = ["VALKEY_COMMANDS", "Keys", "Place", "keys_of", "named_by_a_key", "writes_first_argument_only"]
 
 Place = tuple[int, bytes]  # database, key
 
@@ -58,6 +58,13 @@ def keys_of(args: list[bytes], database: int = 0) -> Keys | None:
 def writes_first_argument_only(name: bytes) -> bool:
     """Whether the command of this name (in upper case) writes the key that its first argument names, and touches no other: its head says it all."""
     return _RULES.get(name) is _one
+
+
+def named_by_a_key() -> frozenset[bytes]:
+    """Names of the commands whose first argument is a key: where all keys have one slot, it says which."""
+    return frozenset(
+        name for name, rule in _RULES.items() if rule in (_one, _two, _all, _all_but_last, _every_other, _store_all, _store_one)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- shapes of keys

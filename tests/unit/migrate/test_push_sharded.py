@@ -93,9 +93,20 @@ def taken(batch: bytes) -> tuple[list[list[bytes]], bytes]:
     return found, words[4]
 
 
+FORMS = [
+    lambda key, _: [b"INCR", key],
+    lambda key, value: [b"SET", key, value],
+    lambda key, value: [b"RESTORE", key, b"0", value, b"REPLACE"],
+    lambda key, _: [b"RENAME", key, key + b"b"],
+    lambda key, _: [b"del", key, key + b"b"],
+    lambda key, _: [b"BITOP", b"AND", key, key],
+    lambda key, value: [b"RPUSH", key, *[value] * 3],
+]
+
+
 def test_each_command_goes_to_the_shard_of_its_slot_in_its_order_however_the_stream_is_cut() -> None:
     rng = random.Random(1)
-    keyed = [[b"INCR", b"k%d" % rng.randint(0, 50)] for _ in range(300)]
+    keyed = [rng.choice(FORMS)(b"{k%d}" % rng.randint(0, 50), b"x" * rng.randint(0, 900)) for _ in range(300)]
     stream = [
         [b"SELECT", b"0"],
         *keyed[:150],
@@ -115,7 +126,7 @@ def test_each_command_goes_to_the_shard_of_its_slot_in_its_order_however_the_str
             for command in stream
             if command[0] in (b"FLUSHALL", b"FUNCTION")
             or (command[0] == b"PUBLISH" and not number)
-            or (command[0] == b"INCR" and ranges[0] <= key_slot(command[1]) <= ranges[1])
+            or any(key.startswith(b"{k") and ranges[0] <= key_slot(key) <= ranges[1] for key in command[1:3])
         ]
         batches, buffer, found, rest = share.batches(0, 0, renewals=True), bytearray(), [], data
         while rest or buffer:

@@ -18,6 +18,8 @@ meanwhile is an error, and where there is any error the marker says so, too (``â
 
 **A command of two slots** never comes here. Valkey 9.1 answers every script of the node with an error after one was tried; so it is refused before.
 
+What is other shards' is stepped over by the compiled scanner: each of them reads the whole stream.
+
 Memory: a batch, and the command under way, because the number of words stands before them.
 """
 
@@ -32,7 +34,7 @@ from valkeep.migrate.marker import Marker
 from valkeep.migrate.transform.territory import FLUSH_SLOTS
 from valkeep.topology.slots import SLOTS, key_slot, slots_of
 from valkeep.wire import resp
-from valkeep.wire.commands import keys_of, writes_first_argument_only
+from valkeep.wire.commands import keys_of, named_by_a_key, writes_first_argument_only
 from valkeep.wire.stream import ATTENTION, CommandScanner
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ return found
 _SILENT: Final = frozenset({b"PING", b"REPLCONF", b"SELECT", b"MULTI", b"EXEC"})
 _EVERYWHERE: Final = frozenset({b"FLUSHALL", b"FLUSHDB"})
 _ALONE: Final = frozenset({b"FUNCTION", b"SCRIPT", FLUSH_SLOTS})
+_KEYED: Final = named_by_a_key()
 
 
 class Share:
@@ -144,7 +147,7 @@ class ShardBatches:
     def __init__(self, offset: int, share: Share, *, renewals: bool) -> None:
         self.commands = 0
         self.size = 0
-        self._scanner = CommandScanner(frozenset())
+        self._scanner = CommandScanner(_KEYED, owned=bytearray(share.owned), keyed=_KEYED)
         self._share = share
         self._renewing = RENEWALS if renewals else frozenset()
         self._offset = offset
@@ -178,10 +181,16 @@ class ShardBatches:
         del out, only_this
         scanner, end, pos = self._scanner, len(data), 0
         while pos < end and not (self.full and self.may_close):
-            pos = scanner.scan(data, pos, end)
-            if scanner.stop != ATTENTION:
+            reached = self._others(data, pos, end)
+            self._offset += reached - pos
+            pos = reached
+            if not scanner.at_boundary:
                 break
-            parsed = scanner.command(data, pos, end)
+            if not self._open and not scanner.in_multi and self._offset - self._last_end >= MOST_BYTES:
+                self._begin(self._offset)  # nothing for this shard in all that: its marker goes on all the same
+                self._ended = True
+                continue
+            parsed = scanner.command(data, pos, end) if scanner.stop == ATTENTION else None
             if parsed is None:
                 break
             args, after = parsed
@@ -194,10 +203,14 @@ class ShardBatches:
             scanner.passed(name)
             self._offset += after - pos
             pos = after
-            if not self._open and not scanner.in_multi and self._offset - self._last_end >= MOST_BYTES:
-                self._begin(self._offset)  # nothing for this shard in all that: its marker goes on all the same
-                self._ended = True
         return pos
+
+    def _others(self, data: memoryview, pos: int, end: int) -> int:
+        """Behind what is other shards', as far as the first argument says so; maybe inside of such a command."""
+        scanner = self._scanner
+        if not scanner.at_boundary:
+            pos = scanner.finish(data, pos, end)
+        return scanner.skip(data, pos, end) if scanner.at_boundary else pos
 
     def close(self, out: bytearray) -> Closed:
         value = self._share.marked(self._offset)
