@@ -186,6 +186,19 @@ def test_a_command_of_a_pending_key_and_one_that_is_copied_already_is_contained(
     assert lane.transform.wants is None
 
 
+def test_a_copy_of_a_slot_that_was_left_meanwhile_is_not_sent() -> None:
+    lane = Lane(A, B)
+    lane.demand(b"{a}1", b"{b}1")
+    lane.copy(lane.offset + len(command("PING")), b"{a}1", b"{b}1", data=None)
+    lane.territory.leave(A)
+    lane.territory.note(A)
+    assert lane.say("PING") == command("PING") + command("DEL {b}1")
+    assert not lane.transform.copying
+    lane.demand(b"{a}2")  # somebody asks for it all the same
+    lane.copy(lane.offset, b"{a}2", data=None)
+    assert lane.say() == b""
+
+
 def test_while_copies_are_under_way_what_is_foreign_is_left_out_as_well() -> None:
     lane = Lane(A)
     lane.demand(b"{a}1")

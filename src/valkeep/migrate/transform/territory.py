@@ -77,7 +77,7 @@ class Territory:
 
     def foreign(self, key: bytes) -> bool:
         """Whether nothing of this key's slot crosses."""
-        return self.owned[key_slot(key)] == FOREIGN
+        return not self._ours(key_slot(key))
 
     def _ours(self, slot: int) -> bool:
         return self.owned[slot] in (OWNED, OWNED_PENDING)
