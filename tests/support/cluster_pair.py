@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import valkey
 from valkey.backoff import NoBackoff
@@ -21,6 +21,7 @@ from valkey.retry import Retry
 from tests.support.cluster_target import cluster_of
 from tests.support.rdb_oracle import said
 from tests.support.valkeep_process import Valkeep
+from tests.support.writers import Writer, Writers
 from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.slots import key_slot, tag_for
 
@@ -31,19 +32,14 @@ def client_of(port: int, host: str = "127.0.0.1") -> Any:
     return valkey.Valkey(host=host, port=port, retry=Retry(NoBackoff(), 0), socket_timeout=20)
 
 
-class _Roamer:
-    """One writer: appends to its own list and sets a key of its own, each number once; goes where servers send it."""
+class _Roamer(Writer):
+    """Goes where servers send it."""
 
     def __init__(self, seeds: list[tuple[str, int]], name: str, stop: threading.Event, pace: float) -> None:
-        self.name = name
-        self.acked: list[int] = []
-        self.refused = 0
+        super().__init__(0, name, stop, pace)
         self._seeds = seeds
         self._clients: dict[tuple[str, int], Any] = {}
         self._owners: dict[int, tuple[str, int]] = {}
-        self._stop = stop
-        self._pace = pace
-        self.thread = threading.Thread(target=self._work, name=f"roamer {name}", daemon=True)
 
     def _work(self) -> None:
         number = 0
@@ -52,7 +48,7 @@ class _Roamer:
             listed = self._send(f"list:{self.name}", "RPUSH", number)
             if listed and self._send(f"key:{self.name}:{number}", "SET", number):
                 self.acked.append(number)
-            self._stop.wait(self._pace)
+            self._stop.wait(self.pace)
         for client in self._clients.values():
             client.close()
 
@@ -62,7 +58,9 @@ class _Roamer:
         asking = False
         at = self._owners.get(slot, self._seeds[slot % len(self._seeds)])
         for _ in range(400):
-            client = self._clients.setdefault(at, client_of(at[1], at[0]))
+            if at not in self._clients:
+                self._clients[at] = client_of(at[1], at[0])
+            client = self._clients[at]
             try:
                 if asking:
                     client.execute_command("ASKING")
@@ -91,41 +89,13 @@ class _Roamer:
         return False
 
 
-class Roamers:
-    """``with Roamers(cluster) as writers``. As `writers.Writers`, for a cluster whose slots move."""
+class Roamers(Writers):
+    """``with Roamers(cluster) as writers``: for a cluster whose slots move. What is acknowledged is one write after the other, not both or none."""
 
     def __init__(self, cluster: LocalDeployment, count: int = 4, pace: float = 0.02, prefix: str = "") -> None:
         self._stop = threading.Event()
         seeds = [(machine.endpoint.host, machine.endpoint.port) for machine in cluster.machines.values()]
         self.writers = [_Roamer(seeds, f"{prefix}{number}", self._stop, pace) for number in range(count)]
-
-    def __enter__(self) -> Self:
-        for writer in self.writers:
-            writer.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        self._stop.set()
-        for writer in self.writers:
-            writer.thread.join(40)
-            assert not writer.thread.is_alive(), "a writer is blocked"
-
-    @property
-    def acked(self) -> int:
-        return sum(len(writer.acked) for writer in self.writers)
-
-    def acknowledged(self) -> dict[str, list[int]]:
-        return {writer.name: list(writer.acked) for writer in self.writers}
-
-    def wait_for_acks(self, more: int, timeout: float = 30.0) -> None:
-        wanted = [len(writer.acked) + more for writer in self.writers]
-        deadline = time.monotonic() + timeout
-        while any(len(writer.acked) < goal for writer, goal in zip(self.writers, wanted, strict=True)):
-            assert time.monotonic() < deadline, [(len(writer.acked), writer.refused) for writer in self.writers]
-            time.sleep(0.005)
 
 
 def key_in(slot: int, name: str = "") -> str:

@@ -15,12 +15,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Self
 
-__all__ = ["Writers", "lost"]
+__all__ = ["Writer", "Writers", "lost"]
 
 
-class _Writer:
+class Writer:
     def __init__(self, port: int, name: str, stop: threading.Event, pace: float) -> None:
         self.port = port
         self.pace = pace
@@ -103,7 +104,7 @@ class Writers:
 
     def __init__(self, port: int, count: int = 4, pace: float = 0.01, prefix: str = "") -> None:
         self._stop = threading.Event()
-        self.writers = [_Writer(port, f"{prefix}{number}", self._stop, pace) for number in range(count)]
+        self.writers: Sequence[Writer] = [Writer(port, f"{prefix}{number}", self._stop, pace) for number in range(count)]
 
     def __enter__(self) -> Self:
         for writer in self.writers:
