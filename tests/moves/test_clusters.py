@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from valkey.cluster import ValkeyCluster
 
 from tests.support.cluster_pair import Clusters, Roamers, client_of, clusters, fill
+from tests.support.cluster_target import cluster_of
 from tests.support.valkeep_process import Valkeep
 from tests.support.writers import lost
 from valkeep.runtime.local import LocalDeployment
@@ -160,3 +162,38 @@ def test_a_difference_in_one_shard_stops_all_before_anything_is_cut_over(pair: C
         assert run.wait(60) == 1
     assert fences(pair.source) == {"0"}
     assert pair.here.append("string:6", "z") == len(pair.here.get("string:6"))
+
+
+def test_clusters_that_want_tls_and_passwords_move_with_one_login_each(tmp_path: Path) -> None:
+    with cluster_of("redis-7.0", closed=True) as source, cluster_of("valkey-8.1", closed=True) as target:
+        clients, options = [], []
+        for side, cluster in (("source", source), ("target", target)):
+            seed = next(iter(cluster.machines.values())).endpoint
+            assert seed.password is not None
+            assert seed.tls is not None
+            (tmp_path / side).write_text(seed.password.reveal())
+            options += [
+                f"--{side}",
+                f"rediss://{seed.username}@{seed.address}?ca={seed.tls.ca}",
+                f"--{side}-password-file",
+                str(tmp_path / side),
+            ]
+            login: dict[str, Any] = {
+                "username": seed.username,
+                "password": seed.password.reveal(),
+                "ssl": True,
+                "ssl_ca_certs": seed.tls.ca,
+            }
+            clients.append(ValkeyCluster(host=seed.host, port=seed.port, **login))
+        here, there = clients
+        fill(here, 90)
+        arguments = (*options, "--deliver", "push", "--wipe-target", "--acknowledge", "all", "--state", str(tmp_path / "state"))
+        with Valkeep("migrate", "run", *arguments, folder=tmp_path / "run") as run:
+            assert run.wait(60) == 0, run.stderr
+        for number in range(0, 90, 6):
+            assert there.get(f"string:{number}") == here.get(f"string:{number}")
+        secrets = {(tmp_path / side).read_text() for side in ("source", "target")}
+        said = "".join(path.read_text() for path in (tmp_path / "state").rglob("*") if path.is_file()) + run.stderr + run.stdout
+        assert not any(secret in said for secret in secrets)
+        for client in clients:
+            client.close()

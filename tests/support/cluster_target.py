@@ -23,8 +23,10 @@ __all__ = ["ClusterPair", "cluster_of"]
 
 
 @contextlib.contextmanager
-def cluster_of(server: str, shards: int = 3, replicas: int = 0) -> Iterator[LocalDeployment]:
-    deployment = LocalDeployment(replace(TopologySpec.cluster(shards=shards, replicas=replicas), server=server))
+def cluster_of(server: str, shards: int = 3, replicas: int = 0, *, closed: bool = False) -> Iterator[LocalDeployment]:
+    """``closed``: to everybody without TLS and a password."""
+    spec = replace(TopologySpec.cluster(shards=shards, replicas=replicas), server=server, tls=closed, acl=closed)
+    deployment = LocalDeployment(spec)
     with asyncio.Runner() as runner:
         runner.run(deployment.__aenter__())
         try:
