@@ -245,12 +245,13 @@ def test_a_length_of_too_many_digits_is_an_error_wherever_the_stream_is_cut() ->
 
 
 def test_what_no_key_can_tell_makes_everything_written(tmp_path: Path) -> None:
-    for command in ([b"FLUSHALL"], [b"FLUSHDB"], [b"SWAPDB", b"0", b"1"], [b"NEVERHEARDOF", b"k"]):
+    for command in ([b"FLUSHALL"], [b"FLUSHDB"], [b"SWAPDB", b"0", b"1"], [b"NEVERHEARDOF", b"k"], [b"CLUSTER", b"flushslot", b"7"]):
         written = Written(0, 0, tmp_path)
         written.feed(resp.encode(*command))
         assert command[0].decode() in written.everything
     written = Written(0, 0, tmp_path)
     written.feed(resp.encode(b"COPY", b"a", b"b", b"DB", b"4") + resp.encode(b"FUNCTION", b"LOAD", b"x"))
+    written.feed(resp.encode(b"CLUSTER", b"SETSLOT", b"7", b"STABLE") + resp.encode(b"CLUSTER"))
     assert not written.everything
     assert written.functions
     assert set(written.names()) == {(4, b"b")}

@@ -57,7 +57,7 @@ class Written:
 
     def _other(self, database: int, offset: int, args: list[bytes | None]) -> None:
         name = args[0] or b""
-        if name in _ALL:
+        if name in _ALL or (name == b"CLUSTER" and b"FLUSHSLOT" in [(word or b"").upper() for word in args[1:2]]):
             self.everything = f"the source executed {name.decode()}"
             return
         if name == b"FUNCTION":
