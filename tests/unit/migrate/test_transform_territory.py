@@ -102,6 +102,7 @@ def test_a_shard_that_is_emptied_does_not_empty_the_others() -> None:
     lane = Lane(A)
     said = lane.say("FLUSHALL", "flushdb ASYNC", f"CLUSTER FLUSHSLOT {A} ASYNC", f"CLUSTER FLUSHSLOT {B}")
     assert said == command(f"VALKEEP.FLUSHSLOTS {A}-{A}") * 3
+    assert lane.say(f"TRIMSLOTS RANGES 2 {A} {A} {B} {B}", f"TRIMSLOTS RANGES 1 {B} {B}") == command(f"VALKEEP.FLUSHSLOTS {A}-{A}")
     assert Lane().say("FLUSHALL", "SET {a}1 x") == b""
 
 
@@ -116,7 +117,9 @@ def test_what_the_servers_say_to_each_other_is_left_out_and_other_words_are_held
     assert lane.transform.wants.hold is not None
 
 
-@pytest.mark.parametrize("line", ["CLUSTER", "CLUSTER FLUSHSLOT", "CLUSTER FLUSHSLOT 16384", "CLUSTER FLUSHSLOT x", "FUNCTION"])
+@pytest.mark.parametrize(
+    "line", ["CLUSTER", "CLUSTER FLUSHSLOT", "CLUSTER FLUSHSLOT 16384", "CLUSTER FLUSHSLOT x", "FUNCTION", "TRIMSLOTS RANGES 1 5"]
+)
 def test_what_makes_no_sense_holds(line: str) -> None:
     lane = Lane(A)
     assert lane.say(line, "SET {a}1 x") == b""

@@ -15,7 +15,7 @@ What becomes of a command, by the keys that it names:
     it writes such as do not cross only              left out
     it also writes others (SUNIONSTORE from a pending key)       those are copied again: the target has not what it would read
     it empties the shard (FLUSHALL, FLUSHDB)         ``VALKEEP.FLUSHSLOTS 0-5460 5462-5462``: other shards' keys stay. No server knows it, delivery by push does
-    CLUSTER FLUSHSLOT                                the same, for this slot
+    CLUSTER FLUSHSLOT, TRIMSLOTS                     the same, for these slots
     CLUSTER SETSLOT, SYNCSLOTS                       left out: between the servers (facts: docs/explanation/replication.md, "A cluster's streams")
     FUNCTION                                         so that it may be said again: every shard of the source says it
 
@@ -29,7 +29,7 @@ from typing import Final
 
 from valkeep.errors import LocalProtocolError
 from valkeep.migrate.transform.outcomes import Drop, Outcome, Pass, Recopy, Replace
-from valkeep.topology.slots import SLOTS, key_slot, ranges_of
+from valkeep.topology.slots import SLOTS, key_slot, ranges_of, slots_of
 from valkeep.wire.commands import Place, keys_of, writes_first_argument_only
 from valkeep.wire.stream import LEFT_OUT, PASSES
 
@@ -133,6 +133,10 @@ class Territory:
         name = args[0].upper()
         if name in _EMPTIES:
             return _emptied(self.ranges)
+        if name == b"TRIMSLOTS":  # RANGES n first last …: what a Redis 8.4 has given away as a whole
+            bounds = [int(word) for word in args[3:]]
+            said = slots_of(zip(bounds[::2], bounds[1::2], strict=True))
+            return _emptied(ranges_of(slot for slot in said if self._ours(slot)))
         if name == b"CLUSTER":
             word = args[1].upper()
             if word == b"FLUSHSLOT":
