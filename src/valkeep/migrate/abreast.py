@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from valkeep.report.events import Progress
+from valkeep.report.events import Note, Progress
 
 if TYPE_CHECKING:
     from valkeep.migrate.gateway import Gateway
@@ -16,14 +17,19 @@ __all__ = ["Chorus", "beside", "together"]
 
 
 class Chorus:
-    """Each voice's progress is told as the sum of all; everything else as it is."""
+    """Each voice's progress is told as the sum of all; what it says in words, with its name; everything else as it is. The voice "" sings alone."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._told: dict[str, dict[str, Progress]] = {}  # by phase and voice
 
     def voice(self, name: str) -> Emit:
+        if not name:
+            return self._emit
+
         def emit(event: Event) -> None:
+            if isinstance(event, Note):
+                event = replace(event, text=f"shard {name}: {event.text}")
             if isinstance(event, Progress):
                 voices = self._told.setdefault(event.phase, {})
                 voices[name] = event

@@ -1,0 +1,107 @@
+"""Several lanes that work side by side: the first that fails ends what is waited for, and they tell of themselves as one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from valkeep.errors import Refused
+from valkeep.migrate.abreast import Chorus, beside, together
+from valkeep.migrate.gateway import Gateway
+from valkeep.report.events import Event, Lag, Note, Progress
+
+
+class Failing:
+    """As a gateway that is watched."""
+
+    def __init__(self, after: float = 3600.0) -> None:
+        self._after = after
+
+    async def watch(self) -> None:
+        await asyncio.sleep(self._after)
+        raise Refused("the stream is held", remedy="look", code="VK-HELD")
+
+
+def gateways(*found: Failing) -> list[Gateway]:
+    return [cast("Gateway", one) for one in found]
+
+
+def test_what_is_waited_for_ends_when_any_gateway_fails() -> None:
+    ended = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(True)
+
+    async def story() -> None:
+        before = asyncio.all_tasks()
+        with pytest.raises(Refused, match="the stream is held"):
+            await beside(gateways(Failing(), Failing(0.01)), work())
+        assert ended == [True]
+        assert asyncio.all_tasks() == before  # nothing is left behind
+
+    asyncio.run(asyncio.wait_for(story(), 10))
+
+
+def test_a_gateway_that_has_failed_already_is_heard_before_the_work() -> None:
+    async def story() -> None:
+        failed = Failing(0)
+        for _ in range(3):
+            with pytest.raises(Refused):
+                await beside(gateways(failed), asyncio.sleep(0.05))
+
+    asyncio.run(story())
+
+
+def test_the_first_of_several_works_that_fails_ends_the_others() -> None:
+    cancelled = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    async def fails() -> None:
+        raise Refused("no", remedy="none", code="VK-HELD")
+
+    async def story() -> None:
+        with pytest.raises(Refused):
+            await together([slow(), fails(), slow()])
+        await together([])
+
+    asyncio.run(asyncio.wait_for(story(), 10))
+    assert len(cancelled) == 2
+
+
+def test_progress_of_several_voices_is_their_sum_and_words_have_a_name() -> None:
+    heard: list[Event] = []
+    chorus = Chorus(heard.append)
+    first, second = chorus.voice("1"), chorus.voice("2")
+    first(Progress(1.0, "snapshot", 10, 100, 50, 500))
+    second(Progress(2.0, "snapshot", 1, 2, 3, 4))
+    first(Progress(3.0, "load", 5))
+    first(Progress(4.0, "snapshot", 20, 200, 50, 500))
+    second(Note(5.0, "info", "goes on"))
+    lag = Lag(6.0, "target", 7)
+    second(lag)
+    assert heard == [
+        Progress(1.0, "snapshot", 10, 100, 50, 500),
+        Progress(2.0, "snapshot", 11, 102, 53, 504),
+        Progress(3.0, "load", 5),
+        Progress(4.0, "snapshot", 21, 202, 53, 504),
+        Note(5.0, "info", "shard 2: goes on"),
+        lag,
+    ]
+
+
+def test_a_voice_that_sings_alone_is_heard_as_it_is() -> None:
+    heard: list[Any] = []
+    note = Note(1.0, "info", "goes on")
+    Chorus(heard.append).voice("")(note)
+    assert heard == [note]
