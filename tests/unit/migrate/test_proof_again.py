@@ -21,11 +21,11 @@ WRONG = Comparison(verdict="invalid", missing=1)
 
 
 class Scripted:
-    """A verifier: each look gives the next answer; "broken" is a link that breaks under it."""
+    """A verifier: each look gives the next answer; "broken" is a link that breaks under it, "moved" slots that do not stand still."""
 
     def __init__(self, *answers: Comparison | str, during: Callable[[], None] = lambda: None) -> None:
         self.answers = list(answers)
-        self.broken = False
+        self.broken = self.moved = False
         self._during = during
 
     async def full(self) -> Comparison:
@@ -33,7 +33,7 @@ class Scripted:
         answer = self.answers.pop(0)
         if isinstance(answer, Comparison):
             return answer
-        self.broken = True
+        self.broken, self.moved = True, answer == "moved"
         return Comparison.unknown("the link broke")
 
     round = full
@@ -46,11 +46,11 @@ class Scripted:
 class Story:
     """``verifiers``: those that come after the first; an exception: it cannot be begun yet."""
 
-    def __init__(self, first: Scripted, *verifiers: Scripted | Exception) -> None:
+    def __init__(self, first: Scripted, *verifiers: Scripted | Exception, lane: str = "") -> None:
         self.verifiers = list(verifiers)
         self.history = "one"
         journal = Journal(None, lambda _: None, lambda: 0.0)
-        self.proof = Proof(cast("Verifier", first), journal, self.renew, lambda: self.history)
+        self.proof = Proof(cast("Verifier", first), journal, self.renew, lambda: self.history, lane)
 
     async def renew(self) -> Verifier:
         one = self.verifiers.pop(0)
@@ -90,6 +90,23 @@ def test_a_difference_of_an_unbroken_look_is_one() -> None:
 
 def test_links_that_break_every_time_end_in_unknown() -> None:
     story = Story(Scripted("broken"), *[Scripted("broken") for _ in range(module.BEGINNINGS)])
+    with pytest.raises(NotEqual, match="5 times in a row"):
+        run(story.proof.full())
+
+
+def test_slots_that_move_for_long_end_nothing() -> None:
+    many = 3 * module.BEGINNINGS
+    story = Story(Scripted("moved"), *[Scripted("moved") for _ in range(many)], Scripted(VALID), lane="1")
+    run(story.proof.full())
+    assert story.proof.comparison == VALID
+
+    def move() -> None:
+        story.history += "1"
+
+    story = Story(Scripted(VALID, during=move), *[Scripted(WRONG, during=move) for _ in range(many)], Scripted(VALID), lane="1")
+    run(story.proof.full())
+    assert (story.proof.comparison, story.verifiers) == (VALID, [])
+    story = Story(Scripted("broken"), *[Scripted("broken") for _ in range(module.BEGINNINGS)], lane="1")
     with pytest.raises(NotEqual, match="5 times in a row"):
         run(story.proof.full())
 

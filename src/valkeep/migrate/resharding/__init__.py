@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from valkeep.client.cluster_nodes import ClusterNodes, NodeWord
@@ -38,6 +39,7 @@ __all__ = ["Follower", "Holder", "Ranges", "Resharding"]
 
 EVERY: Final = 0.3  # seconds between two looks
 PATIENCE: Final = 1.0  # seconds for one node to answer
+QUIET: Final = 2.0  # seconds without any move, until it counts as over: tools move slot after slot, with a breath between two of them
 _NAME: Final = "valkeep-resharding"
 
 
@@ -66,8 +68,10 @@ class Resharding:
         self._members: dict[str, tuple[str, ...]] = {}
         self._work: asyncio.Task[None] | None = None
         self._looks = 0  # begun so far
-        self._seen = 0  # the newest look that found everything where it belongs
+        self._seen = 0  # the newest look that found everything where it belongs, and has done so for a while
+        self._moved = float("-inf")  # when something was found on its way last
         self._wrong = ""
+        self._excuse = ""  # why the last handover was given up
         self._failed: BaseException | None = None
         self._news = asyncio.Event()
 
@@ -79,7 +83,7 @@ class Resharding:
     # -- what others ask -------------------------------------------------------------------------------------------------------------
 
     async def settled(self) -> None:
-        """Return when a look that begins from now on finds nothing on its way. Raises what ended ``run``."""
+        """Return when a look that begins from now on finds nothing on its way, and nothing has been for `QUIET` seconds. Raises what ended ``run``."""
         since = self._looks
         while self._seen <= since:
             if self._failed is not None:
@@ -89,10 +93,13 @@ class Resharding:
 
     async def expect_still(self) -> None:
         """Ask everybody now. Raises ``Aborted`` where anything is on its way, lies elsewhere, or is written by another node than the one that is followed."""
-        async with ClusterNodes(self._nodes.places, _NAME) as nodes:
-            words = await self._words(nodes)
-        layout = layout_of(words, self._present, self._brought)
-        wrong = layout.wrong or await self._unfollowed(layout)
+        try:
+            async with ClusterNodes(self._nodes.places, _NAME) as nodes:
+                words = await self._words(nodes)
+            layout = layout_of(words, self._present, self._brought)
+            wrong = layout.wrong or await self._unfollowed(layout)
+        except ConnectionLost as error:
+            wrong = error.message
         if wrong or self._work is not None:
             raise Aborted(
                 f"the source's cluster does not stand still: {wrong or 'slots are handed over'}",
@@ -101,12 +108,14 @@ class Resharding:
             )
 
     async def _unfollowed(self, layout: Layout) -> str:
-        for one in self._present:
-            if one.name in layout.over:
-                continue
-            at = layout.primaries[one.name].endpoint
-            async with await Connection.open(at, client_name=_NAME) as connection:
-                found = (await server_info(connection)).replid
+        """Which shard is written by a node that is not the one that its lane follows, or ""."""
+
+        async def history(at: Endpoint) -> str:
+            async with await Connection.open(at, PATIENCE, client_name=_NAME) as connection:
+                return (await server_info(connection)).replid
+
+        lanes = [(one, layout.primaries[one.name].endpoint) for one in self._present if one.name in layout.primaries]
+        for (one, at), found in zip(lanes, await asyncio.gather(*(history(at) for _, at in lanes)), strict=True):
             if found != one.gateway.history:
                 return f"{at.address} has the history {found}, and we follow {one.gateway.history}"
         return ""
@@ -147,7 +156,9 @@ class Resharding:
             if layout.moves:
                 self._work = asyncio.create_task(self._hand_over(layout.moves), name="slots from lane to lane")
         self._tell("slots are handed over" if self._work is not None else layout.wrong)
-        if self._work is None and not layout.wrong:
+        if self._work is not None or layout.wrong:
+            self._moved = asyncio.get_running_loop().time()
+        elif asyncio.get_running_loop().time() - self._moved >= QUIET:
             self._seen = look
         self._news.set()
 
@@ -181,35 +192,35 @@ class Resharding:
 
     async def _hand_over(self, moves: Sequence[Move]) -> None:
         began = self._clock()
+        takers = {one: slots for one in self._holders if (slots := [move.slot for move in moves if move.taker == one.name])}
         try:
-            await self._leave(moves)
-            works = [
-                Handover(one, slots, self._target)
-                for one in self._holders
-                if (slots := [move.slot for move in moves if move.taker == one.name])
-            ]
-            await together([work.run(lambda slots, name=work.taker.name: self._arrived(name, slots)) for work in works])  # type: ignore[misc]
+            await self._leave({one: [move.slot for move in moves if move.giver == one.name] for one in self._holders})
+            works = [Handover(one, slots, self._target) for one, slots in takers.items()]
+            await together([work.run(partial(self._arrived, work.taker.name)) for work in works])
         except ConnectionLost as error:
             if error.code:
                 raise
-            self._say("warning", f"slots could not be handed over yet: {error.message}")
+            if error.message != self._excuse:
+                self._excuse = error.message
+                self._say("warning", f"slots could not be handed over yet: {error.message}")
+            await self._leave({one: [slot for slot in slots if slot not in self._brought[one.name]] for one, slots in takers.items()})
             return
+        self._excuse = ""
         keys = sum(work.copied for work in works)
         taken = told(frozenset(move.slot for move in moves)).rpartition(" ")[0]
         self._say("info", f"{taken}: {keys} keys were copied again from their new shard, in {self._clock() - began:.1f} s")
 
-    async def _leave(self, moves: Sequence[Move]) -> None:
-        """The givers say nothing more of these slots, and what they said is in the target."""
-        givers = [one for one in self._holders if any(move.giver == one.name for move in moves)]
+    async def _leave(self, slots: Mapping[Holder, Sequence[int]]) -> None:
+        """These lanes say nothing more of these slots, and what they said is in the target."""
         ends: list[tuple[Holder, int]] = []
-        for one in givers:
-            slots = [move.slot for move in moves if move.giver == one.name]
-            for slot in slots:
-                one.territory.leave(slot)
-            self._brought[one.name] -= frozenset(slots)
-            # a feed that has ended leaves half a command behind, which will never have its effect
-            alive = self._primaries[one.name] is not None
-            ends.append((one, one.channel.source_offset if alive else one.channel.checkpoint.source))
+        for one, some in slots.items():
+            if some:
+                for slot in some:
+                    one.territory.leave(slot)
+                self._brought[one.name] -= frozenset(some)
+                # a feed that has ended leaves half a command behind, which will never have its effect
+                alive = self._primaries[one.name] is not None
+                ends.append((one, one.channel.source_offset if alive else one.channel.checkpoint.source))
         await together([one.gateway.drained(end) for one, end in ends])
         self._record(self.standing)
 
