@@ -224,3 +224,23 @@ def test_a_run_that_is_killed_after_a_shard_was_over_goes_on_without_it(pair: Cl
     assert lost(writers.acknowledged(), pair.there) == []
     assert pair.markers() == []
     pair.assert_same()
+
+
+def test_slots_are_handed_over_although_their_new_shard_fails_over_meanwhile(tmp_path: Path) -> None:
+    with clusters("valkey-9.1", "valkey-9.1", tmp_path, replicas=1) as pair:
+        fill(pair.here, 6000)
+        with pair.run("--cutover", "manual") as run:
+            run.wait_for("waiting", 60)
+            taker = list(pair.source.machines.values())[1].endpoint
+            replica = next(node for node in replicas_of(pair.source) if node.info("replication")["master_port"] == taker.port)
+            with Roamers(pair.source) as writers, Churn(pair.source, range(0, 5000, 250)) as churn:
+                churn.goes_on()
+                move_by_server(pair.source, 0, 1, (0, 2999))
+                until(lambda: "slots are handed over" in run.stderr or "elsewhere" in run.stderr, lambda: run.stderr, every=0.001)
+                replica.execute_command("CLUSTER FAILOVER")
+                until(lambda: "were copied again from their new shard" in run.stderr, lambda: run.stderr, 60)
+                churn.goes_on()
+                cut_over(pair, run)
+                writers.stop()
+        assert lost(writers.acknowledged(), pair.there) == []
+        pair.assert_same()

@@ -54,7 +54,7 @@ def test_where_nothing_moved_nothing_is_wrong() -> None:
 def test_a_slot_is_handed_over_when_both_say_whose_it_is() -> None:
     found = judged(word(A, MOVED), word(B, MOVED))
     assert found.moves == (Move(9, "1", "2"),)
-    assert found.wrong == "slot 9 is not where they were"
+    assert found.wrong == "slot 9 is elsewhere than before"
 
 
 def test_not_while_the_giver_has_not_heard_of_it() -> None:

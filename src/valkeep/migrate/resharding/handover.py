@@ -65,7 +65,6 @@ class Handover:
     async def _take(self, source: Connection, slots: Sequence[int]) -> None:
         gateway, territory = self.taker.gateway, self.taker.territory
         for slot in slots:
-            territory.leave(slot)  # what another try left behind
             territory.note(slot)
         names = await keys.listed(source, slots)
         await self._follow(source)
@@ -86,11 +85,11 @@ class Handover:
         self.copied += len(some)
 
     async def _follow(self, source: Connection) -> None:
-        """Return when our stream has come to where the source is now. Raises ``ConnectionLost`` where it is another's."""
+        """Return when our stream has come to where the source is now. Raises ``ConnectionLost`` where it is another's: what a replica has listed may be old."""
         info = await server_info(source)
-        if info.replid != self.taker.gateway.history:
+        if info.replid != self.taker.gateway.history or info.role != "primary":
             raise ConnectionLost(
-                f"{source.endpoint.address} has the history {info.replid}, and we follow {self.taker.gateway.history}",
+                f"{source.endpoint.address} is a {info.role} of the history {info.replid}, and we follow {self.taker.gateway.history}",
                 remedy="it is asked again",
             )
         await self.taker.gateway.drained(info.offset)

@@ -9,6 +9,7 @@ A node that owns slots and is nobody's of ours was not there when the migration 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -63,18 +64,8 @@ def layout_of(words: Mapping[str, NodeWord], holders: Sequence[_Holder], brought
     _expect_no_stranger(words, holders)
     claims = {name: frozenset(slots_of(word.me.ranges)) for name, word in primaries.items()}
     moving = frozenset(slot for word in primaries.values() for slot in word.moving)
-    has = {slot: name for name, slots in brought.items() for slot in slots}
-    by_name = {one.name: one for one in holders}
-    moves = []
-    for taker, claimed in claims.items():
-        disputed = frozenset(slot for name, slots in claims.items() if name != taker for slot in slots)
-        given: dict[str, frozenset[int]] = {"": _ALL}
-        for slot in sorted(claimed - brought[taker] - moving - disputed):
-            giver = has.get(slot, "")
-            if giver not in given:
-                given[giver] = _given(words, by_name[giver], primaries[taker].me.id)
-            if slot in given[giver]:
-                moves.append(Move(slot, giver, taker))
+    apart = frozenset[int]().union(*(claims[name] ^ brought[name] for name in claims))
+    moves = _moves(words, holders, primaries, claims, brought, moving) if apart - moving else ()
     over = [
         one.name
         for one in holders
@@ -86,9 +77,33 @@ def layout_of(words: Mapping[str, NodeWord], holders: Sequence[_Holder], brought
         wrong = f"nobody is the primary of the shard of {missing[0]} at present"
     elif moving:
         wrong = f"{told(moving)} on the way from one shard to another"
-    elif apart := frozenset().union(*(claims[name] ^ brought[name] for name in claims)):
-        wrong = f"{told(apart)} not where they were"
-    return Layout(primaries, moving, tuple(moves), tuple(over), wrong)
+    elif apart:
+        wrong = f"{told(apart)} elsewhere than before"
+    return Layout(primaries, moving, moves, tuple(over), wrong)
+
+
+def _moves(
+    words: Mapping[str, NodeWord],
+    holders: Sequence[_Holder],
+    primaries: Mapping[str, NodeWord],
+    claims: Mapping[str, frozenset[int]],
+    brought: Mapping[str, frozenset[int]],
+    moving: frozenset[int],
+) -> tuple[Move, ...]:
+    """``claims``: lane → slots that its shard says are its own."""
+    by_name = {one.name: one for one in holders}
+    has = {slot: name for name, slots in brought.items() for slot in slots}
+    claimants = Counter(slot for slots in claims.values() for slot in slots)
+    moves = []
+    for taker, claimed in claims.items():
+        given: dict[str, frozenset[int]] = {"": _ALL}
+        for slot in sorted(claimed - brought[taker] - moving):
+            giver = has.get(slot, "")
+            if giver not in given:
+                given[giver] = _given(words, by_name[giver], primaries[taker].me.id)
+            if slot in given[giver] and claimants[slot] == 1:
+                moves.append(Move(slot, giver, taker))
+    return tuple(moves)
 
 
 def told(slots: frozenset[int]) -> str:

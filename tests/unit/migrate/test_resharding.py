@@ -1,0 +1,155 @@
+"""Slots go from lane to lane, or are nobody's: never two lanes'."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from valkeep.client.cluster_nodes import ClusterNodes, NodeWord
+from valkeep.client.endpoint import Endpoint
+from valkeep.client.shard_primary import ShardPrimary
+from valkeep.errors import ConnectionLost
+from valkeep.migrate.fence import Aborted
+from valkeep.migrate.resharding import Holder, Resharding
+from valkeep.migrate.resharding.keys import AT_ONCE, portions
+from valkeep.migrate.transform.territory import Territory
+from valkeep.report.events import Event, Note
+from valkeep.topology.members import cluster_members
+
+A, B = "a" * 40, "b" * 40
+NOBODY = Endpoint("127.0.0.1", 1)
+
+
+class Gateway:
+    """Everything is drained at once."""
+
+    history = "h"
+
+    def __init__(self) -> None:
+        self.channels = [SimpleNamespace(source_offset=5, checkpoint=SimpleNamespace(source=3))]
+        self.asked: list[int] = []
+
+    async def drained(self, offset: int) -> None:
+        self.asked.append(offset)
+
+
+class Feed:
+    def __init__(self) -> None:
+        self.followed: list[int] = []
+        self.closed = False
+
+    def follow(self, primary: Endpoint) -> None:
+        self.followed.append(primary.port)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Story:
+    """Two lanes of 10 slots each. ``says``: what the nodes answer; None: nobody does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gateways: list[Any] = [Gateway(), Gateway()]
+        self.feeds = [Feed(), Feed()]
+        self.territories = [Territory(range(10)), Territory(range(10, 20))]
+        self.recorded: list[dict[str, Any]] = []
+        self.said: list[str] = []
+        self.lines: dict[str, str] = {}
+        holders = [
+            Holder(name, gateway, territory, ShardPrimary([NOBODY], node), feed)
+            for name, node, gateway, territory, feed in zip("12", (A, B), self.gateways, self.territories, self.feeds, strict=True)
+        ]
+        self.slots = Resharding(holders, NOBODY, lambda told: self.recorded.append(dict(told)), self._hear, lambda: 0.0)
+
+        async def look(*_: object, **__: object) -> dict[str, NodeWord]:
+            return {
+                node: NodeWord(Endpoint("127.0.0.1", port), _members(node, self.lines)) for port, node in ((1, A), (2, B)) if self.lines
+            }
+
+        monkeypatch.setattr(ClusterNodes, "look", look)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.said.append(event.text)
+
+
+def _members(me: str, lines: dict[str, str]) -> Any:
+    rows = [f"{node} 127.0.0.1:{port}@1 {'myself,' * (node == me)}{lines[node]}" for port, node in ((1, A), (2, B))]
+    return cluster_members("\n".join(rows))
+
+
+STILL = {A: "master - 0 0 1 connected 0-9", B: "master - 0 0 2 connected 10-19"}
+MOVED = {A: "master - 0 0 1 connected 0-4", B: "master - 0 0 3 connected 5-19"}
+OVER = {A: f"slave {B} 0 0 3 connected", B: "master - 0 0 3 connected 0-19"}
+
+
+@pytest.fixture
+def story(monkeypatch: pytest.MonkeyPatch) -> Story:
+    return Story(monkeypatch)
+
+
+async def look(story: Story, times: int = 1) -> None:
+    for _ in range(times):
+        await story.slots._look()
+        if story.slots._work is not None:
+            await asyncio.wait({story.slots._work})
+
+
+def test_slots_that_cannot_be_handed_over_are_nobodys_and_are_tried_again(story: Story) -> None:
+    story.lines = MOVED
+    asyncio.run(look(story, 2))
+    giver, taker = story.territories
+    assert giver.ranges == ((0, 4),)
+    assert taker.ranges == ((10, 19),)
+    assert story.slots.standing == {"1": ((0, 4),), "2": ((10, 19),)}
+    assert story.recorded[-1] == story.slots.standing
+    assert sum("could not be handed over yet" in one for one in story.said) == 1
+    assert story.gateways[0].asked == [5]  # what the giver said is in the target
+    assert story.gateways[1].asked == [5, 5]  # and whatever the taker had said already
+
+
+def test_what_nobody_can_put_right_ends_the_watch_and_whoever_waits(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost(*_: object) -> None:
+        raise ConnectionLost("no target is attached", remedy="see its log", code="VK-TARGET-LOST")
+
+    story.lines = MOVED
+    monkeypatch.setattr(Gateway, "drained", lost)
+
+    async def watched() -> None:
+        watch = asyncio.create_task(story.slots.run())
+        for waits in (watch, story.slots.settled()):
+            with pytest.raises(ConnectionLost, match="no target") as error:
+                await waits
+            assert error.value.code == "VK-TARGET-LOST"
+
+    asyncio.run(asyncio.wait_for(watched(), 10))
+
+
+def test_a_shard_that_is_over_has_its_feed_closed_and_is_not_asked_for(story: Story) -> None:
+    for slot in range(10):
+        story.territories[0].leave(slot)
+    story.slots._brought = {"1": frozenset(), "2": frozenset(range(20))}
+    story.lines = OVER
+    asyncio.run(look(story))
+    assert story.slots.retired == {"1"}
+    assert story.feeds[0].closed
+    assert not story.feeds[1].closed
+
+
+def test_a_primary_is_followed_when_it_is_another_one(story: Story) -> None:
+    story.lines = STILL
+    asyncio.run(look(story, 3))
+    assert [feed.followed for feed in story.feeds] == [[1], [2]]
+
+
+def test_where_nobody_answers_there_is_no_cut_over(story: Story) -> None:
+    with pytest.raises(Aborted) as error:
+        asyncio.run(story.slots.expect_still())
+    assert error.value.code == "VK-CUTOVER-SLOTS"
+
+
+def test_large_slots_are_listed_one_by_one_and_small_ones_together() -> None:
+    assert list(portions({1: 1, 2: AT_ONCE, 3: AT_ONCE - 1, 4: 1, 5: 0, 6: 3 * AT_ONCE})) == [[1], [2], [3, 4, 5], [6]]
