@@ -110,12 +110,13 @@ def test_open_transactions_are_those_with_something_queued() -> None:
 class Promoted(Source):
     """The source after the promotion, with one replica. ``settings``: its parameters."""
 
-    def __init__(self, version: str, run_id: str, settings: dict[str, str], watchers: int) -> None:
+    def __init__(self, version: str, run_id: str, settings: dict[str, str], watchers: int, *, cluster: bool) -> None:
         super().__init__(
             INFO_commandstats=b"",
             INFO_server=f"redis_version:{version}\r\nrun_id:{run_id}\r\n".encode(),
             INFO_replication=b"role:master\r\nmaster_repl_offset:9\r\nslave0:ip=10.0.0.2,port=6379,state=online,offset=9,lag=0\r\n",
             PUBSUB_NUMSUB=[b"__sentinel__:hello", watchers],
+            CLUSTER_MYID=b"e7d1" if cluster else ServerError("ERR", "This instance has cluster support disabled"),
         )
         self.settings = settings
 
@@ -136,9 +137,10 @@ def standing(
     watchers: int = 0,
     parameters: Iterable[str] = UP,
     kept: bool = False,
+    cluster: bool = False,
 ) -> list[tuple[bool | None, str]]:
     """What is said of the source and of its replica: whether it takes writes, and why."""
-    look = Lookout(cast("Connection", Promoted(version, run_id, settings, watchers)), 7000)
+    look = Lookout(cast("Connection", Promoted(version, run_id, settings, watchers, cluster=cluster)), 7000)
     return [(one.takes_writes, one.why) for one in asyncio.run(look.remaining(FIRST, parameters, kept=kept))]
 
 
@@ -162,7 +164,9 @@ def test_whether_the_source_takes_writes_after_the_promotion_is_said_with_the_re
     assert replica is False
 
 
-@pytest.mark.parametrize(("watchers", "words"), [(0, "somebody promotes it"), (2, "a Sentinel")])
-def test_a_replica_of_the_source_is_named_with_who_may_promote_it(watchers: int, words: str) -> None:
-    _, (_, why) = standing(watchers=watchers)
+@pytest.mark.parametrize(
+    ("watchers", "cluster", "words"), [(0, False, "somebody promotes it"), (2, False, "a Sentinel"), (0, True, "the cluster promotes it")]
+)
+def test_a_replica_of_the_source_is_named_with_who_may_promote_it(watchers: int, cluster: bool, words: str) -> None:
+    _, (_, why) = standing(watchers=watchers, cluster=cluster)
     assert words in why
