@@ -88,11 +88,12 @@ class Successor(Protocol):
 class Allies(Protocol):
     """Other cut-overs that have to happen together with this one, or not at all (`joint`)."""
 
-    async def all_drained(self) -> None:
-        """Return when all of them are where we are: their source is fenced, and their successor has everything. Raises ``Aborted``."""
+    async def all_drained(self, seconds: float) -> None:
+        """Return when all of them are where we are: their source is fenced, and their successor has everything. Raises ``Aborted``, at the latest after
+        ``seconds``."""
 
-    async def decide(self) -> None:
-        """Return when all have said so, and it is recorded that they are promoted. Raises ``Aborted``; then none is."""
+    async def decide(self, seconds: float) -> None:
+        """Return when all have said so. Raises ``Aborted``, at the latest after ``seconds``; then none is promoted."""
 
     def left(self, why: BaseException) -> None:
         """We are called off."""
@@ -162,7 +163,7 @@ class Cutover:
         try:
             checked = await self._silence_writers()
             self._mark("drain-after-fence")
-            await self._drain_all()
+            await self._drain_all(self._lease)
             if self._allies is not None:
                 await self._agree(self._allies)
         except BaseException as error:
@@ -295,15 +296,15 @@ class Cutover:
             await asyncio.sleep(0.01)
             open_ &= await self._lookout.transactions()
 
-    async def _drain_all(self) -> None:
-        """Step 5: returns when nothing was written, for as long as we can see, that the target does not have."""
+    async def _drain_all(self, seconds: float) -> None:
+        """Step 5: returns when nothing was written, for as long as we can see, that the target does not have. ``seconds``: for the target to get it."""
         look = await self._look(fenced=True)
         leaks = self._mode is FenceMode.DIRECT and look.scripts_pass  # what was queued before may pass such a fence, too
         settling = min(SETTLING_SECONDS, self._lease / 4) if leaks else 0.0
         if self._silent is not None:
             self._expect_silence(await self._lookout.wrote(self._silent, look))
         while True:
-            await self._drain(look.offset, self._lease)
+            await self._drain(look.offset, seconds)
             self._drained = look.offset
             await asyncio.sleep(settling)
             last = await self._look(fenced=True)
@@ -321,11 +322,18 @@ class Cutover:
             look = last
 
     async def _agree(self, allies: Allies) -> None:
-        """Return when it is decided for all; what our source did while we waited for the others is looked at in between."""
+        """Return when it is decided for all, within the lease; what our source did while we waited for the others is looked at in between."""
         self._mark("wait-for-shards")
-        await allies.all_drained()
-        await self._drain_all()
-        await allies.decide()
+        if self._mode is FenceMode.EXTERNAL:
+            self._until = self._clock() + self._lease
+        await allies.all_drained(self._left)
+        await self._drain_all(self._left)
+        await allies.decide(self._left)
+
+    @property
+    def _left(self) -> float:
+        """Seconds for which writers may still be kept out."""
+        return max(self._until - self._clock(), 0.0)
 
     def _leave_allies(self, why: BaseException) -> None:
         if self._allies is not None:

@@ -8,7 +8,7 @@ one for all shards (`delivery.push`): before it the target is nobody's successor
 
 *Drain again* is the last look of each shard at its source after the others were waited for: a source may have been restarted meanwhile, which ends its fence.
 Whoever comes last looks at the whole (``look``: do the slots lie where they did?), behind all fences, before it is decided.
-Nobody waits longer than its writers may be kept (``seconds``): who does calls all off.
+Nobody waits longer than its writers may be kept (``seconds``), at both gates together: who does calls all off.
 
 What it does not do: it fences and promotes nothing; that is each shard's `Cutover`, which asks here whether it may go on.
 """
@@ -40,13 +40,13 @@ class _Gate(Enum):
 
 
 class Joint:
-    """One attempt of the shards called ``names``. ``seconds``: how long one waits for the others. ``look``: at what belongs to all; raises what speaks against
-    it."""
+    """One attempt of the shards called ``names``. ``seconds``: how long writers may be kept out at most. ``look``: at what belongs to all; raises what speaks
+    against it."""
 
     def __init__(self, names: Iterable[str], seconds: float, look: Callable[[], Awaitable[None]]) -> None:
         self.decided = False
         self._names: Final = frozenset(names)
-        self._seconds = seconds
+        self._seconds = seconds  # for messages: everybody counts his own
         self._look = look
         self._there: dict[_Gate, set[str]] = {gate: set() for gate in _Gate}
         self._open: dict[_Gate, asyncio.Event] = {gate: asyncio.Event() for gate in _Gate}
@@ -57,12 +57,12 @@ class Joint:
         assert name in self._names
         return Member(self, name)
 
-    async def wait(self, name: str, gate: _Gate) -> None:
+    async def wait(self, name: str, gate: _Gate, seconds: float) -> None:
         """Return when everybody is at the gate. Raises ``Aborted`` when somebody will not come, or does not in time."""
         self._expect_all()
         self._there[gate].add(name)
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(seconds):
                 if self._there[gate] == self._names:
                     await self._pass(gate)
                 while not self._open[gate].is_set():
@@ -70,6 +70,8 @@ class Joint:
                     self._moved.clear()
                     await self._moved.wait()
         except TimeoutError:
+            if self.decided:  # in this very moment: the others go on
+                return
             late = sorted(self._names - self._there[gate]) or ["the cluster"]
             error = Aborted(
                 f"{', '.join(late)} did not get there within {self._seconds:.2f} s, while the writers of the others were kept out; the source goes on writing",
@@ -114,11 +116,11 @@ class Member:
         self._joint = joint
         self._name = name
 
-    async def all_drained(self) -> None:
-        await self._joint.wait(self._name, _Gate.HERE)
+    async def all_drained(self, seconds: float) -> None:
+        await self._joint.wait(self._name, _Gate.HERE, seconds)
 
-    async def decide(self) -> None:
-        await self._joint.wait(self._name, _Gate.DECIDED)
+    async def decide(self, seconds: float) -> None:
+        await self._joint.wait(self._name, _Gate.DECIDED, seconds)
 
     def left(self, why: BaseException) -> None:
         self._joint.leave(self._name, why)

@@ -87,14 +87,14 @@ def cutover(lookout: Lookout, mode: FenceMode, drained: list[int], clock: Callab
 
 def test_what_passes_the_fence_is_drained_until_nothing_does(tmp_path: Path) -> None:
     drained: list[int] = []
-    asyncio.run(cutover(Leaky(3), FenceMode.PAUSE, drained, lambda: 0.5, tmp_path)._drain_all())
+    asyncio.run(cutover(Leaky(3), FenceMode.PAUSE, drained, lambda: 0.5, tmp_path)._drain_all(0.2))
     assert drained == [150, 200, 250, 300]
 
 
 @pytest.mark.parametrize("mode", [FenceMode.PAUSE, FenceMode.DIRECT])
 def test_a_fence_that_does_not_hold_calls_the_cut_over_off_when_the_lease_ends(mode: FenceMode, tmp_path: Path) -> None:
     with pytest.raises(Aborted) as aborted:
-        asyncio.run(cutover(Leaky(99), mode, [], lambda: 1.5, tmp_path)._drain_all())
+        asyncio.run(cutover(Leaky(99), mode, [], lambda: 1.5, tmp_path)._drain_all(0.2))
     assert aborted.value.code == "VK-CUTOVER-PASSED"
     assert "EVAL" in aborted.value.message
 
@@ -113,7 +113,7 @@ def test_writers_wait_for_silence_only_behind_a_fence_that_scripts_pass(
             return replace(await super().look(parameters), scripts_pass=leaks)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    asyncio.run(cutover(Source(0), FenceMode.DIRECT, [], lambda: 0.5, tmp_path)._drain_all())
+    asyncio.run(cutover(Source(0), FenceMode.DIRECT, [], lambda: 0.5, tmp_path)._drain_all(0.2))
     assert slept == [seconds]
 
 
@@ -145,7 +145,7 @@ def test_writers_that_were_not_stopped_are_noticed_up_to_the_promotion(tmp_path:
     one = cutover(Leaky(1), FenceMode.EXTERNAL, [], lambda: 0.5, tmp_path)
     one._silent = LOOK
     with pytest.raises(Aborted) as aborted:
-        asyncio.run(one._drain_all())
+        asyncio.run(one._drain_all(0.2))
     assert aborted.value.code == "VK-CUTOVER-WRITERS"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import pytest
 
@@ -23,6 +24,7 @@ class Attempt:
         self.off: dict[str, BaseException] = {}
         self._moved = moved
         self._looking = looking
+        self._seconds = seconds
         self.joint = Joint(NAMES, seconds, self._look)
 
     async def _look(self) -> None:
@@ -37,11 +39,12 @@ class Attempt:
         member = self.joint.member(name)
         try:
             await asyncio.sleep(before)
-            await member.all_drained()
+            until = asyncio.get_running_loop().time() + self._seconds
+            await member.all_drained(self._seconds)
             await asyncio.sleep(between)
             if error is not None:
                 raise error
-            await member.decide()
+            await member.decide(max(until - asyncio.get_running_loop().time(), 0.0))
             self.decided.set()
         except BaseException as why:
             member.left(why)
@@ -154,3 +157,40 @@ def test_whatever_happens_to_whom_and_when_all_are_promoted_or_none(seed: int) -
     attempt = asyncio.run(story())
     assert len(attempt.promoted) in (0, len(NAMES))
     assert (len(attempt.promoted) > 0) == attempt.joint.decided
+
+
+def test_patience_that_ends_in_the_moment_of_the_decision_takes_nobody_out_of_it() -> None:
+    async def story() -> Attempt:
+        attempt = Attempt(seconds=0.05)
+        looked = asyncio.get_running_loop().create_future()
+
+        async def look() -> None:
+            await looked
+
+        def late() -> None:  # the last one goes on in the very turn of the loop in which the first one's time is over
+            looked.set_result(None)
+            time.sleep(0.06)
+
+        attempt.joint = Joint(NAMES, 0.05, look)
+        shards = [asyncio.create_task(attempt.shard(name)) for name in NAMES]
+        await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_soon(late)
+        await asyncio.gather(*shards, return_exceptions=True)
+        return attempt
+
+    attempt = asyncio.run(story())
+    assert attempt.joint.decided
+    assert sorted(attempt.promoted) == list(NAMES)
+    assert attempt.off == {}
+
+
+def test_writers_are_kept_out_for_one_lease_in_all_and_not_for_one_at_each_gate() -> None:
+    async def story() -> tuple[Attempt, float]:
+        attempt = Attempt(seconds=0.3)
+        began = asyncio.get_running_loop().time()
+        await attempt.run(before=0.2, between=0.2)
+        return attempt, asyncio.get_running_loop().time() - began
+
+    attempt, took = asyncio.run(story())
+    assert attempt.promoted == []
+    assert took < 0.45
