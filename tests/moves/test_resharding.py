@@ -58,8 +58,8 @@ def test_slots_that_move_key_by_key_arrive_with_every_acknowledged_write(pair: C
 @pytest.mark.parametrize("pair", [("valkey-9.1", "valkey-9.1", 3, 5)], indirect=True)
 def test_slots_that_the_servers_move_by_themselves_arrive_with_every_acknowledged_write(pair: Clusters) -> None:
     fill(pair.here, 600)
-    slots = range(0, 5000, 100)
-    with Roamers(pair.source) as writers, Churn(pair.source, slots) as churn, pair.run("--cutover", "manual") as run:
+    slots = range(0, 5000, 200)
+    with Roamers(pair.source) as writers, Churn(pair.source, slots, threads=1) as churn, pair.run("--cutover", "manual") as run:
         run.wait_for("waiting", 60)
         churn.goes_on(200)
         move_by_server(pair.source, 0, 1, (0, 999), (2000, 2999))
