@@ -49,6 +49,17 @@ def test_a_cut_over_under_writers_loses_nothing(pair: Pair, fence: str) -> None:
     assert (result["verdict"], result["mismatches"], result["unexpected_error_replies"]) == ("valid", 0, 0)
 
 
+def test_a_source_that_is_emptied_after_it_was_compared_is_compared_again_and_cut_over(pair: Pair) -> None:
+    with pair.run("--cutover", "manual") as run:
+        run.wait_for("waiting")
+        pair.here.flushall()
+        pair.here.mset({f"new{number}": number for number in range(50)})
+        assert pair.valkeep("cutover").process.returncode == 0, run.stderr
+        assert run.wait() == 0, run.stderr
+    assert json.loads((run.report / "run.json").read_text())["verdict"] == "valid"
+    assert json.loads((run.report / "verification.json").read_text())["keys_source"] == pair.there.dbsize() == 50
+
+
 def test_a_report_that_cannot_be_written_any_more_does_not_hide_a_cut_over(pair: Pair) -> None:
     with pair.run("--cutover", "manual") as run:
         run.wait_for("waiting")

@@ -5,6 +5,9 @@
     round     the same, every few seconds, while a person has not decided yet
     last      in the pause: what was written since must be equal
 
+What makes all of it void, a link that breaks or a FLUSHALL, has everything compared again; while nobody waits for it not at once, if the last time is not long
+ago: a comparison of everything makes both sides fork.
+
 A verifier is asked one thing at a time. The cut-over may lose patience with ``last``; that look itself goes on, and whatever is asked next waits for it.
 
 A verifier has links of its own to both servers. When one of them breaks, or when the source's stream went on at another server meanwhile, what it looked at is
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Nothing", "Proof"]
 
 SETTLING_ROUNDS = 10
+REST = 10  # times as long as a comparison of everything took, nobody begins another one who need not
 BEGINNINGS = 5  # of comparisons that break off, in a row
 AGAIN_SECONDS = 1.0
 FEW_KEYS = 100
@@ -66,6 +70,7 @@ class Proof:
         self._seen = history()
         self._verifier = verifier
         self._journal = journal
+        self._rested = 0.0  # on the job's clock: from when on everything may be compared again
         self._lane = lane
         self._file = f"verification{'-' if lane else ''}{lane}.json"
         self._looking: asyncio.Future[Comparison] | None = None
@@ -90,7 +95,9 @@ class Proof:
         if self._verifier is None:
             return
         self._journal.begin("verify")
+        began = self._journal.clock()
         comparison = await self._full(self._verifier)
+        self._rested = self._journal.clock() + REST * (self._journal.clock() - began)
         self.comparison = comparison
         self._journal.write(self._file, comparison.to_json())
         self._journal.begin("verified")
@@ -126,27 +133,31 @@ class Proof:
         """Whether what it looked at tells nothing (any more)."""
         return verifier.broken or self._history() != self._seen
 
-    async def round(self) -> int:
-        """Returns the number of keys looked at again; none where the source is not followed: ``last`` compares everything there."""
+    async def round(self, *, urgent: bool = False) -> int:
+        """Returns the number of keys looked at again; none where the source is not followed: ``last`` compares everything there. ``urgent``: somebody waits."""
         if self._verifier is None or (self.comparison is not None and self.comparison.source_read == "scan"):
             return 0
         if self._looking is not None:
             await self._looking
         before = self._looked()
-        comparison = await self._verifier.round()
-        if self._void(self._verifier) and self._renew is not None:
-            self._journal.say("warning", "the comparison's links broke: everything is compared again")
+        if self._renew is None or not self._void(self._verifier):
+            comparison = await self._verifier.round()
+            if self._renew is None or not self._void(self._verifier):
+                self.comparison = comparison
+                return self._looked() - before
+            why = "; ".join(comparison.reasons) or "the source's stream went on at another server"
+            self._journal.say("warning", f"the comparison is void: {why}")
+        if urgent or self._journal.clock() >= self._rested:
+            self._journal.say("info", "everything is compared again")
             self._verifier = await self._renewed(self._renew)
             await self.full()
-            return 0
-        self.comparison = comparison
-        return self._looked() - before
+        return 0
 
     async def settle(self) -> None:
         """Each round is shorter than the one before; ends when there is little left, or it does not get less any more."""
         last = 0
         for _ in range(SETTLING_ROUNDS):
-            looked = await self.round()
+            looked = await self.round(urgent=True)
             if looked <= FEW_KEYS or (last and looked > last * 0.8):
                 return
             last = looked
@@ -165,7 +176,7 @@ class Proof:
         final = await asyncio.shield(self._looking)
         if self._void(verifier) and self._renew is not None:
             raise Aborted(
-                "what changed lately could not be compared: a link broke, or the source went on at another server",
+                f"what changed lately could not be compared: {'; '.join(final.reasons) or 'the source went on at another server'}",
                 remedy="everything is compared again before the next cut-over; the source goes on writing",
                 code="VK-CUTOVER-LINK",
             )

@@ -46,10 +46,10 @@ class Scripted:
 class Story:
     """``verifiers``: those that come after the first; an exception: it cannot be begun yet."""
 
-    def __init__(self, first: Scripted, *verifiers: Scripted | Exception, lane: str = "") -> None:
+    def __init__(self, first: Scripted, *verifiers: Scripted | Exception, lane: str = "", clock: Callable[[], float] = lambda: 0.0) -> None:
         self.verifiers = list(verifiers)
         self.history = "one"
-        journal = Journal(None, lambda _: None, lambda: 0.0)
+        journal = Journal(None, lambda _: None, clock)
         self.proof = Proof(cast("Verifier", first), journal, self.renew, lambda: self.history, lane)
 
     async def renew(self) -> Verifier:
@@ -117,6 +117,30 @@ def test_a_round_whose_link_broke_is_followed_by_a_full_comparison() -> None:
     run(story.proof.round())
     assert story.proof.comparison == VALID
     assert story.verifiers == []
+
+
+def test_while_nobody_waits_everything_is_not_compared_again_right_after_it_was() -> None:
+    async def work() -> None:
+        now = [0.0]
+
+        def slow() -> None:
+            now[0] += 30.0  # a comparison of everything
+
+        story = Story(Scripted(VALID, "broken", during=slow), Scripted(VALID, during=slow), Scripted(VALID), clock=lambda: now[0])
+        await story.proof.full()
+        await story.proof.round()
+        assert len(story.verifiers) == 2  # not yet
+        now[0] += 30.0 * module.REST - 40.0
+        await story.proof.round()
+        assert len(story.verifiers) == 2
+        now[0] += 20.0
+        await story.proof.round()
+        assert len(story.verifiers) == 1
+        story.history = "two"  # void again, and now somebody says go
+        await story.proof.settle()
+        assert story.verifiers == []
+
+    run(work())
 
 
 def test_a_cut_over_whose_last_look_broke_off_is_called_off_and_may_be_tried_again() -> None:

@@ -285,7 +285,9 @@ class Session:
             self._found.judge_functions(await self._libraries.differing(follower))
             return self._comparison(begun, pending=held_at is not None)
         except Spoiled as spoiled:
-            return Comparison.unknown(f"{spoiled}: a full verification is needed")
+            if self._settler is not None and self._settler.overwhelmed:  # and would be, again
+                return Comparison.unknown(str(spoiled))
+            raise ConnectionLost(f"{spoiled}: everything has to be compared again", remedy="verify again") from None
 
     # ------------------------------------------------------------------------------------------------------------ repair
 
