@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -65,8 +65,9 @@ class Slots(Protocol):
         """Return when nothing is on its way."""
         ...
 
-    async def expect_still(self) -> None:
-        """Ask now. Raises ``Aborted`` where anything is on its way, or lies elsewhere."""
+    async def expect_still(self, fenced: Mapping[str, str] | None = None) -> None:
+        """Ask now. Raises ``Aborted`` where anything is on its way, or lies elsewhere. ``fenced``: lane → history of the server that was fenced: no other
+        may be the primary now."""
         ...
 
 
@@ -186,7 +187,11 @@ class Attempts:
                 leg.lane.proof.save()
 
     async def _cut_together(self, legs: Sequence[_Leg], slots: Slots) -> tuple[CutoverResult, ...]:
-        joint = Joint([leg.lane.start.display for leg in legs], self._options.lease_ms / 1000, slots.expect_still)
+        async def look() -> None:
+            states = {leg.lane.name: leg.lane.state.current for leg in legs}
+            await slots.expect_still({name: state.source_replid for name, state in states.items() if state is not None})
+
+        joint = Joint([leg.lane.start.display for leg in legs], self._options.lease_ms / 1000, look)
         self._state.step("cutting", target_run=await self._delivery.identify())
         works = [self._cutover(leg, joint.member(leg.lane.start.display)).run() for leg in legs]
         try:

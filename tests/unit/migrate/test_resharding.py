@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from valkeep.client.cluster_nodes import ClusterNodes, NodeWord
+from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.shard_primary import ShardPrimary
 from valkeep.errors import ConnectionLost
+from valkeep.migrate import resharding
 from valkeep.migrate.fence import Aborted
 from valkeep.migrate.resharding import Holder, Resharding
 from valkeep.migrate.resharding.keys import AT_ONCE, portions
@@ -107,7 +109,7 @@ def test_slots_that_cannot_be_handed_over_are_nobodys_and_are_tried_again(story:
     assert story.slots.standing == {"1": ((0, 4),), "2": ((10, 19),)}
     assert story.recorded[-1] == story.slots.standing
     assert sum("could not be handed over yet" in one for one in story.said) == 1
-    assert story.gateways[0].asked == [5]  # what the giver said is in the target
+    assert story.gateways[0].asked == [5, 5]  # what the giver said is in the target; and again, when nobody has them
     assert story.gateways[1].asked == [5, 5]  # and whatever the taker had said already
 
 
@@ -149,6 +151,54 @@ def test_where_nobody_answers_there_is_no_cut_over(story: Story) -> None:
     with pytest.raises(Aborted) as error:
         asyncio.run(story.slots.expect_still())
     assert error.value.code == "VK-CUTOVER-SLOTS"
+
+
+def test_that_nobody_has_slots_is_recorded_before_anything_of_them_is_left_out(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, object]] = []
+    record = story.slots._record
+
+    def recorded(standing: Any) -> None:
+        seen.append((story.territories[0].ranges == ((0, 9),), standing["1"]))
+        record(standing)
+
+    monkeypatch.setattr(story.slots, "_record", recorded)
+    story.lines = MOVED
+    asyncio.run(look(story))
+    assert (True, ((0, 4),)) in seen
+
+
+def test_before_slots_that_nobody_has_are_taken_every_other_lane_has_said_its_last_of_them(story: Story) -> None:
+    story.territories[0].leave(5)
+    story.territories[1].leave(12)
+    story.slots._brought = {"1": frozenset({0, 1, 2, 3, 4, 6, 7, 8, 9}), "2": frozenset(range(10, 20)) - {12}}
+    story.lines = STILL  # 5 is lane 1's again, 12 lane 2's
+    asyncio.run(look(story))
+    assert [gateway.asked[:1] for gateway in story.gateways] == [[5], [5]]
+
+
+def test_a_primary_that_was_promoted_behind_the_fence_is_not_taken_for_the_fenced_one(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def info(_: object) -> Any:
+        return SimpleNamespace(replid="h")
+
+    story.lines = STILL
+    monkeypatch.setattr(Connection, "open", lambda *_, **__: _opened())
+    monkeypatch.setattr(resharding, "server_info", info)
+    asyncio.run(story.slots.expect_still())
+    asyncio.run(story.slots.expect_still({"1": "h", "2": "h"}))
+    with pytest.raises(Aborted, match="became a primary when the one before it was fenced") as error:
+        asyncio.run(story.slots.expect_still({"1": "h", "2": "of the one that was fenced"}))
+    assert error.value.code == "VK-CUTOVER-SLOTS"
+
+
+class _Opened:
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+async def _opened() -> _Opened:
+    return _Opened()
 
 
 def test_large_slots_are_listed_one_by_one_and_small_ones_together() -> None:

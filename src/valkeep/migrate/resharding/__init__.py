@@ -91,13 +91,14 @@ class Resharding:
             self._news.clear()
             await self._news.wait()
 
-    async def expect_still(self) -> None:
-        """Ask everybody now. Raises ``Aborted`` where anything is on its way, lies elsewhere, or is written by another node than the one that is followed."""
+    async def expect_still(self, fenced: Mapping[str, str] | None = None) -> None:
+        """Ask everybody now. Raises ``Aborted`` where anything is on its way, lies elsewhere, or is written by another node than the one that is followed.
+        ``fenced``: lane → history of the server that was fenced. Who has been promoted since goes on with another, and we may follow him by now."""
         try:
             async with ClusterNodes(self._nodes.places, _NAME) as nodes:
                 words = await self._words(nodes)
             layout = layout_of(words, self._present, self._brought)
-            wrong = layout.wrong or await self._unfollowed(layout)
+            wrong = layout.wrong or await self._unfollowed(layout, fenced or {})
         except ConnectionLost as error:
             wrong = error.message
         if wrong or self._work is not None:
@@ -107,8 +108,8 @@ class Resharding:
                 code="VK-CUTOVER-SLOTS",
             )
 
-    async def _unfollowed(self, layout: Layout) -> str:
-        """Which shard is written by a node that is not the one that its lane follows, or ""."""
+    async def _unfollowed(self, layout: Layout, fenced: Mapping[str, str]) -> str:
+        """Which shard is written by a node that is not the one that its lane follows, or that was fenced, or ""."""
 
         async def history(at: Endpoint) -> str:
             async with await Connection.open(at, PATIENCE, client_name=_NAME) as connection:
@@ -118,6 +119,8 @@ class Resharding:
         for (one, at), found in zip(lanes, await asyncio.gather(*(history(at) for _, at in lanes)), strict=True):
             if found != one.gateway.history:
                 return f"{at.address} has the history {found}, and we follow {one.gateway.history}"
+            if found != fenced.get(one.name, found):
+                return f"{at.address} became a primary when the one before it was fenced already"
         return ""
 
     # -- the watch -------------------------------------------------------------------------------------------------------------------
@@ -194,7 +197,7 @@ class Resharding:
         began = self._clock()
         takers = {one: slots for one in self._holders if (slots := [move.slot for move in moves if move.taker == one.name])}
         try:
-            await self._leave({one: [move.slot for move in moves if move.giver == one.name] for one in self._holders})
+            await self._leave({one: [move.slot for move in moves if _leaves(one.name, move)] for one in self._holders})
             works = [Handover(one, slots, self._target) for one, slots in takers.items()]
             await together([work.run(partial(self._arrived, work.taker.name)) for work in works])
         except ConnectionLost as error:
@@ -212,17 +215,18 @@ class Resharding:
 
     async def _leave(self, slots: Mapping[Holder, Sequence[int]]) -> None:
         """These lanes say nothing more of these slots, and what they said is in the target."""
+        leaving = {one: some for one, some in slots.items() if some}
+        for one, some in leaving.items():
+            self._brought[one.name] -= frozenset(some)
+        self._record(self.standing)  # before anything is left out: who goes on after a kill would not miss it
         ends: list[tuple[Holder, int]] = []
-        for one, some in slots.items():
-            if some:
-                for slot in some:
-                    one.territory.leave(slot)
-                self._brought[one.name] -= frozenset(some)
-                # a feed that has ended leaves half a command behind, which will never have its effect
-                alive = self._primaries[one.name] is not None
-                ends.append((one, one.channel.source_offset if alive else one.channel.checkpoint.source))
+        for one, some in leaving.items():
+            for slot in some:
+                one.territory.leave(slot)
+            # a feed that has ended leaves half a command behind, which will never have its effect
+            alive = self._primaries[one.name] is not None
+            ends.append((one, one.channel.source_offset if alive else one.channel.checkpoint.source))
         await together([one.gateway.drained(end) for one, end in ends])
-        self._record(self.standing)
 
     def _arrived(self, taker: str, slots: Sequence[int]) -> None:
         self._brought[taker] |= frozenset(slots)
@@ -239,3 +243,9 @@ class Resharding:
 
     def _say(self, level: str, text: str) -> None:
         self._emit(Note(self._clock(), level, text))
+
+
+def _leaves(lane: str, move: Move) -> bool:
+    """Whether this lane has to be silent of the slot first. Where nobody is known to have it, whoever had it before a kill may have said something that is not
+    in the target yet."""
+    return lane == move.giver if move.giver else lane != move.taker

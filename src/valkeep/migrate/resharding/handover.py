@@ -1,7 +1,7 @@
 """Slots go from lane to lane: the order that loses nothing and writes nothing twice.
 
-    giver   leave ─▶ what it has said of them so far is in the target                      from here on it says nothing of them
             ── recorded: nobody has them ──
+    giver   leave ─▶ what it has said of them so far is in the target                      from here on it says nothing of them
     taker   note ─▶ list their keys, here and in the target ─▶ its stream is as far as the list
             ─▶ enter: keys that are not on the list, and were not written since `note`, cross at once: they begin after the list, or are nowhere
             ─▶ the others are copied again, some at a time; each crosses from the place of the stream on at which its copy was asked for
@@ -12,7 +12,9 @@
 has no right to the slot. No cheaper order is known that is right whatever was acknowledged on either side meanwhile. The keys of the target are on the
 list, too: what was deleted on the source in between has to be deleted there.
 
-**Killed in the middle**, nobody has the slots by what is recorded, or the giver has them still: it is done again from the beginning.
+**Killed in the middle**, nobody has the slots by what is recorded: it is done again from the beginning. Who had them is not known any more, so all other
+lanes leave them, and what they had said is waited for. That nobody has them is recorded before anything is left out: else the giver would have them by the
+record, and should they be his again when the next run looks, nobody would copy what was left out.
 
 **Moved on meanwhile**, the taker answers that a key is not here: it is deleted in the target, and copied again when its new owner takes over.
 
