@@ -35,7 +35,7 @@ def cutover(source: Source, target: Target, state: State = None, json: JsonPath 
     if answer is None:
         raise Refused(
             f"no migration runs in {directory}",
-            remedy="start it: valkeep migrate run --cutover manual …; if it was killed: valkeep migrate abort …",
+            remedy="`valkeep migrate status` lists those that run here, with the --source and --target to say (of a cluster the nodes that run was given)",
         )
     done = f"cut over: {answer['promoted']} is the primary now; write pause {answer['write_pause_ms']} ms"
     console(json).print(done, markup=False)

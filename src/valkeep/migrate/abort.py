@@ -123,7 +123,7 @@ async def abort(
     if found is None:
         raise Refused(
             f"no migration is recorded in {state.directory}",
-            remedy="give the --source and --target of the migration, or its --state folder",
+            remedy="give the --source and --target of the migration as `valkeep migrate status` lists them, or its --state folder",
         )
     if found.step == "aborted":
         return ["nothing is left to undo: this migration was aborted before"]

@@ -46,6 +46,7 @@ from valkeep.migrate.handover import Handover, Ready
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.lane import Lane, Start, standings, starts
 from valkeep.migrate.ledger import Ledger, summary_of
+from valkeep.migrate.neighbours import expect_none
 from valkeep.migrate.numbers import watched
 from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflight
@@ -125,6 +126,7 @@ class _Migration:
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await self._open(options.target))
             found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases, ours=self.goes_on)
+            expect_none(options.state_directory, (options.target.address, *(shard.endpoint.address for shard in found.shards)))
             await self._expect_no_fence()
             also = await visitors(options, report.group)
             stack.callback(self._let_go)
