@@ -71,6 +71,7 @@ async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, stat
     from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
     from valkeep.migrate import abort as undo
+    from valkeep.migrate import pushed
     from valkeep.migrate.control import Lock, ask, remove_socket
     from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.spool import sweep
@@ -108,9 +109,11 @@ async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, stat
             for name in found.source_shards if found is not None else ():
                 shard = StateFile(directory / SHARDS / name)
                 of_shard = shard.read()
-                if of_shard is not None and source is not None:
+                if of_shard is not None:
                     fenced = Endpoint.parse(of_shard.fence_at) if of_shard.fence_at else None
-                    shards.append(undo.Site(await reach(fenced and source.at(fenced.host, fenced.port)), shard))
+                    shards.append(undo.Site(await reach(source and fenced and source.at(fenced.host, fenced.port)), shard))
             if shards:
                 source = None  # what is undone there is undone at its shards
-            return await undo.abort(await reach(source), await reach(there), file, force=force, shards=shards)
+            asked = pushed.places(there, found) if there is not None and found is not None else [there]
+            answers = (connection for place in asked if (connection := await reach(place)) is not None)
+            return await undo.abort(await reach(source), await anext(answers, None), file, force=force, shards=shards)

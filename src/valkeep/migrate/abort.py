@@ -136,10 +136,11 @@ async def abort(
             code="VK-ABORT-PROMOTED",
         )
     sites = shards if found.source_shards else (Site(source, state),)
+    if found.step in ("attaching", "attached"):  # what else stands there is of a migration before
+        sites = [site for site in sites if site.state is state or site.found.step == "cutting"]
     role = (await target.call("ROLE"))[0] if target is not None else b""
-    promoted = found.step in ("promoted", "committed") or (
-        found.step == "cutting" and target is not None and await _took_over(target, found, role)
-    )
+    took_over = await _took_over(target, found, role) if found.step == "cutting" and target is not None else False
+    promoted = found.step in ("promoted", "committed") or took_over is True
     if target is not None and promoted and found.step == "cutting" and found.target_run and not force:
         run_id = await pushed.identity(target, found)
         if run_id != found.target_run:  # a replica that is started again is a primary, with what its last snapshot had
@@ -166,9 +167,10 @@ async def abort(
             remedy="wait for it, then move the writers to the target; only when it surely will not be promoted, `--force` makes the source writable",
             code="VK-ABORT-UNKNOWN",
         )
-    if target is None and found.step == "cutting" and not force:
+    if (target is None or took_over is None) and found.step == "cutting" and not force:
+        who = f"the target {found.target} does" if target is None else f"some of the shards of the target {found.target} do"
         raise Refused(
-            f"the target {found.target} does not answer, so nobody knows whether it was promoted",
+            f"{who} not answer, so nobody knows whether it was promoted",
             remedy="make it answer and try again; if it is lost, or surely no primary, `--force` makes the source writable",
             code="VK-ABORT-UNKNOWN",
         )
@@ -181,7 +183,13 @@ async def abort(
     if not promoted:
         if found.source_shards:  # before its markers go: without them it must not be taken for a promoted one
             state.step("attached", target_run="")
-        done += await restore_target(target, found)
+        try:
+            done += await restore_target(target, found)
+        except ConnectionLost as error:
+            if not found.source_shards:
+                raise
+            done.append(f"{error.message}: when it answers, abort again")
+            return done
     state.step("aborted")
     for one in (state, *(site.state for site in shards)):
         discard(one.directory)
@@ -240,10 +248,10 @@ async def _unfence(source: Connection | None, found: MigrationState, token: str)
         ) from error
 
 
-async def _took_over(target: Connection, found: MigrationState, role: bytes) -> bool:
-    """Whether a target that is in the middle of a cut-over is the primary already."""
+async def _took_over(target: Connection, found: MigrationState, role: bytes) -> bool | None:
+    """Whether a target that is in the middle of a cut-over is the primary already; None: nobody knows."""
     if found.delivery == "push":  # it was one all the time; the promotion is that the marker goes
-        return not any(await pushed.marks(target, found))
+        return await pushed.promoted(target, found)
     return role == b"master"
 
 

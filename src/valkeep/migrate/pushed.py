@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from valkeep.client.cluster import parse_redirect
 from valkeep.client.connection import Connection, Value
 from valkeep.client.server_info import server_info
-from valkeep.errors import ServerError
+from valkeep.errors import ConnectionLost, ServerError
 from valkeep.migrate import marker
+from valkeep.topology.slots import key_slot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,16 +22,38 @@ if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
     from valkeep.migrate.state import MigrationState
 
-__all__ = ["identity", "marks", "restore"]
+__all__ = ["identity", "marks", "places", "promoted", "restore"]
+
+SPARE: Final = 100  # keys more than there were
 
 
 async def marks(target: Connection, found: MigrationState) -> list[bytes | None]:
     """The value of each marker; None where there is none."""
     if not found.shards:
         return [await marker.read(target)]
-    asked = [(at, key) for at, one in found.shards.items() for key in one["marker"].split()]
-    values = await asyncio.gather(*(_at(target.endpoint, at, "GET", key) for at, key in asked))
-    return [None if value is None else bytes(value) for value in values]
+    return list(await asyncio.gather(*(_mark(target.endpoint, at, key) for at, key in _asked(found))))
+
+
+async def promoted(target: Connection, found: MigrationState) -> bool | None:
+    """Whether all markers are gone, as the promotion leaves it; None where somebody does not answer, and the others have none."""
+    if not found.shards:
+        return await marker.read(target) is None
+    values = await asyncio.gather(*(_stands(target.endpoint, at, key) for at, key in _asked(found)))
+    return False if True in values else None if None in values else True
+
+
+def places(target: Endpoint, found: MigrationState) -> list[Endpoint]:
+    """Where the target may be asked: as it was given, and its shards."""
+    return [target, *(_there(target, address) for address in found.shards)]
+
+
+def _asked(found: MigrationState) -> list[tuple[str, str]]:
+    return [(at, key) for at, one in found.shards.items() for key in one["marker"].split()]
+
+
+async def _mark(seed: Endpoint, at: str, key: str) -> bytes | None:
+    value = await _at(seed, at, "GET", key)
+    return None if value is None else bytes(value)
 
 
 async def identity(target: Connection, found: MigrationState) -> str:
@@ -45,13 +68,37 @@ async def restore(target: Connection, found: MigrationState) -> list[str]:
     if not found.shards:
         await target.execute([("SELECT", marker.DATABASE), ("DEL", marker.KEY)])
         return await _settings(target, found.target_before, "target")
-    done = []
+    done: list[str] = []
+    away: ConnectionLost | None = None
     for address, one in found.shards.items():
-        await _at(target.endpoint, address, "DEL", *one["marker"].split())
-        async with await Connection.open(_there(target.endpoint, address), client_name="valkeep-migrate") as connection:
-            before = {name: value for name, value in one.items() if name not in ("marker", "run_id")}
-            done += await _settings(connection, before, f"target's shard {address}")
+        try:
+            await _at(target.endpoint, address, "DEL", *one["marker"].split())
+            async with await Connection.open(_there(target.endpoint, address), client_name="valkeep-migrate") as connection:
+                before = {name: value for name, value in one.items() if name not in ("marker", "run_id")}
+                done += await _settings(connection, before, f"target's shard {address}")
+        except ConnectionLost as error:  # the others, all the same
+            away = away or error
+    if away is not None:
+        raise away.saying("; ".join([away.message, *done]))
     return done
+
+
+async def _stands(seed: Endpoint, at: str, key: str) -> bool | None:
+    """Whether this marker is there; None where nobody answers. A cluster of which a node is away serves no keys, and says their names."""
+    try:
+        return bool(await _at(seed, at, "EXISTS", key) == 1)
+    except ConnectionLost:
+        pass
+    slot = key_slot(key.encode())
+    try:
+        async with await Connection.open(_there(seed, at), client_name="valkeep-migrate") as connection:
+            count = await connection.call("CLUSTER", "COUNTKEYSINSLOT", slot)
+            assert isinstance(count, int)
+            names = await connection.call("CLUSTER", "GETKEYSINSLOT", slot, count + SPARE)
+            assert isinstance(names, list)
+    except ConnectionLost:
+        return None
+    return True if key.encode() in names else None  # the slot may be another's by now
 
 
 async def _settings(connection: Connection, before: Mapping[str, str], whose: str) -> list[str]:
@@ -75,6 +122,8 @@ async def _at(seed: Endpoint, address: str, *command: str) -> Value:
                 return await connection.call(*command)
             except ServerError as error:
                 moved = parse_redirect(error, endpoint)
+                if error.kind == "CLUSTERDOWN":
+                    raise ConnectionLost(f"{endpoint.address} is in a cluster that is not complete", remedy=error.remedy) from None
                 if moved is None:
                     raise
                 endpoint = moved.owner
