@@ -12,9 +12,10 @@ import pytest
 
 from tests.support.cluster_pair import Clusters, Roamers, clusters, fill, key_in
 from tests.support.cluster_target import cluster_of
-from tests.support.moving import Churn, cut_over, drain, move_by_server, move_slot, name_of, nodes_of, replicas_of, still
+from tests.support.moving import Churn, cut_over, drain, hand_over, move_by_server, move_slot, name_of, nodes_of, replicas_of, still
 from tests.support.waiting import until
 from tests.support.writers import lost
+from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.slots import even_ranges
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.server]
@@ -140,21 +141,53 @@ def test_there_is_no_cut_over_while_a_slot_is_on_its_way(pair: Clusters) -> None
     pair.assert_same()
 
 
+def join(new: LocalDeployment, cluster: LocalDeployment) -> Any:
+    """The only node of ``new`` becomes one of ``cluster``, without slots."""
+    (node,), others = nodes_of(new), nodes_of(cluster)
+    node.flushall()
+    node.execute_command("CLUSTER RESET", "HARD")
+    at = next(iter(new.machines.values())).endpoint
+    others[0].execute_command("CLUSTER MEET", at.host, at.port)
+    until(lambda: node.execute_command("CLUSTER INFO").get("cluster_known_nodes") == str(len(others) + 1), "they meet")
+    until(lambda: all(_knows(one, name_of(node)) for one in others), "they know each other")
+    return node
+
+
+def test_a_node_that_has_no_slots_yet_may_get_some(tmp_path: Path) -> None:
+    with clusters("redis-8.0", "valkey-9.1", tmp_path) as pair, cluster_of("redis-8.0", 1) as more:
+        new, here = join(more, pair.source), nodes_of(pair.source)
+        fill(pair.here, 300)
+        with Roamers(pair.source) as writers, pair.run("--cutover", "manual") as run:
+            run.wait_for("waiting", 60)
+            writers.wait_for_acks(5)
+            for slot in (0, 1, 6000, 16383):
+                hand_over(slot, [*here, new], len(here))
+            writers.wait_for_acks(5)
+            still(run)
+            cut_over(pair, run)
+            writers.stop()
+        assert lost(writers.acknowledged(), pair.there) == []
+        assert pair.markers() == []
+        assert new.config_get("min-replicas-to-write") == {"min-replicas-to-write": "255"}
+        keys = pair.keys(pair.source) | set(new.keys("*"))
+        assert keys == pair.keys(pair.target)
+
+
 def test_a_node_that_was_not_there_and_gets_slots_ends_the_migration(tmp_path: Path) -> None:
     with clusters("redis-8.0", "valkey-9.1", tmp_path) as pair, cluster_of("redis-8.0", 1) as stranger:
-        (new,), here = nodes_of(stranger), nodes_of(pair.source)
-        new.flushall()
-        new.execute_command("CLUSTER RESET", "HARD")
-        at = next(iter(stranger.machines.values())).endpoint
+        here = nodes_of(pair.source)
         fill(pair.here, 300)
         with pair.run("--cutover", "manual") as run:
             run.wait_for("waiting", 60)
-            here[0].execute_command("CLUSTER MEET", at.host, at.port)
-            until(lambda: new.execute_command("CLUSTER INFO").get("cluster_known_nodes") == "4", "they meet")
-            until(lambda: all(_knows(node, name_of(new)) for node in here), "they know each other")
+            new = join(stranger, pair.source)
             assert run.running
-            for node in (new, *here):
-                node.execute_command("CLUSTER SETSLOT", 9, "NODE", name_of(new))
+
+            def ended() -> bool:
+                for node in (*here, new):  # again and again: whoever has not heard of it yet claims it back
+                    node.execute_command("CLUSTER SETSLOT", 9, "NODE", name_of(new))
+                return not run.running
+
+            until(ended, lambda: run.stderr, 40, every=0.5)
             assert run.wait() != 0
             assert run.code == "VK-SOURCE-SHARDS", run.stderr
         assert pair.markers() == []

@@ -16,7 +16,7 @@ from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from valkeep.runtime.local import LocalDeployment
 
-__all__ = ["Churn", "cut_over", "drain", "move_by_server", "move_slot", "name_of", "nodes_of", "replicas_of", "still"]
+__all__ = ["Churn", "cut_over", "drain", "hand_over", "move_by_server", "move_slot", "name_of", "nodes_of", "replicas_of", "still"]
 
 
 class Churn:
@@ -130,25 +130,31 @@ def replicas_of(cluster: LocalDeployment) -> list[Any]:
 
 
 def move_slot(cluster: LocalDeployment, slot: int, to: int, *, between: Any = None, batch: int = 10) -> None:
-    """As `valkey-cli --cluster reshard` does it: key by key, with clients on both sides. ``to``: number of the node; ``between``: called when half is moved."""
-    nodes = [client_of(machine.endpoint.port, machine.endpoint.host) for machine in cluster.machines.values()]
-    ids = [node.execute_command("CLUSTER MYID").decode() for node in nodes]
+    """``to``: number of the node; see `hand_over`."""
+    nodes = nodes_of(cluster)
+    hand_over(slot, nodes, to, between=between, batch=batch)
+    for node in nodes:
+        node.close()
+
+
+def hand_over(slot: int, nodes: Sequence[Any], to: int, *, between: Any = None, batch: int = 10) -> None:
+    """As `valkey-cli --cluster reshard` does it: key by key, with clients on both sides. ``nodes``: clients to all of them; ``between``: called when half is
+    moved."""
+    ids = [name_of(node) for node in nodes]
     owner = next(number for number, node in enumerate(nodes) if number != to and _owns(node, slot))
     giving, taking = nodes[owner], nodes[to]
-    place = list(cluster.machines.values())[to].endpoint
+    place = taking.connection_pool.connection_kwargs
     taking.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[owner])
     giving.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[to])
     first = True
     while keys := giving.execute_command("CLUSTER GETKEYSINSLOT", slot, batch):
-        giving.execute_command("MIGRATE", place.host, place.port, "", 0, 5000, "KEYS", *keys)
+        giving.execute_command("MIGRATE", place["host"], place["port"], "", 0, 5000, "KEYS", *keys)
         if first and between is not None:
             between()
         first = False
     for node in (taking, giving, *(one for number, one in enumerate(nodes) if number not in (owner, to))):
         with contextlib.suppress(ResponseError):  # replicas
             node.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[to])
-    for node in nodes:
-        node.close()
 
 
 def _owns(node: Any, slot: int) -> bool:

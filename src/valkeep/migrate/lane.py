@@ -82,7 +82,7 @@ def named(path: Path | None, lane: str) -> Path | None:
 
 
 async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal: Journal) -> tuple[Start, ...]:
-    """The lanes of this source: one, or one for each shard that owns slots. Where a killed run left off, those of that run."""
+    """The lanes of this source: one, or one for each primary of a cluster, also those that have no slots yet. Where a killed run left off, those of that run."""
     left = state.read()
     shards: Mapping[str, Mapping[str, str]] = {}
     if left is not None and left.step in ("attaching", "attached") and not options.fresh:
@@ -124,9 +124,9 @@ async def _shards(here: Endpoint) -> dict[str, dict[str, str]]:
             return {}
     async with ClusterNodes((here,)) as nodes:
         words = await nodes.look(everybody=True)
-    owners = [word for word in words.values() if word.me.primary and word.me.ranges]
+    primaries = [word for word in words.values() if word.me.primary]
     found = {}
-    for number, word in enumerate(sorted(owners, key=lambda one: one.me.ranges), 1):
+    for number, word in enumerate(sorted(primaries, key=lambda one: (not one.me.ranges, one.me.ranges, one.me.id)), 1):
         others = [one.me.id for one in words.values() if one.me.primary_id == word.me.id]
         found[str(number)] = _standing((word.me.id, *others), word.me.ranges)
     return found
