@@ -197,8 +197,8 @@ class Attempts:
         try:
             cuts = await asyncio.gather(*works, return_exceptions=True)
         finally:
-            fenced = any(leg.lane.state.current is not None and leg.lane.state.current.step == "cutting" for leg in legs)
-            if not joint.decided and not fenced:
+            steps = {leg.lane.state.current.step for leg in legs if leg.lane.state.current is not None}
+            if not steps & {"cutting", "promoted"}:
                 self._state.step("attached", target_run="")  # every shard of the source writes again
         failed = [cut for cut in cuts if isinstance(cut, BaseException)]
         if not failed:

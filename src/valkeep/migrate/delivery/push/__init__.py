@@ -20,7 +20,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
@@ -31,6 +31,7 @@ from valkeep.migrate.delivery.push import expiry
 from valkeep.migrate.delivery.push.part import Strand, parts_of
 from valkeep.migrate.delivery.push.refusals import lost
 from valkeep.migrate.delivery.push.snapshot import SnapshotLoad
+from valkeep.migrate.fence import Aborted
 from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from valkeep.migrate.gateway import Gateway
 
 __all__ = ["Push"]
+
+READY_SECONDS: Final = 5.0
+"""So long the promotion may ask the target before it is called off: all writers are kept out meanwhile."""
 
 
 class Push:
@@ -112,8 +116,8 @@ class Push:
             await strand.confirm()
 
     async def promote(self, run_id: str) -> float:
-        """The target becomes what it is already: nobody's copy. Once, whoever of several sources' cut-overs asks. Raises ``ValkeepError`` with
-        ``definite=False`` when nobody knows whether it did."""
+        """The target becomes what it is already: nobody's copy. Once, whoever of several sources' cut-overs asks. Raises ``Aborted`` when it surely did not,
+        ``ValkeepError`` with ``definite=False`` when nobody knows whether it did."""
         if self._promotion is None:
             self._promotion = asyncio.ensure_future(self._promote(run_id))
         return await asyncio.shield(self._promotion)
@@ -121,19 +125,31 @@ class Push:
     async def _promote(self, run_id: str) -> float:
         self._expect_departure()
         try:
-            for strand in self._all:
-                assert strand.link is not None
-                await strand.link.stop()
-            if await self.identify() != run_id:
-                raise lost(self._run.errand.target.address, "was restarted")
-            for strand in self._all:
-                await strand.confirm()
+            async with asyncio.timeout(READY_SECONDS):
+                await self._make_ready(run_id)
+        except (ValkeepError, TimeoutError) as error:  # before the first marker goes it surely is nobody's successor
+            why = error.message if isinstance(error, ValkeepError) else f"not all of it answered within {READY_SECONDS:g} s"
+            code = error.code if isinstance(error, ValkeepError) else ""
+            raise Aborted(
+                f"the target could not be promoted, and was not: {why}", remedy="see its log; start again", code=code or "VK-TARGET-LOST"
+            ) from error
+        try:
             failed = [why for part in self._parts if (why := await part.finish(self._markers(part)))]
         except (ValkeepError, TimeoutError) as error:
             raise promotion.uncertain(str(error), run_id) from error
         if failed:
             self._run.journal.say("warning", f"the target is the primary, but its setting could not be put back: {'; '.join(failed)}")
         return promotion.recorded(self._run.state, self._run.journal.emit, self._run.journal.clock)
+
+    async def _make_ready(self, run_id: str) -> None:
+        """Nothing more is written to it, and all that was is there."""
+        for strand in self._all:
+            assert strand.link is not None
+            await strand.link.stop()
+        if await self.identify() != run_id:
+            raise lost(self._run.errand.target.address, "was restarted")
+        for strand in self._all:
+            await strand.confirm()
 
     def hurry(self) -> None:
         """The promotion is one round trip."""
