@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from typing import Final
 
 from valkeep.report.events import Event, Fault, Held, Lag, LedgerEntry, Note, Phase, Progress, VerdictEvent
@@ -13,6 +12,9 @@ from valkeep.report.story import Chart, Line, Series, Span
 __all__ = ["LABELS", "Recording", "is_news", "label", "spans_between", "thin"]
 
 Point = tuple[float, float | None]
+
+LEAST: Final = 0.05
+"""Seconds: a rate is over no less."""
 
 LABELS: Final = {
     "attach": "target told to follow",
@@ -145,9 +147,13 @@ class Recording:
         series: list[Series] = []
         for phase, listed in self.progress.items():
             points: list[Point] = []
-            for one, two in pairwise(listed):
-                if two.at > one.at and two.keys >= one.keys:
-                    points.append((two.at, (two.keys - one.keys) / (two.at - one.at)))
+            since = listed[0]
+            for one in listed[1:]:
+                if one.keys < since.keys:
+                    since = one
+                elif one.at - since.at >= LEAST:  # several servers tell at almost the same time: between two words of theirs lies no rate
+                    points.append((one.at, (one.keys - since.keys) / (one.at - since.at)))
+                    since = one
             if len(points) > 1 and any(value for _, value in points):  # one point draws no line
-                series.append(Series(phase, "target" if len(series) % 2 == 0 else "replica", thin(points, 0.05)))
+                series.append(Series(phase, "target" if len(series) % 2 == 0 else "replica", tuple(points)))
         return Chart("Keys", "per second", tuple(series), area=True, height=110) if series else None

@@ -180,6 +180,13 @@ def test_a_recording_makes_spans_charts_and_lines() -> None:
     assert recording.verdict == "valid"
 
 
+def test_what_several_servers_tell_at_almost_the_same_time_is_one_rate() -> None:
+    told = [Progress(second + shard / 1e6, "snapshot", keys=1000 * (3 * second + shard)) for second in range(4) for shard in range(3)]
+    chart = Recording(told).chart_of_keys()
+    assert chart is not None
+    assert [value for _, value in chart.series[0].points] == [pytest.approx(3000.0, rel=0.01)] * 3
+
+
 def test_a_step_lasts_until_the_next() -> None:
     spans = spans_between([("attach", 1.0), ("snapshot-taken", 2.0), ("online", 2.01)], 3.0)
     assert [(span.name, span.start, span.end) for span in spans] == [("snapshot", 1.0, 2.0), ("follow", 2.01, 3.0)]

@@ -12,9 +12,10 @@ from valkeep.migrate.verify.found import NameFile
 from valkeep.migrate.verify.side import names_path, rows_path, written_path
 from valkeep.wire.rows import ABSENT, AMBIGUOUS, DIFFERENT, EXPIRED, compare, pick
 
-__all__ = ["compare_partitions"]
+__all__ = ["OURS", "compare_partitions"]
 
 BATCH = 10_000  # names at a time
+OURS = "ours"
 _WANTED = bytes((ABSENT, DIFFERENT, AMBIGUOUS))
 _WANTED_RIGHT = bytes((ABSENT, AMBIGUOUS))
 
@@ -23,7 +24,7 @@ async def compare_partitions(directory: Path, partitions: Iterable[int], deadlin
     """Compare ``source`` and ``target`` in ``directory``; names of differences go to the name file ``out``.
 
     ``final``: a difference of a key that was not written is final; else all of them are to be looked at again (kind "again").
-    Returns counts: missing, extra, different, again, expired.
+    Returns counts: missing, extra, different, again, expired, and ours: offsets of Valkeep's own, which are no keys of anybody's.
     """
     counts: Counter[str] = Counter()
     names = NameFile(out)
@@ -53,5 +54,7 @@ def _name(names: NameFile, path: Path, states: bytearray, wanted: bytes, alone: 
     while row < len(states):
         hits, row, pos = pick(data, states, wanted, row, pos, BATCH)
         for state, database, key in hits:
-            if not is_marker(database, key):
+            if is_marker(database, key):
+                names.counts[OURS] += 1
+            else:
                 names.add(kinds[state] if final else "again", database, key)

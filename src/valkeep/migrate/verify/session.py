@@ -16,7 +16,7 @@ from valkeep.errors import ConnectionLost, ValkeepError
 from valkeep.migrate.keyread import TOLERANCE
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify.barrier import Barrier, Relation
-from valkeep.migrate.verify.compare import compare_partitions
+from valkeep.migrate.verify.compare import OURS, compare_partitions
 from valkeep.migrate.verify.explain import LARGE, explain
 from valkeep.migrate.verify.follow import Follower, Spoiled
 from valkeep.migrate.verify.found import Found, read_names
@@ -221,7 +221,7 @@ class Session:
         self._counts |= {
             "expired": counts.get("expired", 0) + others.get("expired", 0),
             "keys_source": mine.keys,
-            "keys_target": theirs.keys,
+            "keys_target": theirs.keys - counts.get(OURS, 0) - others.get(OURS, 0),
             "target_offset": theirs.offset,
             "memory": theirs.memory,
         }
