@@ -50,6 +50,7 @@ PASSING: Final = frozenset(  # reasons to call a cut-over off that may pass
         "VK-HELD",
     }
 )
+OF_CLUSTERS: Final = frozenset({"VK-CUTOVER-ROLE"})  # a shard has failed over, and its lane follows the new primary
 FOR_A_PERSON: Final = frozenset(  # may pass, but somebody has to look; whoever says go again has
     {"VK-CUTOVER-REPLICA", "VK-CUTOVER-FENCE-LOST", "VK-PROMOTE-LATE"}
 )
@@ -109,21 +110,21 @@ class Attempts:
     async def run(self) -> tuple[CutoverResult, ...]:
         """Cut over: what came of each lane. Raises what called the last attempt off."""
         attempts = 0
-        passing = PASSING | FOR_A_PERSON if self.manual else PASSING
+        passing = PASSING | (FOR_A_PERSON if self.manual else frozenset()) | (OF_CLUSTERS if self._slots is not None else frozenset())
         while True:
             if self.manual:
                 await self._wait_for_go()
             try:
                 return await self._cut()
             except ValkeepError as error:
-                attempts += 1
+                attempts += error.code != "VK-CUTOVER-SLOTS"  # which are waited for, however often they move
                 if error.code not in passing or not isinstance(error, Aborted) or (not self.manual and attempts >= ATTEMPTS):
                     self._handover.answer(error)
                     raise
                 self._journal.say("warning", f"the cut-over was called off: {error.message}. {error.remedy}")
                 self._handover.answer(error, again=True)
                 if not self.manual:
-                    await beside(self._gateways, asyncio.sleep(RETRY_SECONDS * attempts))
+                    await beside(self._gateways, asyncio.sleep(RETRY_SECONDS * max(attempts, 1)))
 
     @property
     def _lanes(self) -> list[Lane]:
@@ -158,6 +159,8 @@ class Attempts:
             await beside(self._gateways, self._slots.settled())
         await beside(self._gateways, together(lane.proof.settle() for lane in self._lanes))
         self._refuse_held()
+        if self._slots is not None:
+            await self._slots.expect_still()  # once more before writers are kept out, and behind the fences
         async with contextlib.AsyncExitStack() as stack:
             legs = [await self._leg(lane, stack) for lane in self._lanes]
             cuts = await self._cut_all(legs)

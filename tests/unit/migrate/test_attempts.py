@@ -15,6 +15,7 @@ from valkeep.migrate.fence import Aborted
 from valkeep.migrate.joint import CalledOff
 from valkeep.migrate.state import MigrationState, StateFile
 
+SLOTS = Aborted("slot 7 is on its way", remedy="wait", code="VK-CUTOVER-SLOTS")
 FENCED = {"min-replicas-to-write": "0"}
 
 
@@ -77,3 +78,42 @@ def test_while_one_shard_may_be_fenced_the_whole_is_in_the_middle_of_its_cut_ove
 def test_where_the_promotion_could_not_be_written_down_it_is_not_forgotten(tmp_path: Path) -> None:
     late = ValkeepError("the promotion's reply was lost", remedy="ask", definite=False, code="VK-CUTOVER-PROMOTE")
     assert Whole(tmp_path, one=(late, "promoted"), two=(late, "promoted")).end()[1] == "cutting"
+
+
+def attempted(*ends: Aborted, cluster: bool = True, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often it was tried, until it came about or was given up."""
+    monkeypatch.setattr("valkeep.migrate.attempts.RETRY_SECONDS", 0.001)
+    left = list(ends)
+    attempts: Any = object.__new__(Attempts)
+    attempts.manual = False
+    attempts._slots = SimpleNamespace(retired=frozenset()) if cluster else None
+    attempts._all = ()
+    attempts._journal = SimpleNamespace(say=lambda *_: None)
+    attempts._handover = SimpleNamespace(answer=lambda *_, **__: None)
+
+    async def cut() -> tuple[()]:
+        if left:
+            raise left.pop(0)
+        return ()
+
+    attempts._cut = cut
+    try:
+        asyncio.run(attempts.run())
+    except Aborted:
+        return len(ends) - len(left)
+    return len(ends) + 1
+
+
+def test_slots_that_keep_moving_are_waited_for_however_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attempted(*[SLOTS] * 20, monkeypatch=monkeypatch) == 21
+
+
+def test_a_shard_that_fails_over_in_the_cut_over_is_cut_over_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    demoted = Aborted("it is a replica now", remedy="give the primary", code="VK-CUTOVER-ROLE")
+    assert attempted(demoted, monkeypatch=monkeypatch) == 2
+    assert attempted(demoted, cluster=False, monkeypatch=monkeypatch) == 1
+
+
+def test_what_may_pass_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    lag = Aborted("too slow", remedy="wait", code="VK-CUTOVER-LAG")
+    assert attempted(*[lag, SLOTS] * 9, monkeypatch=monkeypatch) == 5

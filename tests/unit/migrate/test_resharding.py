@@ -13,9 +13,9 @@ from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.shard_primary import ShardPrimary
 from valkeep.errors import ConnectionLost
-from valkeep.migrate import resharding
 from valkeep.migrate.fence import Aborted
 from valkeep.migrate.resharding import Holder, Resharding
+from valkeep.migrate.resharding.handover import Handover
 from valkeep.migrate.resharding.keys import AT_ONCE, portions
 from valkeep.migrate.transform.territory import Territory
 from valkeep.report.events import Event, Note
@@ -141,6 +141,25 @@ def test_a_shard_that_is_over_has_its_feed_closed_and_is_not_asked_for(story: St
     assert not story.feeds[1].closed
 
 
+def test_a_shard_that_is_over_is_let_go_while_others_still_copy_what_it_had(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def for_long(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def looks() -> None:
+        story.lines = OVER
+        await story.slots._look()
+        assert story.slots._work is not None
+        assert not story.feeds[0].closed  # what it said is not in the target yet
+        await asyncio.sleep(0.01)
+        await story.slots._look()
+        story.slots._work.cancel()
+
+    monkeypatch.setattr(Handover, "run", for_long)
+    asyncio.run(looks())
+    assert story.slots.retired == {"1"}
+    assert story.feeds[0].closed
+
+
 def test_a_primary_is_followed_when_it_is_another_one(story: Story) -> None:
     story.lines = STILL
     asyncio.run(look(story, 3))
@@ -184,7 +203,7 @@ def test_a_primary_that_was_promoted_behind_the_fence_is_not_taken_for_the_fence
 
     story.lines = STILL
     monkeypatch.setattr(Connection, "open", lambda *_, **__: _opened())
-    monkeypatch.setattr(resharding, "server_info", info)
+    monkeypatch.setattr("valkeep.migrate.resharding.server_info", info)
     asyncio.run(story.slots.expect_still())
     asyncio.run(story.slots.expect_still({"1": "h", "2": "h"}))
     with pytest.raises(Aborted, match="became a primary when the one before it was fenced") as error:

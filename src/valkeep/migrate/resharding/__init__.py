@@ -67,6 +67,7 @@ class Resharding:
         self._primaries: dict[str, Endpoint | None] = {one.name: None for one in holders}  # as they were followed last
         self._members: dict[str, tuple[str, ...]] = {}
         self._work: asyncio.Task[None] | None = None
+        self._needed: frozenset[str] = frozenset()  # lanes whose feeds it needs
         self._looks = 0  # begun so far
         self._seen = 0  # the newest look that found everything where it belongs, and has done so for a while
         self._moved = float("-inf")  # when something was found on its way last
@@ -150,14 +151,15 @@ class Resharding:
         look = self._looks
         if self._work is not None and self._work.done():
             work, self._work = self._work, None
+            self._needed = frozenset()
             work.result()
         words = await self._words(self._nodes)
         layout = layout_of(words, self._present, self._brought)
         self._follow(layout)
-        if self._work is None:
-            await self._retire(layout.over)
-            if layout.moves:
-                self._work = asyncio.create_task(self._hand_over(layout.moves), name="slots from lane to lane")
+        await self._retire([name for name in layout.over if name not in self._needed])
+        if self._work is None and layout.moves:
+            self._needed = frozenset(one.name for one in self._holders)
+            self._work = asyncio.create_task(self._hand_over(layout.moves), name="slots from lane to lane")
         self._tell("slots are handed over" if self._work is not None else layout.wrong)
         if self._work is not None or layout.wrong:
             self._moved = asyncio.get_running_loop().time()
@@ -198,6 +200,7 @@ class Resharding:
         takers = {one: slots for one in self._holders if (slots := [move.slot for move in moves if move.taker == one.name])}
         try:
             await self._leave({one: [move.slot for move in moves if _leaves(one.name, move)] for one in self._holders})
+            self._needed = frozenset(one.name for one in takers)  # copying may take longer than the patience with a shard that is over
             works = [Handover(one, slots, self._target) for one, slots in takers.items()]
             await together([work.run(partial(self._arrived, work.taker.name)) for work in works])
         except ConnectionLost as error:
