@@ -145,12 +145,6 @@ class _Restoration:
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await Connection.open(options.target, client_name="valkeep-migrate"))
             target_found = await look(target, options.field_ttl, wipe=options.wipe_target)
-            if target_found.shards:
-                raise Refused(
-                    f"{options.target.address} is a node of a cluster, and files are brought to single servers only",
-                    remedy="start a server from the files and give that as the --source, with --deliver push",
-                    code="VK-TARGET-CLUSTER",
-                )
             ledger = Ledger(options.report / "ledger.jsonl" if options.report else None, journal.emit, journal.clock)
             stack.callback(ledger.close)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))

@@ -66,6 +66,13 @@ def test_a_target_that_is_none_is_said_and_nothing_else() -> None:
     assert found(SNAPSHOT, replace(TARGET, mode="sentinel", product="Sentinel of Valkey")) - found(SNAPSHOT) == {("VK-PEER", "blocker")}
 
 
+@pytest.mark.parametrize("options", [PreflightOptions(), PUSH])
+def test_files_into_a_cluster_are_no_go_with_the_way_that_there_is(options: PreflightOptions) -> None:
+    (finding,) = [one for one in judge_files(SNAPSHOT, replace(TARGET, mode="cluster"), options) if one.code == "VK-TARGET-CLUSTER"]
+    assert finding.severity == "blocker"
+    assert "--deliver push" in finding.remedy
+
+
 def test_nothing_is_asked_about_writers() -> None:
     assert {check.name for check in FILE_CHECKS} < {check.name for check in CHECKS}
     codes = {code for code, _ in found(SNAPSHOT)}

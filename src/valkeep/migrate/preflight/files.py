@@ -59,7 +59,7 @@ async def preflight_files(files: FileFacts, target: Endpoint, options: Preflight
 def judge_files(files: FileFacts, target: ServerFacts, options: PreflightOptions) -> tuple[Finding, ...]:
     """Pure."""
     checks = tuple(check for check in FILE_CHECKS if files.census is not None or check.run is not readiness.census)
-    return (*_findings(files), *_expiry(files, target, options), *judge(Case(_facts(files), target, options), checks))
+    return (*_findings(files), *_cluster(target), *_expiry(files, target, options), *judge(Case(_facts(files), target, options), checks))
 
 
 def _facts(files: FileFacts) -> ServerFacts:
@@ -96,6 +96,16 @@ def _findings(files: FileFacts) -> Iterator[Finding]:
             "acknowledge it, or copy the file again from a server that has been stopped",
             file=files.files[-1],
             left_out=f"{files.tail} bytes, from byte {files.torn_at} on",
+        )
+
+
+def _cluster(target: ServerFacts) -> Iterator[Finding]:
+    if target.mode == "cluster":
+        yield blocker(
+            "VK-TARGET-CLUSTER",
+            "the target is a cluster, and files are brought to single servers only",
+            "start a server from the files and give that as the --source, with --deliver push",
+            target=target.address,
         )
 
 
