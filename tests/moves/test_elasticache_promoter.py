@@ -26,9 +26,10 @@ Client = Callable[..., Any]
 
 
 class Lab:
-    def __init__(self, gateway: Process, plane: PlaneOfTests, there: Any) -> None:
+    def __init__(self, gateway: Process, plane: PlaneOfTests, here: Any, there: Any) -> None:
         self.gateway = gateway
         self.plane = plane
+        self.here = here
         self.there = there
         self.said: list[str] = []
 
@@ -41,13 +42,16 @@ class Lab:
         return str(self.there.execute_command("ROLE")[0].decode())
 
     def promoter(self) -> ElastiCache:
-        async def role() -> str:
-            return {"master": "master"}.get(self.role, "slave")
+        async def look() -> dict[str, str]:
+            return {name: str(value) for name, value in self.there.info("replication").items()}
 
         def say(level: str, text: str) -> None:
             self.said.append(f"{level}: {text}")
 
-        return ElastiCache(Plane(GroupAddress(GROUP, None, self.plane.url)), say, role, "16", seconds=10.0)
+        def streams() -> set[str]:
+            return {str(self.here.info("replication")["master_replid"])}
+
+        return ElastiCache(Plane(GroupAddress(GROUP, None, self.plane.url)), say, look, streams, "16", seconds=10.0)
 
     def run(self, work: Callable[[ElastiCache], Awaitable[Any]]) -> Any:
         async def main() -> Any:
@@ -73,7 +77,7 @@ def lab(server: Server, client: Client, monkeypatch: pytest.MonkeyPatch) -> Iter
     with PlaneOfTests(target) as plane:
         for name, value in plane.environment.items():
             monkeypatch.setenv(name, value)
-        yield Lab(gateway, plane, client(target))
+        yield Lab(gateway, plane, client(gateway), client(target))
 
 
 @pytest.fixture
@@ -82,8 +86,13 @@ def liar(lab: Lab) -> Iterator[LyingGateway]:
         yield one
 
 
+async def begin(promoter: ElastiCache, gateway: tuple[str, int]) -> None:
+    await promoter.prepare(gateway)
+    await promoter.begin(gateway)
+
+
 async def whole(promoter: ElastiCache, lab: Lab) -> None:
-    await promoter.begin(lab.address)
+    await begin(promoter, lab.address)
     await asyncio.to_thread(lab.synced)
     await promoter.promote()
 
@@ -114,7 +123,7 @@ def test_an_answer_that_elasticache_would_not_take_is_found_before_it_asks(
 ) -> None:
     monkeypatch.setattr("valkeep.migrate.elasticache.probe.TIMEOUT", 0.5)
     liar.lies[command] = lie
-    error = lab.fails(lambda promoter: promoter.begin(("127.0.0.1", liar.port)))
+    error = lab.fails(lambda promoter: begin(promoter, ("127.0.0.1", liar.port)))
     assert error.code == "VK-EC-PROBE"
     assert said in error.message
     assert error.definite
@@ -123,7 +132,7 @@ def test_an_answer_that_elasticache_would_not_take_is_found_before_it_asks(
 
 def test_an_unreachable_port_is_found_before_elasticache_is_asked(lab: Lab, liar: LyingGateway) -> None:
     liar.close()
-    error = lab.fails(lambda promoter: promoter.begin(("127.0.0.1", liar.port)))
+    error = lab.fails(lambda promoter: begin(promoter, ("127.0.0.1", liar.port)))
     assert error.code == "VK-EC-PROBE"
     assert "nothing answers at the gateway's address" in error.message
     assert lab.plane.calls == []
@@ -134,7 +143,7 @@ def test_an_address_of_another_machine_that_is_not_reached_from_here_is_left_to_
 ) -> None:
     monkeypatch.setattr(elasticache, "is_here", lambda _: False)  # behind NAT
     liar.close()
-    error = lab.fails(lambda promoter: promoter.begin(("127.0.0.1", liar.port)))
+    error = lab.fails(lambda promoter: begin(promoter, ("127.0.0.1", liar.port)))
     assert error.code == "VK-EC-TEST"
     assert "unable to connect" in error.message
     assert any("TestMigration decides" in one for one in lab.said)
@@ -143,7 +152,7 @@ def test_an_address_of_another_machine_that_is_not_reached_from_here_is_left_to_
 def test_what_only_aws_finds_wrong_ends_in_its_own_words(lab: Lab) -> None:
     lab.plane.newest = (7, 0)
     lab.plane.databases = 32
-    error = lab.fails(lambda promoter: promoter.begin(lab.address))
+    error = lab.fails(lambda promoter: begin(promoter, lab.address))
     assert error.code == "VK-EC-TEST"
     assert "Test migration failed" in error.message
     assert "StartMigration" not in lab.plane.calls
@@ -151,7 +160,7 @@ def test_what_only_aws_finds_wrong_ends_in_its_own_words(lab: Lab) -> None:
 
 def test_encryption_that_was_turned_on_since_preflight_is_refused_by_aws(lab: Lab) -> None:
     lab.plane.group["TransitEncryptionEnabled"] = True
-    error = lab.fails(lambda promoter: promoter.begin(lab.address))
+    error = lab.fails(lambda promoter: begin(promoter, lab.address))
     assert error.code == "VK-EC-PARAMETER"
     assert "In-transit encryption must be disabled" in error.message
 
@@ -161,7 +170,7 @@ def test_a_snapshot_that_does_not_come_is_a_migration_that_aws_gives_up(lab: Lab
     lab.plane.patience = 0.5
 
     async def watched(promoter: ElastiCache) -> None:
-        await promoter.begin(("127.0.0.1", liar.port))
+        await begin(promoter, ("127.0.0.1", liar.port))
         await promoter.watch()
 
     error = lab.fails(watched)
@@ -172,7 +181,7 @@ def test_a_snapshot_that_does_not_come_is_a_migration_that_aws_gives_up(lab: Lab
 
 def test_somebody_else_who_completes_the_migration_is_noticed(lab: Lab) -> None:
     async def watched(promoter: ElastiCache) -> None:
-        await promoter.begin(lab.address)
+        await begin(promoter, lab.address)
         await asyncio.to_thread(lab.synced)
         async with asyncio.timeout(20):
             watching = asyncio.ensure_future(promoter.watch())
@@ -185,7 +194,7 @@ def test_somebody_else_who_completes_the_migration_is_noticed(lab: Lab) -> None:
 
 def test_offsets_that_do_not_agree_are_data_not_in_sync_and_it_may_be_tried_again(lab: Lab, liar: LyingGateway) -> None:
     async def twice(promoter: ElastiCache) -> None:
-        await promoter.begin(("127.0.0.1", liar.port))
+        await begin(promoter, ("127.0.0.1", liar.port))
         await asyncio.to_thread(lab.synced)
         liar.lies["INFO"] = lambda reply: with_field(reply, "master_replid", "0" * 40)
         with pytest.raises(Refused) as refused:
@@ -219,7 +228,7 @@ def test_a_permission_that_is_missing_for_the_start_changes_nothing(lab: Lab, ac
 
     async def begun(promoter: ElastiCache) -> list[str]:
         with pytest.raises(Refused) as refused:
-            await promoter.begin(lab.address)
+            await begin(promoter, lab.address)
         assert refused.value.code == "VK-AWS-DENIED"
         assert f"elasticache:{action}" in refused.value.remedy
         return await promoter.undo()
@@ -230,21 +239,21 @@ def test_a_permission_that_is_missing_for_the_start_changes_nothing(lab: Lab, ac
 
 def test_events_that_may_not_be_read_stop_it_before_anything_is_started(lab: Lab) -> None:
     lab.plane.denied = {"DescribeEvents"}
-    error = lab.fails(lambda promoter: promoter.begin(lab.address))
+    error = lab.fails(lambda promoter: begin(promoter, lab.address))
     assert "elasticache:DescribeEvents" in error.remedy
     assert "TestMigration" not in lab.plane.calls
 
 
 def test_a_group_that_somebody_else_migrates_is_left_alone(lab: Lab) -> None:
     lab.plane.group["Status"] = "migrating"
-    error = lab.fails(lambda promoter: promoter.begin(lab.address))
+    error = lab.fails(lambda promoter: begin(promoter, lab.address))
     assert error.code == "VK-EC-UNDER-MIGRATION"
     assert lab.plane.group["Status"] == "migrating"
 
 
 def undone(lab: Lab, meanwhile: Callable[[], Any]) -> Callable[[ElastiCache], Coroutine[Any, Any, list[str]]]:
     async def work(promoter: ElastiCache) -> list[str]:
-        await promoter.begin(lab.address)
+        await begin(promoter, lab.address)
         await asyncio.to_thread(lab.synced)
         await asyncio.to_thread(meanwhile)
         return await promoter.undo()
@@ -269,7 +278,7 @@ def test_a_stop_while_the_start_is_under_way_ends_what_was_started(lab: Lab) -> 
     lab.plane.before = slow
 
     async def stopped(promoter: ElastiCache) -> list[str]:
-        beginning = asyncio.ensure_future(promoter.begin(lab.address))
+        beginning = asyncio.ensure_future(begin(promoter, lab.address))
         await asyncio.to_thread(asked.wait)
         beginning.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -295,7 +304,7 @@ def test_a_migration_that_may_not_be_ended_says_by_which_command_a_person_does(l
 
 def test_an_api_that_is_away_for_a_while_does_not_end_a_migration(lab: Lab) -> None:
     async def watched(promoter: ElastiCache) -> None:
-        await promoter.begin(lab.address)
+        await begin(promoter, lab.address)
         lab.plane.denied = {"DescribeEvents"}
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
@@ -340,7 +349,7 @@ def test_options_that_contradict_each_other_are_a_usage_error(target: str, more:
 
 def test_a_lost_answer_that_cannot_be_cleared_up_is_not_definite(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     async def begun(promoter: ElastiCache) -> None:
-        await promoter.begin(lab.address)
+        await begin(promoter, lab.address)
         await asyncio.to_thread(lab.synced)
         lab.plane.refuse_to_answer = True
         await promoter.promote()

@@ -1,6 +1,7 @@
 """``valkeep migrate run --target elasticache:ID``: the whole story against a control plane over a real Valkey, and what is left where it ends badly.
 
-Faults that need no whole run are planted in `test_elasticache_promoter`. AWS itself is not in here: see `tests.support.elasticache_plane`.
+Faults that need no whole run are planted in `test_elasticache_promoter`, kills in `test_elasticache_resumption`. AWS itself is not in here: see
+`tests.support.elasticache_plane`.
 """
 
 from __future__ import annotations
@@ -14,61 +15,24 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
-from tests.support.elasticache_plane import GROUP, PlaneOfTests
+from tests.support.elasticache_lab import ElastiCacheLab, elasticache_lab
+from tests.support.elasticache_plane import GROUP
 from tests.support.lying_gateway import LyingGateway, with_field
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
-from valkeep.runtime.node import Process
 
 Client = Callable[..., Any]
 pytestmark = [pytest.mark.slow]
 
 
-class Lab:
-    """A source with keys, and a plane over a target."""
-
-    def __init__(self, source: Process, plane: PlaneOfTests, here: Any, there: Any, folder: Path) -> None:
-        self.source = source
-        self.plane = plane
-        self.here = here
-        self.there = there
-        self.folder = folder
-
-    def run(self, *more: str, name: str = "run") -> Valkeep:
-        return self.valkeep("run", "--acknowledge", "all", "--field-ttl", "keep-field", *self.plane.options, *more, name=name)
-
-    def valkeep(self, command: str, *more: str, name: str = "", report: bool = True) -> Valkeep:
-        where = ("--source", self.source.endpoint, "--state", str(self.folder / "state"))
-        folder = self.folder / (name or command)
-        return Valkeep("migrate", command, *where, *more, folder=folder, report=report, env=self.plane.environment)
-
-    @property
-    def fence(self) -> str:
-        return str(self.here.config_get("min-replicas-to-write")["min-replicas-to-write"])
-
-    @property
-    def role(self) -> bytes:
-        role: bytes = self.there.execute_command("ROLE")[0]
-        return role
-
-    def as_it_was(self) -> bool:
-        """Nothing was started: AWS was asked, and no more."""
-        return self.plane.group["Status"] == "available" and self.fence == "0" and "StartMigration" not in self.plane.calls
-
-
 @pytest.fixture
-def lab(server: Server, client: Client, tmp_path: Path) -> Iterator[Lab]:
-    source, target = server("redis-8.0", databases=16), server("valkey-8.1")
-    here = client(source)
-    here.mset({f"k{number}": number for number in range(2000)})
-    here.expire("k1", 10_000)
-    here.rpush("list", *range(500))
-    with PlaneOfTests(target) as plane:
-        yield Lab(source, plane, here, client(target), tmp_path)
+def lab(server: Server, client: Client, tmp_path: Path) -> Iterator[ElastiCacheLab]:
+    with elasticache_lab(server, client, tmp_path) as one:
+        yield one
 
 
-def test_a_source_of_redis_8_moves_under_writers_and_no_acknowledged_write_is_lost(lab: Lab) -> None:
+def test_a_source_of_redis_8_moves_under_writers_and_no_acknowledged_write_is_lost(lab: ElastiCacheLab) -> None:
     lab.plane.delay = 0.5  # AWS says "minutes"
     order: list[str] = []
     with Writers(lab.source.port, 3) as writers, lab.run() as process:
@@ -81,8 +45,7 @@ def test_a_source_of_redis_8_moves_under_writers_and_no_acknowledged_write_is_lo
     assert lab.role == b"master"
     assert lab.there.dbsize() == lab.here.dbsize()
     assert lab.plane.group["Status"] == "available"
-    told = [action for action in lab.plane.calls if action.endswith("Migration")]
-    assert told == ["TestMigration", "StartMigration", "CompleteMigration"]
+    assert lab.told == ["TestMigration", "StartMigration", "CompleteMigration"]
     assert "ElastiCache: Test migration successful" in process.stderr
     result = json.loads((process.report / "run.json").read_text())
     assert (result["verdict"], result["mismatches"], result["unexpected_error_replies"]) == ("valid", 0, 0)
@@ -100,7 +63,7 @@ def test_a_source_of_redis_8_moves_under_writers_and_no_acknowledged_write_is_lo
     assert "never-shown-anywhere" not in everything
 
 
-def test_a_cut_over_by_hand_finds_the_migration_by_the_groups_id(lab: Lab) -> None:
+def test_a_cut_over_by_hand_finds_the_migration_by_the_groups_id(lab: ElastiCacheLab) -> None:
     with lab.run("--cutover", "manual") as process:
         process.wait_for("waiting")
         with lab.valkeep("cutover", "--target", f"elasticache:{GROUP}", report=False) as cutover:
@@ -118,7 +81,9 @@ def liar() -> Iterator[LyingGateway]:
         yield one
 
 
-def test_an_answer_that_elasticache_would_not_take_stops_the_run_before_anything_is_started(lab: Lab, liar: LyingGateway) -> None:
+def test_an_answer_that_elasticache_would_not_take_stops_the_run_before_anything_is_started(
+    lab: ElastiCacheLab, liar: LyingGateway
+) -> None:
     liar.lies["INFO"] = lambda reply: with_field(reply, "redis_version", "8.0.2")
     with lab.run(*liar.options) as process:
         assert process.wait(60) == 4
@@ -130,7 +95,7 @@ def test_an_answer_that_elasticache_would_not_take_stops_the_run_before_anything
     process.assert_nothing_left()
 
 
-def test_encryption_in_transit_stops_the_run_with_its_number(lab: Lab) -> None:
+def test_encryption_in_transit_stops_the_run_with_its_number(lab: ElastiCacheLab) -> None:
     lab.plane.group["TransitEncryptionEnabled"] = True
     with lab.run() as process:
         assert process.wait(60) == 4
@@ -139,7 +104,7 @@ def test_encryption_in_transit_stops_the_run_with_its_number(lab: Lab) -> None:
     assert lab.as_it_was()
 
 
-def test_a_snapshot_that_comes_too_late_is_a_migration_that_aws_gives_up(lab: Lab, liar: LyingGateway) -> None:
+def test_a_snapshot_that_comes_too_late_is_a_migration_that_aws_gives_up(lab: ElastiCacheLab, liar: LyingGateway) -> None:
     liar.hold = True
     lab.plane.patience = 1.0
     with lab.run(*liar.options) as process:
@@ -151,7 +116,7 @@ def test_a_snapshot_that_comes_too_late_is_a_migration_that_aws_gives_up(lab: La
     assert lab.fence == "0"
 
 
-def test_offsets_that_do_not_agree_are_data_not_in_sync_and_the_source_writes_again(lab: Lab, liar: LyingGateway) -> None:
+def test_offsets_that_do_not_agree_are_data_not_in_sync_and_the_source_writes_again(lab: ElastiCacheLab, liar: LyingGateway) -> None:
     liar.lies["INFO"] = lambda reply: with_field(reply, "master_repl_offset", "999999999")
     with Writers(lab.source.port, 2) as writers, lab.run(*liar.options) as process:
         assert process.wait(90) == 1, process.stderr
@@ -166,7 +131,7 @@ def test_offsets_that_do_not_agree_are_data_not_in_sync_and_the_source_writes_ag
 # -- the way back, and what AWS denies ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_aborted_ends_the_migration_at_aws_too(lab: Lab) -> None:
+def test_a_run_that_is_aborted_ends_the_migration_at_aws_too(lab: ElastiCacheLab) -> None:
     with lab.run("--cutover", "manual") as process:
         process.wait_for("waiting")
         with lab.valkeep("abort", "--target", f"elasticache:{GROUP}", report=False) as abort:
@@ -179,23 +144,7 @@ def test_a_run_that_is_aborted_ends_the_migration_at_aws_too(lab: Lab) -> None:
     assert lab.fence == "0"
 
 
-def test_what_a_killed_run_leaves_at_aws_is_said_by_abort_and_by_the_next_run(lab: Lab) -> None:
-    with lab.run("--cutover", "manual") as process:
-        process.wait_for("waiting")
-        process.kill()
-    with lab.run(name="again") as again:
-        assert again.wait() == 4
-    assert again.code == "VK-A-01"
-    with lab.valkeep("abort", "--target", f"elasticache:{GROUP}", report=False) as abort:
-        assert abort.wait() == 0, abort.stderr
-    ends = f"aws elasticache complete-migration --replication-group-id {GROUP} --force"
-    assert ends in abort.stdout
-    assert ends in again.stderr
-    assert lab.plane.group["Status"] == "migrating"
-    assert lab.fence == "0"
-
-
-def test_a_run_that_is_killed_while_aws_promotes_loses_nothing_and_gives_no_writers_back(lab: Lab) -> None:
+def test_a_run_that_is_killed_while_aws_promotes_loses_nothing_and_gives_no_writers_back(lab: ElastiCacheLab) -> None:
     with Writers(lab.source.port, 2) as writers:
         with lab.run() as process:
             lab.plane.promotes.clear()
@@ -215,7 +164,7 @@ def test_a_run_that_is_killed_while_aws_promotes_loses_nothing_and_gives_no_writ
     assert lab.role == b"master"
 
 
-def test_a_stop_in_the_middle_ends_what_was_started_at_aws(lab: Lab) -> None:
+def test_a_stop_in_the_middle_ends_what_was_started_at_aws(lab: ElastiCacheLab) -> None:
     with lab.run("--cutover", "manual") as process:
         until(lambda: lab.plane.said("Start migration successful"), lambda: process.stderr, 60)
         process.send(signal.SIGINT)
@@ -226,7 +175,7 @@ def test_a_stop_in_the_middle_ends_what_was_started_at_aws(lab: Lab) -> None:
     assert lab.fence == "0"
 
 
-def test_a_permission_that_is_missing_for_the_end_gives_the_writers_back(lab: Lab) -> None:
+def test_a_permission_that_is_missing_for_the_end_gives_the_writers_back(lab: ElastiCacheLab) -> None:
     def before(action: str) -> None:
         if action == "StartMigration":
             lab.plane.denied = {"CompleteMigration"}

@@ -253,10 +253,13 @@ class Slow:
         self.there = there
         self.asked = 0
 
+    async def prepare(self, gateway: tuple[str, int]) -> None:
+        pass
+
     async def begin(self, gateway: tuple[str, int]) -> None:
         self.there.replicaof(*gateway)
 
-    async def taken_up(self) -> None:
+    async def taken_up(self, gateway: tuple[str, int]) -> None:
         raise AssertionError("nothing was killed")
 
     async def watch(self) -> None:

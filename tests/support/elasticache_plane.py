@@ -110,6 +110,8 @@ class PlaneOfTests:
         self.refuse_to_answer = False
         self.promotes = threading.Event()  # cleared: it waits with a promotion
         self.promotes.set()
+        self.starts = threading.Event()  # cleared: it waits before it does what StartMigration asked for
+        self.starts.set()
         self.promoting = False  # it found the data in sync, and is about to promote
         self.before: Callable[[str], None] | None = None
         self.source: tuple[str, int] = ("", 0)
@@ -128,13 +130,17 @@ class PlaneOfTests:
     # -- life ------------------------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        with valkey.Valkey(host="127.0.0.1", port=self.target.port) as user:
-            user.execute_command("ACL", "SETUSER", ADMIN, "on", f">{PASSWORD}", "~*", "&*", "+@all")
-            user.execute_command("ACL", "SETUSER", "default", *(f"-{name}" for name in DENIED_COMMANDS))
+        self.take_rights()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
+
+    def take_rights(self) -> None:
+        """Of the target's users; again after a restart of it."""
+        with valkey.Valkey(host="127.0.0.1", port=self.target.port) as user:
+            user.execute_command("ACL", "SETUSER", ADMIN, "on", f">{PASSWORD}", "~*", "&*", "+@all")
+            user.execute_command("ACL", "SETUSER", "default", *(f"-{name}" for name in DENIED_COMMANDS))
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
@@ -364,6 +370,8 @@ class PlaneOfTests:
 
     def _migrate(self) -> None:
         self._ending.wait(self.delay)
+        while not self._ending.is_set() and not self.starts.wait(0.05):
+            pass
         try:
             probe(*self.source, databases=self.databases, newest=self.newest)
             self.admin.execute_command("REPLICAOF", *self.source)

@@ -90,7 +90,9 @@ class LyingGateway:
         back = threading.Thread(target=_pump, args=(guest, gateway), daemon=True)
         back.start()
         if self.hold:
-            back.join()
+            while gateway.recv(65536):
+                pass
+            guest.shutdown(socket.SHUT_RDWR)
         else:
             _pump(gateway, guest)
 

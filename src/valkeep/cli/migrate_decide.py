@@ -91,6 +91,8 @@ async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, stat
             source = source.at(where.host, where.port)
         if isinstance(target, GroupAddress):
             there = Endpoint.parse(found.target) if found is not None else None
+            if found is not None and not force:
+                expect_target(found, found.target, target.display)
         else:
             there = target
             if found is not None and not force:

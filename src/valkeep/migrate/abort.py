@@ -282,7 +282,9 @@ async def restore_target(target: Connection, found: MigrationState) -> list[str]
         return await _restore_pushed(target, found)
     if found.detach_by:
         if (await server_info(target)).role == "primary":
-            return []
+            if not (found.group and found.gateway and found.step == "attaching"):
+                return []
+            return [f"ElastiCache may be migrating {found.group} still: if its status is migrating, {found.detach_by} ends that"]
         return [
             f"the target attached by itself, and was not detached by us: detach it by {found.detach_by}; it keeps what was copied so far"
         ]

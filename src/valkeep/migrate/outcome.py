@@ -74,9 +74,13 @@ class RunOptions:
     group: GroupAddress | None = None
 
     @property
+    def group_name(self) -> str:
+        """As it is named for a target; "": it is none."""
+        return self.group.display if self.group is not None else ""
+
+    @property
     def state_directory(self) -> Path:
-        target = self.target.display if self.group is None else self.group.display
-        return self.state or default_directory(self.source.display, target)
+        return self.state or default_directory(self.source.display, self.group_name or self.target.display)
 
 
 @dataclass(frozen=True, slots=True)

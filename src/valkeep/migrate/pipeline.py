@@ -35,7 +35,7 @@ from valkeep.migrate.control import Control, Handler, Lock
 from valkeep.migrate.cutover import CutoverResult, Successor
 from valkeep.migrate.delivery import Parts
 from valkeep.migrate.delivery.reception import reception
-from valkeep.migrate.delivery.replication_group import NOT_AWS, promoter_of, visitors
+from valkeep.migrate.delivery.replication_group import NOT_AWS, place_of, promoter_of, visitors
 from valkeep.migrate.delivery.target import TargetFound, look
 from valkeep.migrate.delivery.ways import delivery_of
 from valkeep.migrate.feed.psync import PsyncFeed
@@ -50,7 +50,7 @@ from valkeep.migrate.neighbours import expect_none
 from valkeep.migrate.numbers import watched
 from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflight
-from valkeep.migrate.preflight.managed import GatewayPlace, preflight_group
+from valkeep.migrate.preflight.managed import preflight_group
 from valkeep.migrate.proof import Nothing, Proof
 from valkeep.migrate.reading import Followed, Reading
 from valkeep.migrate.resharding import Holder, Ranges, Resharding
@@ -59,7 +59,7 @@ from valkeep.migrate.scanned import Scanned
 from valkeep.migrate.spool import room, spool_folder
 from valkeep.migrate.state import BACK, MigrationState, StateFile
 from valkeep.migrate.status import told
-from valkeep.migrate.unfinished import take_up
+from valkeep.migrate.unfinished import Footing, take_up
 from valkeep.migrate.verify import Verifier, merged
 from valkeep.report.events import Emit, VerdictEvent
 
@@ -103,7 +103,7 @@ class _Migration:
         self.promoter = promoter
         self.chorus = Chorus(emit)
         self.starts: tuple[Start, ...] = ()
-        self.goes_on = False  # where a killed run was
+        self.footing = Footing.ANEW
 
     async def run(self) -> RunResult:
         try:
@@ -119,13 +119,13 @@ class _Migration:
         let_go(options.state_directory / BACK)  # of a migration before this one, which is over
         here = await options.source.resolve()
         self.starts = await starts(options, here, self.state, journal)
-        self.goes_on = await take_up(options, self.state, [start.resumption for start in self.starts], journal)
-        if not self.goes_on:  # it may not be the one of that run
+        self.footing = await take_up(options, self.state, [start.resumption for start in self.starts], journal)
+        if not self.footing.goes_on:  # it may not be the one of that run
             self.starts = await starts(options, here, self.state, journal)
         report = await self._preflight(here)
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await self._open(options.target))
-            found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases, ours=self.goes_on)
+            found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases, ours=self.footing.goes_on)
             expect_none(options.state_directory, (options.target.address, *(shard.endpoint.address for shard in found.shards)))
             await self._expect_no_fence()
             also = await visitors(options, report.group)
@@ -138,12 +138,13 @@ class _Migration:
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
             if options.metrics is not None:
                 stack.enter_context(watched(gateways, options.metrics, lambda: ""))
-            parts = Parts(options, gateways, target, found, self.state, journal, self.handover.undone, standings(self.starts, {}))
-            delivery = delivery_of(options, parts, self.promoter or promoter_of(options, report.group, journal))
+            shards, told = standings(self.starts, {}), self.footing is Footing.TOLD
+            parts = Parts(options, gateways, target, found, self.state, journal, self.handover.undone, shards, told, options.group_name)
+            delivery = delivery_of(options, parts, self.promoter or promoter_of(options, report.group, gateways, journal))
             async with delivery.held():
                 slots = await self._slots(begun, stack)
-                lanes = [await self._lane(one, delivery, slots, spool, stack) for one in begun]
-                await beside(gateways.values(), together(lane.proof.full() for lane in lanes))
+                lanes: list[Lane] = []
+                await beside(gateways.values(), self._prove(lanes, begun, delivery, slots, spool, stack))
                 cuts = await Attempts(options, lanes, delivery, report, self.state, journal, self.handover, slots).run()
             errors = await delivery.errors()
         lanes = [lane for lane in lanes if slots is None or lane.name not in slots.retired]
@@ -193,12 +194,12 @@ class _Migration:
             deliver=options.deliver,
             read=options.read,
             rollback=options.rollback,
-            goes_on=self.goes_on,
+            goes_on=self.footing.goes_on,
             rate_seconds=options.rate_seconds,
             spool_free=room(options.spool or options.state_directory),
         )
         if options.group is not None:
-            place = GatewayPlace(options.announce or options.listen, options.spool or options.state_directory)
+            place = place_of(options, self.starts[0].resumption.listen)
             report = await preflight_group(source, options.group, place, wanted, self.journal.emit)
         else:
             report = await preflight(source, options.target, wanted, self.journal.emit)
@@ -290,6 +291,20 @@ class _Migration:
         gateway = Gateway(reading.feed, replace(seen, territory=start.territory), ledger, emit, journal.clock, kept)
         return _Begun(start, reading, await stack.enter_async_context(gateway))
 
+    async def _prove(
+        self,
+        lanes: list[Lane],
+        begun: Sequence[_Begun],
+        delivery: Delivery,
+        slots: Resharding | None,
+        spool: Path,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        """The lanes as they will be cut over, compared with the target once."""
+        for one in begun:
+            lanes.append(await self._lane(one, delivery, slots, spool, stack))  # noqa: PERF401 (mypy)
+        await together(lane.proof.full() for lane in lanes)
+
     async def _lane(
         self, begun: _Begun, delivery: Delivery, slots: Resharding | None, spool: Path, stack: contextlib.AsyncExitStack
     ) -> Lane:
@@ -361,7 +376,7 @@ class _Migration:
         options = self.options
         if options.read != "psync":
             return None
-        if self.goes_on:
+        if self.footing.goes_on:
             start.resumption.expect(options.field_ttl, (found.format,))
         else:
             start.resumption.begin(options.field_ttl, (found.format,))

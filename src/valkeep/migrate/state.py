@@ -44,6 +44,8 @@ class MigrationState:
     cluster), ``run_id`` and such settings;
     ``source_shards``: of a source that is a cluster: lane → ``nodes`` (ids, its primary's first) and ``slots`` that it has brought to the target; what is
     done to a shard's server stands in a state of its own, in the folder ``shards/<lane>``;
+    ``gateway``: where the target was going to be told to find us ("": it was not, yet);
+    ``group``: of a target that is a replication group, as it was named;
     ``detach_by``: how a person detaches a target that attached by itself; ``promotion``: who was asked to promote it, where that cannot be taken back."""
 
     step: str
@@ -64,6 +66,7 @@ class MigrationState:
     source_offset: int = 0
     gap_end: int = 0
     channel: str = ""
+    group: str = ""
     detach_by: str = ""
     promotion: str = ""
     schema: int = SCHEMA
@@ -129,13 +132,16 @@ def write_durably(path: Path, content: dict[str, Any]) -> None:
         ) from error
 
 
-def expect_target(found: MigrationState, target: str) -> None:
+def expect_target(found: MigrationState, target: str, group: str | None = None) -> None:
     """Raises ``Refused`` where ``found`` is of a migration to another target than ``target`` (a URL without secrets), and is not over: what was done to that
-    one has to be undone there."""
-    if found.step in ("attaching", "attached", "cutting") and _server(found.target) != _server(target):
+    one has to be undone there. ``group``: the replication group that it was named by ("": none), None where nobody said."""
+    if found.step in ("attaching", "attached", "cutting") and (
+        _server(found.target) != _server(target) or (group is not None and group != found.group)
+    ):
+        was, now = found.group or found.target, group or target
         raise Refused(
-            f"the state folder is of a migration from {found.source} to {found.target}, which is not over, and {target} is another target",
-            remedy=f"`valkeep migrate abort` with --target {found.target} first; or give another --state DIR",
+            f"the state folder is of a migration from {found.source} to {was}, which is not over, and {now} is another target",
+            remedy=f"`valkeep migrate abort` with --target {was} first; or give another --state DIR",
             code="VK-STATE-OTHER",
         )
 

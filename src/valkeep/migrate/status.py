@@ -130,7 +130,7 @@ async def _status(folder: Path) -> MigrationStatus | None:
             state.target,
             state.gateway,
             live,
-            _todo(step, _pair(folder, state.source, state.target), state.target, live, running=running, back=back),
+            _todo(step, _pair(folder, state.source, state.group or state.target), state.target, live, running=running, back=back),
         )
     served = _served(folder)
     if served is not None:

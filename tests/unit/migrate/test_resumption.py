@@ -23,7 +23,7 @@ from valkeep.migrate.outcome import RunOptions
 from valkeep.migrate.resumption import Rebooted, Resumption, discard
 from valkeep.migrate.state import StateFile
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
-from valkeep.migrate.unfinished import take_up
+from valkeep.migrate.unfinished import Footing, take_up
 
 FORMAT = TargetFormat((8, 1))
 ORIGIN = Origin("Redis 8.0.2", (8, 0, 2), (8, 0, 2), valkey=False)
@@ -136,7 +136,7 @@ def test_another_purpose_or_a_newer_source_is_refused(left: Path) -> None:
 
 
 def test_a_run_does_not_take_the_folder_of_a_gateway_that_targets_wait_for(left: Path) -> None:
-    def take(*, fresh: bool) -> bool:
+    def take(*, fresh: bool) -> Footing:
         options = RunOptions(Endpoint("127.0.0.1", 1), Endpoint("127.0.0.1", 2), state=left, fresh=fresh)
         journal = Journal(None, lambda _event: None, lambda: 0.0)
         return asyncio.run(take_up(options, StateFile(left), [Resumption(left, left, None)], journal))
@@ -146,4 +146,4 @@ def test_a_run_does_not_take_the_folder_of_a_gateway_that_targets_wait_for(left:
     assert error.value.code == "VK-STATE-OTHER"
     assert "--fresh" in error.value.remedy
     assert Resumption(left, left, None).load()  # it is still there
-    assert not take(fresh=True)
+    assert take(fresh=True) is Footing.ANEW

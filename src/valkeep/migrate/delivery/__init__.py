@@ -53,7 +53,8 @@ class Errand(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What every delivery of a run works with. ``gateways``: by the names of the source's shards; of a single server the name is "". ``undone``: gets what
-    was put back, or is left to be, when it ended badly, in sentences. ``source_shards``: for the state file."""
+    was put back, or is left to be, when it ended badly, in sentences. ``source_shards``: for the state file. ``told``: a killed run let the target know
+    where the gateway is, or was about to; it follows, or will. ``group``: of a target that is a replication group, its name."""
 
     errand: Errand
     gateways: Mapping[str, Gateway]
@@ -63,6 +64,8 @@ class Parts:
     journal: Journal
     undone: list[str]
     source_shards: dict[str, dict[str, str]] = field(default_factory=dict)
+    told: bool = False
+    group: str = ""
 
     @property
     def gateway(self) -> Gateway:

@@ -1,6 +1,8 @@
 """ElastiCache makes the target a replica of the gateway, and a primary again: a `Promoter` whose means are four calls.
 
-    begin      the gateway is asked what ElastiCache will ask; TestMigration, whose outcome is an event; StartMigration
+    prepare    the gateway is asked what ElastiCache will ask; TestMigration, whose outcome is an event
+    begin      StartMigration
+    taken_up   instead of both, where a killed run had started it (`unfinished` says so): nothing is called
     watch      events and status: what AWS says is told, and a migration that it gave up is an error
     promote    CompleteMigration, never with Force: AWS looks itself whether the target has everything, and may say "data not in sync"
     undo       CompleteMigration with Force: there is no other way to end a migration that was started
@@ -10,13 +12,16 @@ speaks of a migration, and whatever is said is believed only as far as the group
 
 **The pause.** From the fence until the target is a primary nobody can write. AWS says that completing takes "minutes"; we ask the target for its role
 meanwhile, and return as soon as it is a primary, which may be long before the group's status says so.
+
+**Whose migration it is.** AWS does not say where a group migrates from. A target that has the stream of our gateway, or looks for it at its address, is
+migrated by us; one that has another stream by somebody else, who is left alone: nothing of theirs is ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Self
 
@@ -25,7 +30,7 @@ from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.abort import to_the_end
 from valkeep.migrate.elasticache.plane import Plane
-from valkeep.migrate.elasticache.probe import ask, is_here, resolve
+from valkeep.migrate.elasticache.probe import ask, is_at, is_here, resolve
 from valkeep.migrate.preflight.checks.elasticache.migration import objection
 
 if TYPE_CHECKING:
@@ -48,8 +53,8 @@ _FAILED: Final = re.compile(r"fail|error|unable|not in sync|unsuccessful|could n
 
 
 class ElastiCache:
-    """``say(level, text)``: tells people. ``role``: asks the target for its role ("master", "slave", "" where it does not answer). ``databases``: of the
-    target, by its parameter group ("": not known)."""
+    """``say(level, text)``: tells people. ``look``: asks the target for its INFO replication (empty where it does not answer). ``streams``: our
+    replication ids. ``databases``: of the target, by its parameter group ("": not known)."""
 
     name = "ElastiCache"
     binding = True  # CompleteMigration cannot be taken back
@@ -58,7 +63,8 @@ class ElastiCache:
         self,
         plane: Plane,
         say: Callable[[str, str], None],
-        role: Callable[[], Awaitable[str]],
+        look: Callable[[], Awaitable[Mapping[str, str]]],
+        streams: Callable[[], Collection[str]],
         databases: str = "",
         seconds: float = PROMOTION_SECONDS,
     ) -> None:
@@ -67,34 +73,40 @@ class ElastiCache:
         self.detach_by = f"aws elasticache complete-migration --replication-group-id {self.group} --force"
         self._plane = plane
         self._say = say
-        self._role = role
+        self._look = look
+        self._streams = streams
         self._databases = databases
+        self._gateway = ("", 0)
         self._seen: set[tuple[datetime, str]] = set()
         self._unread: list[str] = []
         self._started = False
+        self._found = False  # it was started by a run before this one, it seems
         self._completing = False
 
     @classmethod
-    def of(cls, address: GroupAddress, target: Endpoint, journal: Journal, databases: str) -> Self:
+    def of(cls, address: GroupAddress, target: Endpoint, journal: Journal, streams: Callable[[], Collection[str]], databases: str) -> Self:
         """``target``: its primary endpoint. Raises ``ValkeepError`` where AWS cannot be spoken to at all."""
 
-        async def role() -> str:
+        async def look() -> Mapping[str, str]:
             try:
                 async with await Connection.open(target, timeout=ROLE_SECONDS, client_name="valkeep-migrate") as connection:
-                    return parse_info(await connection.call("INFO", "replication")).get("role", "")
+                    return parse_info(await connection.call("INFO", "replication"))
             except ValkeepError:
-                return ""
+                return {}
 
-        return cls(Plane(address), journal.say, role, databases)
+        return cls(Plane(address), journal.say, look, streams, databases)
 
     # -- Promoter --------------------------------------------------------------------------------------------------------------------
 
-    async def begin(self, gateway: tuple[str, int]) -> None:
+    async def prepare(self, gateway: tuple[str, int]) -> None:
         await self._expect_answers(gateway)
         self._seen = set(await self._plane.events())
         await self._test(gateway)
         await self._available()
-        self._started = True  # intent first: whatever becomes of the call, it may have begun
+
+    async def begin(self, gateway: tuple[str, int]) -> None:
+        self._gateway = gateway
+        self._started = True  # whatever becomes of the call, it may have begun
         try:
             await to_the_end(self._plane.start(gateway))  # who stops us meanwhile ends what was begun, and not before it has
         except ConnectionLost as lost:
@@ -108,16 +120,21 @@ class ElastiCache:
             self._say("warning", f"{refused.message}: a first try of ours may have been carried out")
         self._say("info", f"StartMigration: {self.group} was told to replicate from {gateway[0]}:{gateway[1]}")
 
-    async def taken_up(self) -> None:
-        self._seen = set(await self._plane.events())
-        self._started = True
+    async def taken_up(self, gateway: tuple[str, int]) -> None:
+        events = await self._plane.events()
+        self._seen = set(events)
+        self._gateway = gateway
+        self._started = self._found = True
+        last = next((f"; the last that it said: {message}" for _, message in reversed(events) if _ABOUT.search(message)), "")
+        self._say("info", f"{self.group} goes on replicating from {gateway[0]}:{gateway[1]}; StartMigration is not called again{last}")
 
     async def watch(self) -> None:
-        migrating = False
+        migrating = self._found
         pause = POLL_SECONDS
         while True:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_POLL)
+            await self._expect_ours()
             try:
                 messages, status = await self._news(), await self._plane.status()
             except ValkeepError as error:
@@ -162,6 +179,10 @@ class ElastiCache:
     async def undo(self) -> list[str]:
         if not self._started:
             return [f"StartMigration was not called: {self.group} is as it was"]
+        if await self._has_other_stream() or (self._found and not await self._is_ours()):
+            return [
+                f"nothing was done to {self.group}: if a migration is under way there, it may be somebody else's; {self.detach_by} ends it"
+            ]
         try:
             await self._plane.complete(force=True)
         except ValkeepError as error:
@@ -176,6 +197,36 @@ class ElastiCache:
                 f"the migration of {self.group} was ended (CompleteMigration --force, the only way): the target is a primary with what was copied so far"
             ]
         return [f"the migration of {self.group} is being ended (CompleteMigration --force): see that its status becomes available"]
+
+    # -- whose it is -----------------------------------------------------------------------------------------------------------------
+
+    async def _role(self) -> str:
+        return (await self._look()).get("role", "")
+
+    async def _has_other_stream(self) -> bool:
+        seen = await self._look()
+        has_one = seen.get("role") == "slave" and seen.get("master_link_status") == "up"
+        return has_one and seen.get("master_replid") not in self._streams()
+
+    async def _is_ours(self) -> bool:
+        """Whether the target has our stream, or looks for it where we are."""
+        seen = await self._look()
+        if seen.get("role") != "slave":
+            return False
+        return seen.get("master_replid") in self._streams() or await is_at(
+            seen.get("master_host", ""), seen.get("master_port", ""), self._gateway
+        )
+
+    async def _expect_ours(self) -> None:
+        if self._completing or not await self._has_other_stream():
+            return
+        seen = await self._look()
+        raise Refused(
+            f"{self.group} replicates from {seen.get('master_host', '?')}:{seen.get('master_port', '?')}, which is not our gateway: its migration is somebody "
+            "else's",
+            remedy="see its events, and who called StartMigration; nothing of theirs was touched",
+            code="VK-EC-OTHER",
+        )
 
     # -- parts -----------------------------------------------------------------------------------------------------------------------
 

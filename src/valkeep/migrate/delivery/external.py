@@ -2,7 +2,7 @@
 
     snapshot     spooled and checked before the target is answered (``GatewayOptions.late``): one that comes early waits on bare newlines, with all that
                  it has, and cannot give up over a slow source
-    begin        the promoter is told where the gateway is; then we wait, for as long as it takes
+    begin        the promoter is told where the gateway is, which stands in the state file before; then we wait, for as long as it takes
     attached     when the target itself says that it follows the gateway's stream: some server that attached is not enough
     drained      by what the target itself says it has applied, so that other replicas of the gateway hold up nobody
     promote      the promoter is asked, the source refuses writes meanwhile, and the target is looked at until it is a primary
@@ -281,25 +281,30 @@ class External:
             )
 
     async def _begin(self) -> None:
-        info = await self._look("replication")
-        if self._applied(info) >= 0:
-            await self._promoter.taken_up()
-        else:
-            await self._promoter.begin(self._address)
+        if self._run.told:
+            await self._promoter.taken_up(self._address)
+            return
+        await self._promoter.prepare(self._address)
+        self._run.state.step("attaching", gateway=self._where)  # intent first
+        await self._promoter.begin(self._address)
 
     # -- the end -----------------------------------------------------------------------------------------------------------------------
 
-    def _first_state(self) -> MigrationState:
+    @property
+    def _where(self) -> str:
         host, port = self._address
-        where = f"{host}:{port}"
+        return f"{host}:{port}"
+
+    def _first_state(self) -> MigrationState:
         options, promoter = self._run.errand, self._promoter
         return MigrationState(
             "attaching",
             options.source.display,
             options.target.display,
             os.getpid(),
-            gateway=where,
+            gateway=self._where if self._run.told else "",
             delivery="external",
+            group=self._run.group,
             detach_by=promoter.detach_by,
         )
 

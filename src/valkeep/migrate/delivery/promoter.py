@@ -1,6 +1,7 @@
 """Whoever can tell the target whom to follow, where we may not: a person, or the control plane of a managed service.
 
-    begin      let the target replicate from the gateway
+    prepare    find out whether the target could replicate from the gateway
+    begin      let it
     watch      meanwhile: does it say that it gave up?
     promote    let it become the primary, with what it has
     undo       let it leave, because the move ended before its cut-over
@@ -37,13 +38,17 @@ class Promoter(Protocol):
     @property
     def detach_by(self) -> str: ...
 
+    async def prepare(self, gateway: tuple[str, int]) -> None:
+        """Before ``begin``: changes nothing. Raises ``ValkeepError`` where the target surely would not come."""
+        ...
+
     async def begin(self, gateway: tuple[str, int]) -> None:
         """Have the target replicate from the gateway at this address, which is ready. Returns once that was asked for. Raises ``ValkeepError`` when it surely
         will not come."""
         ...
 
-    async def taken_up(self) -> None:
-        """Instead of ``begin``: the target follows the gateway already, as an earlier run had asked for that was killed."""
+    async def taken_up(self, gateway: tuple[str, int]) -> None:
+        """Instead of both: an earlier run that was killed had asked for it already, or was about to, and the target follows the gateway, or will."""
         ...
 
     async def watch(self) -> None:
@@ -73,12 +78,16 @@ class Person:
         self._target = target
         self._say = say
 
+    async def prepare(self, gateway: tuple[str, int]) -> None:
+        del gateway  # they see for themselves
+
     async def begin(self, gateway: tuple[str, int]) -> None:
         host, port = gateway
         self._say(f"let the target {self._target} replicate from {host}:{port} (REPLICAOF {host} {port}, or your provider's way)")
 
-    async def taken_up(self) -> None:
-        self._say(f"the target {self._target} goes on replicating from the gateway")
+    async def taken_up(self, gateway: tuple[str, int]) -> None:
+        host, port = gateway
+        self._say(f"the target {self._target} goes on replicating from the gateway (if it does not: REPLICAOF {host} {port})")
 
     async def watch(self) -> None:
         await asyncio.Event().wait()

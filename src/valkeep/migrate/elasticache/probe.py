@@ -19,7 +19,7 @@ from valkeep.client.server_info import parse_info, text_of, version_of
 from valkeep.errors import Refused, ServerError, ValkeepError
 from valkeep.migrate.spool import room
 
-__all__ = ["NEEDED", "NEWEST", "Answers", "GatewayFacts", "ask", "facing", "is_here", "look_at_gateway", "resolve"]
+__all__ = ["NEEDED", "NEWEST", "Answers", "GatewayFacts", "ask", "facing", "is_at", "is_here", "look_at_gateway", "resolve"]
 
 NEEDED: Final = ("info", "config", "command", "cluster", "sync", "psync")
 NEWEST: Final = (7, 2)  # of a Redis that AWS takes as a source; what the gateway presents
@@ -139,6 +139,13 @@ async def resolve(host: str) -> str:
     except OSError:
         return ""
     return str(found[0][4][0]) if host else ""
+
+
+async def is_at(host: str, port: str | int, place: tuple[str, int]) -> bool:
+    """Whether these are the same place, perhaps by another name."""
+    if str(port) != str(place[1]):
+        return False
+    return host == place[0] or (await resolve(host) or host) == (await resolve(place[0]) or place[0])
 
 
 def is_here(address: str) -> bool:

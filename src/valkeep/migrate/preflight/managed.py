@@ -58,7 +58,7 @@ async def preflight_group(
 
         here = await counted(source, here, emit, lambda: time.monotonic() - started)
     general = judge(Case(here, there, options))
-    findings = judge_group(GroupCase(group, here, there, gateway, silent), general)
+    findings = judge_group(GroupCase(group, here, there, gateway, silent, goes_on=options.goes_on), general)
     report = PreflightReport(findings, here, there, options, fence.decide(here), time.monotonic() - started, group)
     emit(Phase(report.elapsed_seconds, "preflight", done=True))
     said = {"of": "preflight", "blockers": list(report.blockers), "conditions": list(report.conditions)}

@@ -37,7 +37,7 @@ def version(case: Case) -> Findings:
 
 def role(case: Case) -> Findings:
     _, target = case.pair
-    if case.options.goes_on:
+    if case.options.goes_on and (target.role == "replica" or case.options.deliver == "push"):
         yield ok("VK-TARGET-REPLICA", "the target is a killed run's own, which this one goes on with", target=target.address)
     elif target.role == "replica":
         primary = f"{target.info.get('master_host', '?')}:{target.info.get('master_port', '?')}"
@@ -79,7 +79,7 @@ def empty(case: Case) -> Findings:
         yield ok("VK-TARGET-NOT-EMPTY", "the target is empty", target="0 keys")
         return
     where = ", ".join(f"db{database}: {counts.get('keys', 0)}" for database, counts in sorted(target.keyspace.items()))
-    if case.options.goes_on:
+    if case.options.goes_on and (target.role == "replica" or case.options.deliver == "push"):
         yield ok("VK-TARGET-NOT-EMPTY", "the target has what a killed run copied, which this one goes on with", target=where)
     elif case.options.wipe_target:
         yield info("VK-TARGET-NOT-EMPTY", "the target has keys; all of them will be deleted, as --wipe-target says", target=where)

@@ -15,7 +15,8 @@ __all__ = ["GroupCase", "NumberedCheck", "blocker", "info", "ok", "unknown", "wa
 
 @dataclass(frozen=True, slots=True)
 class GroupCase:
-    """``target``: what answered at the group's endpoint, None where nothing did (``silent``: why). ``taken``: the general findings that this check answers."""
+    """``target``: what answered at the group's endpoint, None where nothing did (``silent``: why). ``taken``: the general findings that this check answers.
+    ``goes_on``: a killed run's migration, if one is under way, is gone on with: whose it is was judged before (`unfinished`)."""
 
     group: GroupFacts
     source: ServerFacts
@@ -23,6 +24,7 @@ class GroupCase:
     gateway: GatewayFacts
     silent: str = ""
     taken: tuple[Finding, ...] = ()
+    goes_on: bool = False
 
     @property
     def network(self) -> NetworkFacts:

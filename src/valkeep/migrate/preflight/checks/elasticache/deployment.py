@@ -20,12 +20,16 @@ from valkeep.migrate.preflight.finding import Finding
 __all__ = ["CHECKS"]
 
 ROOM: Final = 1.25
+UNDER_WAY: Final = ("migrating", "modifying", "snapshotting")
+"""What a group may say while it is migrated into."""
 
 
 def available(case: GroupCase) -> Finding:
     status, name = case.group.status, case.group.name
     if status == "available":
         return ok(f"the replication group {name} is available", group=f"{name} in {case.group.region}, {case.group.product}")
+    if case.goes_on and status in UNDER_WAY:
+        return ok(f"the migration into {name} is a killed run's, which this one goes on with", status=status)
     if status == "migrating":
         return blocker(
             f"the replication group {name} is being migrated already",
@@ -40,7 +44,8 @@ def nodes(case: GroupCase) -> Finding:
     evidence = ", ".join(f"{node.name} {node.role or '?'} {node.zone} {node.status or 'status not known'}" for node in group.nodes)
     if denied := case.denied("elasticache:DescribeCacheClusters"):
         return unknown("the nodes' status is not known", f"permit {denied}, or acknowledge that they are available", nodes=evidence)
-    bad = [node.name for node in group.nodes if node.status != "available"]
+    fine = {"available", group.status} if case.goes_on else {"available"}
+    bad = [node.name for node in group.nodes if node.status not in fine]
     if bad:
         return blocker(f"nodes are not available: {', '.join(bad)}", "wait until they are, then look again", nodes=evidence)
     if len(group.nodes) < 2:
