@@ -21,7 +21,9 @@ __all__ = ["NoShardPrimary", "ShardPrimary"]
 
 
 class NoShardPrimary(ConnectionLost):
-    """No node that answers is the primary of this shard at present."""
+    """No node that answers is the primary of this shard at present. ``strayed``: see `ShardPrimary.strayed`."""
+
+    strayed = ""
 
 
 class ShardPrimary:
@@ -76,10 +78,12 @@ class ShardPrimary:
             words = await nodes.look(everybody=True)
         found = self.among(words)
         if found is None:
-            raise NoShardPrimary(
+            error = NoShardPrimary(
                 f"of the shard of {self.address} ({self.node_id[:8]}), {self._why_nobody(words)}",
                 remedy="a failover may be under way: ask again. CLUSTER NODES says who is there",
             )
+            error.strayed = self.strayed(words)
+            raise error
         return found.endpoint
 
     def among(self, words: Mapping[str, NodeWord]) -> NodeWord | None:

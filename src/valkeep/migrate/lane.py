@@ -82,7 +82,7 @@ def named(path: Path | None, lane: str) -> Path | None:
 
 
 async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal: Journal) -> tuple[Start, ...]:
-    """The lanes of this source: one, or one for each primary of a cluster, also those that have no slots yet. Where a killed run left off, those of that run."""
+    """The lanes of this source: one, or one for each primary of a cluster, also those without slots yet. Where a killed run left off, those of that run."""
     left = state.read()
     shards: Mapping[str, Mapping[str, str]] = {}
     if left is not None and left.step in ("attaching", "attached") and not options.fresh:
@@ -100,20 +100,20 @@ async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal:
         directory = options.state_directory / SHARDS / name
         ledger = named(options.report / "ledger.jsonl", name) if options.report is not None else None
         resumption = Resumption(directory, options.spool or options.state_directory, ledger)
-        if not shard["slots"] and await _over(source):
-            resumption.remove()
+        if await _over(source, shard, shards.values()):
+            resumption.remove()  # all its slots are copied again from whoever has them now
             continue
         where = Whereabouts(source, None, journal)
         found.append(Start(name, source, where, StateFile(directory), resumption, Territory(_slots(shard["slots"]))))
     return tuple(found)
 
 
-async def _over(shard: ShardPrimary) -> bool:
-    """Whether a shard that has given all its slots away is no shard any more (`resharding`)."""
+async def _over(source: ShardPrimary, shard: Mapping[str, str], shards: Iterable[Mapping[str, str]]) -> bool:
+    """Whether a shard is none any more (`resharding`): it had given all its slots away, or does not exist but as a replica of another of these."""
     try:
-        await shard.resolve()
-    except NoShardPrimary:
-        return True
+        await source.resolve()
+    except NoShardPrimary as error:
+        return not shard["slots"] or any(error.strayed in other["nodes"].split() for other in shards if other is not shard)
     return False
 
 
