@@ -6,6 +6,7 @@ that its keys arrived. The target, its delivery and the decision to cut over bel
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.state import SHARDS, StateFile
 from valkeep.migrate.transform.territory import Territory
 from valkeep.migrate.whereabouts import Whereabouts
-from valkeep.topology.slots import slots_of
+from valkeep.topology.slots import ranges_of, slots_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -125,10 +126,12 @@ async def _shards(here: Endpoint) -> dict[str, dict[str, str]]:
     async with ClusterNodes((here,)) as nodes:
         words = await nodes.look(everybody=True)
     primaries = [word for word in words.values() if word.me.primary]
+    claimants = Counter(slot for word in primaries for slot in slots_of(word.me.ranges))
     found = {}
     for number, word in enumerate(sorted(primaries, key=lambda one: (not one.me.ranges, one.me.ranges, one.me.id)), 1):
         others = [one.me.id for one in words.values() if one.me.primary_id == word.me.id]
-        found[str(number)] = _standing((word.me.id, *others), word.me.ranges)
+        surely = ranges_of(slot for slot in slots_of(word.me.ranges) if claimants[slot] == 1)  # the others are nobody's yet
+        found[str(number)] = _standing((word.me.id, *others), surely)
     return found
 
 

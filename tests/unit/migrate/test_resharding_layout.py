@@ -51,6 +51,12 @@ def test_where_nothing_moved_nothing_is_wrong() -> None:
     assert (found.moves, found.moving, found.over, found.wrong) == ((), frozenset(), (), "")
 
 
+def test_slots_of_a_node_that_never_answered_are_not_forgotten() -> None:
+    """It was away when the lanes were made, and is still: nobody has read what it has."""
+    lists = {**STILL, C: "20-29"}
+    assert judged(word(A, lists), word(B, lists)).wrong == "slots 20-29 are with a node that does not answer, and was not read"
+
+
 def test_a_slot_is_handed_over_when_both_say_whose_it_is() -> None:
     found = judged(word(A, MOVED), word(B, MOVED))
     assert found.moves == (Move(9, "1", "2"),)

@@ -79,6 +79,8 @@ def layout_of(words: Mapping[str, NodeWord], holders: Sequence[_Holder], brought
         wrong = f"{told(moving)} on the way from one shard to another"
     elif apart:
         wrong = f"{told(apart)} elsewhere than before"
+    elif unread := _listed(primaries) - frozenset[int]().union(*brought.values()):
+        wrong = f"{told(unread)} with a node that does not answer, and was not read"
     return Layout(primaries, moving, moves, tuple(over), wrong)
 
 
@@ -104,6 +106,11 @@ def _moves(
             if slot in given[giver] and claimants[slot] == 1:
                 moves.append(Move(slot, giver, taker))
     return tuple(moves)
+
+
+def _listed(primaries: Mapping[str, NodeWord]) -> frozenset[int]:
+    """Slots that are somebody's, as one of them has it."""
+    return frozenset(slot for word in list(primaries.values())[:1] for one in word.members for slot in slots_of(one.ranges))
 
 
 def told(slots: frozenset[int]) -> str:
