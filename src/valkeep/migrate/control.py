@@ -157,7 +157,8 @@ async def ask(directory: Path, command: str, timeout: float = 120.0) -> dict[str
     if not line:
         raise ValkeepError(
             f"the running migration did not answer to `{command}`",
-            remedy="look at its own output; try again",
+            remedy="`valkeep migrate status` says whether it runs still. If so: look at its own output, and try again. If not: `valkeep migrate abort` undoes "
+            "what it left, or says that the target was promoted",
             definite=False,
             code="VK-CONTROL",
         )
