@@ -102,7 +102,7 @@ class Push:
 
     async def identify(self) -> str:
         """Of all parts, see `pushed.identity`."""
-        return "+".join([await part.run_id() for part in self._parts])
+        return "+".join(await asyncio.gather(*(part.run_id() for part in self._parts)))
 
     async def drained(self, source_offset: int) -> None:
         """Of the only source."""
@@ -112,8 +112,7 @@ class Push:
     async def drained_of(self, lane: str, source_offset: int) -> None:
         """The same, for one of several sources."""
         await self._run.gateways[lane].drained(source_offset)
-        for strand in self._strands[lane]:
-            await strand.confirm()
+        await together(strand.confirm() for strand in self._strands[lane])
 
     async def promote(self, run_id: str) -> float:
         """The target becomes what it is already: nobody's copy. Once, whoever of several sources' cut-overs asks. Raises ``Aborted`` when it surely did not,
@@ -148,8 +147,12 @@ class Push:
             await strand.link.stop()
         if await self.identify() != run_id:
             raise lost(self._run.errand.target.address, "was restarted")
+        await together(self._confirm(part) for part in self._parts)  # quickly: since the last look at the source nobody looks
+
+    async def _confirm(self, part: Part) -> None:
         for strand in self._all:
-            await strand.confirm()
+            if strand.part is part:
+                await strand.confirm()
 
     def hurry(self) -> None:
         """The promotion is one round trip."""
