@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ class Lab:
     def role(self) -> str:
         return str(self.there.execute_command("ROLE")[0].decode())
 
-    def promoter(self) -> ElastiCache:
+    def promoter(self, *, again: bool = False) -> ElastiCache:
         async def look() -> dict[str, str]:
             return {name: str(value) for name, value in self.there.info("replication").items()}
 
@@ -51,11 +52,11 @@ class Lab:
         def streams() -> set[str]:
             return {str(self.here.info("replication")["master_replid"])}
 
-        return ElastiCache(Plane(GroupAddress(GROUP, None, self.plane.url)), say, look, streams, "16", seconds=10.0)
+        return ElastiCache(Plane(GroupAddress(GROUP, None, self.plane.url)), say, look, streams, "16", seconds=10.0, again=again)
 
-    def run(self, work: Callable[[ElastiCache], Awaitable[Any]]) -> Any:
+    def run(self, work: Callable[[ElastiCache], Awaitable[Any]], *, again: bool = False) -> Any:
         async def main() -> Any:
-            return await work(self.promoter())
+            return await work(self.promoter(again=again))
 
         return asyncio.run(main())
 
@@ -156,6 +157,36 @@ def test_what_only_aws_finds_wrong_ends_in_its_own_words(lab: Lab) -> None:
     assert error.code == "VK-EC-TEST"
     assert "Test migration failed" in error.message
     assert "StartMigration" not in lab.plane.calls
+
+
+def test_a_failure_that_belongs_to_a_killed_run_is_not_taken_for_this_ones(lab: Lab) -> None:
+    def before(action: str) -> None:
+        if action in ("TestMigration", "StartMigration") and action not in lab.plane.calls:
+            lab.plane.events.append(
+                (datetime.now(UTC), f"{action.removesuffix('Migration')} migration failed for {GROUP}: nobody was there")
+            )
+
+    async def watched(promoter: ElastiCache) -> None:
+        await begin(promoter, lab.address)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await promoter.watch()
+        await promoter.promote()
+
+    lab.plane.before = before
+    lab.run(watched, again=True)
+    assert lab.plane.calls.count("TestMigration") == 2
+    assert lab.plane.calls.count("StartMigration") == 1
+    assert lab.role == "master"
+    assert lab.there.dbsize() == 50
+
+
+def test_a_test_that_fails_twice_has_failed(lab: Lab) -> None:
+    lab.plane.newest = (7, 0)
+    with pytest.raises(Refused) as refused:
+        lab.run(lambda promoter: begin(promoter, lab.address), again=True)
+    assert refused.value.code == "VK-EC-TEST"
+    assert lab.plane.calls.count("TestMigration") == 2
 
 
 def test_encryption_that_was_turned_on_since_preflight_is_refused_by_aws(lab: Lab) -> None:

@@ -140,7 +140,8 @@ class _Migration:
                 stack.enter_context(watched(gateways, options.metrics, lambda: ""))
             shards, told = standings(self.starts, {}), self.footing is Footing.TOLD
             parts = Parts(options, gateways, target, found, self.state, journal, self.handover.undone, shards, told, options.group_name)
-            delivery = delivery_of(options, parts, self.promoter or promoter_of(options, report.group, gateways, journal))
+            managed = promoter_of(options, report.group, gateways, journal, again=self.footing.goes_on)
+            delivery = delivery_of(options, parts, self.promoter or managed)
             async with delivery.held():
                 slots = await self._slots(begun, stack)
                 lanes: list[Lane] = []

@@ -43,6 +43,7 @@ __all__ = ["ElastiCache"]
 TEST_SECONDS: Final = 180.0
 PROMOTION_SECONDS: Final = 900.0
 UNDO_SECONDS: Final = 30.0
+DOUBT_SECONDS: Final = 30.0  # for a group that is migrating although a failure was noted
 ROLE_SECONDS: Final = 3.0
 POLL_SECONDS: Final = 0.2
 LONGEST_POLL: Final = 3.0
@@ -54,7 +55,8 @@ _FAILED: Final = re.compile(r"fail|error|unable|not in sync|unsuccessful|could n
 
 class ElastiCache:
     """``say(level, text)``: tells people. ``look``: asks the target for its INFO replication (empty where it does not answer). ``streams``: our
-    replication ids. ``databases``: of the target, by its parameter group ("": not known)."""
+    replication ids. ``databases``: of the target, by its parameter group ("": not known). ``again``: a run that was killed may have asked for the same, and
+    the outcome of that may come in the midst of this one's."""
 
     name = "ElastiCache"
     binding = True  # CompleteMigration cannot be taken back
@@ -67,6 +69,8 @@ class ElastiCache:
         streams: Callable[[], Collection[str]],
         databases: str = "",
         seconds: float = PROMOTION_SECONDS,
+        *,
+        again: bool = False,
     ) -> None:
         self.seconds = seconds
         self.group = plane.address.group
@@ -76,6 +80,7 @@ class ElastiCache:
         self._look = look
         self._streams = streams
         self._databases = databases
+        self._again = again
         self._gateway = ("", 0)
         self._seen: set[tuple[datetime, str]] = set()
         self._unread: list[str] = []
@@ -84,7 +89,16 @@ class ElastiCache:
         self._completing = False
 
     @classmethod
-    def of(cls, address: GroupAddress, target: Endpoint, journal: Journal, streams: Callable[[], Collection[str]], databases: str) -> Self:
+    def of(
+        cls,
+        address: GroupAddress,
+        target: Endpoint,
+        journal: Journal,
+        streams: Callable[[], Collection[str]],
+        databases: str,
+        *,
+        again: bool,
+    ) -> Self:
         """``target``: its primary endpoint. Raises ``ValkeepError`` where AWS cannot be spoken to at all."""
 
         async def look() -> Mapping[str, str]:
@@ -94,7 +108,7 @@ class ElastiCache:
             except ValkeepError:
                 return {}
 
-        return cls(Plane(address), journal.say, look, streams, databases)
+        return cls(Plane(address), journal.say, look, streams, databases, again=again)
 
     # -- Promoter --------------------------------------------------------------------------------------------------------------------
 
@@ -129,7 +143,7 @@ class ElastiCache:
         self._say("info", f"{self.group} goes on replicating from {gateway[0]}:{gateway[1]}; StartMigration is not called again{last}")
 
     async def watch(self) -> None:
-        migrating = self._found
+        migrating, said, since = self._found, "", 0.0
         pause = POLL_SECONDS
         while True:
             await asyncio.sleep(pause)
@@ -144,14 +158,16 @@ class ElastiCache:
             if self._completing:
                 self._unread += messages  # for `promote`
                 continue
-            for message in messages:
-                if _says_failed(message):
-                    raise ConnectionLost(
-                        f"ElastiCache gave the migration of {self.group} up: {message}",
-                        remedy="its words say why: a source that was not reachable (security groups), not accepted, or too slow. The gateway had its "
-                        "snapshot ready: check the network, then start again",
-                        code="VK-EC-GAVE-UP",
-                    )
+            now = asyncio.get_running_loop().time()
+            if messages:
+                said, since = (messages[-1], since or now) if _says_failed(messages[-1]) else ("", 0.0)
+            if said and (status != "migrating" or (now - since > DOUBT_SECONDS and not await self._is_ours())):
+                raise ConnectionLost(
+                    f"ElastiCache gave the migration of {self.group} up: {said}",
+                    remedy="its words say why: a source that was not reachable (security groups), not accepted, or too slow. The gateway had its "
+                    "snapshot ready: check the network, then start again",
+                    code="VK-EC-GAVE-UP",
+                )
             if migrating and status == "available":
                 raise ConnectionLost(
                     f"the migration of {self.group} ended, and not by us: its status is available again",
@@ -254,6 +270,11 @@ class ElastiCache:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_POLL)
             for message in await self._news():
+                if _says_failed(message) and self._again:
+                    self._say("warning", "that may be what a killed run had asked for: TestMigration is called once more")
+                    self._again = False
+                    await self._plane.test(gateway)
+                    break
                 if _says_failed(message):
                     raise Refused(
                         f"TestMigration: {message}",

@@ -29,8 +29,10 @@ def place_of(options: RunOptions, kept: tuple[str, int]) -> GatewayPlace:
     return GatewayPlace(options.announce or at, options.spool or options.state_directory)
 
 
-def promoter_of(options: RunOptions, facts: GroupFacts | None, gateways: Mapping[str, Gateway], journal: Journal) -> ElastiCache | None:
-    """None where the target is no group. ``facts``: what preflight found. ``gateways``: by lane."""
+def promoter_of(
+    options: RunOptions, facts: GroupFacts | None, gateways: Mapping[str, Gateway], journal: Journal, *, again: bool
+) -> ElastiCache | None:
+    """None where the target is no group. ``facts``: what preflight found. ``gateways``: by lane. ``again``: a killed run is gone on with."""
     if options.group is None or facts is None:
         return None
     databases = (facts.parameters or {}).get("databases", "")
@@ -38,7 +40,7 @@ def promoter_of(options: RunOptions, facts: GroupFacts | None, gateways: Mapping
     def streams() -> frozenset[str]:
         return frozenset(channel.replid for gateway in gateways.values() for channel in gateway.channels)
 
-    return ElastiCache.of(options.group, options.target, journal, streams, databases)
+    return ElastiCache.of(options.group, options.target, journal, streams, databases, again=again)
 
 
 async def visitors(options: RunOptions, facts: GroupFacts | None) -> frozenset[str]:
