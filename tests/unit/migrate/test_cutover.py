@@ -182,3 +182,33 @@ def test_a_fence_that_cannot_be_kept_over_a_restart_is_said_and_hides_no_cut_ove
     one._emit = said.append
     assert not asyncio.run(one._keep())
     assert "without a config file" in str(said)
+
+
+class Allies:
+    """Others who come, and what was drained when they were asked. ``seconds``: that they were given."""
+
+    def __init__(self, drained: list[int]) -> None:
+        self.drained = drained
+        self.asked: list[tuple[str, int]] = []
+        self.seconds: list[float] = []
+
+    async def all_drained(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.asked.append(("all drained", len(self.drained)))
+
+    async def decide(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.asked.append(("decide", len(self.drained)))
+
+    def left(self, why: BaseException) -> None:
+        raise AssertionError(why)
+
+
+@pytest.mark.parametrize("mode", FenceMode)
+def test_a_shard_that_waited_for_the_others_looks_at_its_source_once_more_before_all_decide(mode: FenceMode, tmp_path: Path) -> None:
+    drained: list[int] = []
+    allies = Allies(drained)
+    asyncio.run(cutover(Leaky(0), mode, drained, lambda: 0.9, tmp_path)._agree(allies))
+    assert allies.asked == [("all drained", 0), ("decide", 1)]
+    left = 0.2 if mode is FenceMode.EXTERNAL else 0.1  # of the lease
+    assert allies.seconds == [pytest.approx(left)] * 2

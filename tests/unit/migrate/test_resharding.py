@@ -195,20 +195,61 @@ def test_before_slots_that_nobody_has_are_taken_every_other_lane_has_said_its_la
     assert [gateway.asked[:1] for gateway in story.gateways] == [[5], [5]]
 
 
-def test_a_primary_that_was_promoted_behind_the_fence_is_not_taken_for_the_fenced_one(
-    story: Story, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def answering(story: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
+    """Nothing moves, and both servers have the history that is followed."""
+
     async def info(_: object) -> Any:
         return SimpleNamespace(replid="h")
 
     story.lines = STILL
     monkeypatch.setattr(Connection, "open", lambda *_, **__: _opened())
     monkeypatch.setattr("valkeep.migrate.resharding.server_info", info)
-    asyncio.run(story.slots.expect_still())
-    asyncio.run(story.slots.expect_still({"1": "h", "2": "h"}))
+    return story
+
+
+def test_a_primary_that_was_promoted_behind_the_fence_is_not_taken_for_the_fenced_one(answering: Story) -> None:
+    asyncio.run(answering.slots.expect_still())
+    asyncio.run(answering.slots.expect_still({"1": "h", "2": "h"}))
     with pytest.raises(Aborted, match="became a primary when the one before it was fenced") as error:
-        asyncio.run(story.slots.expect_still({"1": "h", "2": "of the one that was fenced"}))
+        asyncio.run(answering.slots.expect_still({"1": "h", "2": "of the one that was fenced"}))
     assert error.value.code == "VK-CUTOVER-SLOTS"
+
+
+def test_there_is_no_cut_over_where_another_server_than_the_followed_one_is_written_to(answering: Story) -> None:
+    answering.gateways[1].history = "of the one before"
+    with pytest.raises(Aborted, match="and we follow of the one before"):
+        asyncio.run(answering.slots.expect_still())
+
+
+def test_there_is_no_cut_over_while_slots_are_handed_over(answering: Story) -> None:
+    async def ask() -> None:
+        answering.slots._work = asyncio.create_task(asyncio.sleep(60))
+        try:
+            await answering.slots.expect_still()
+        finally:
+            answering.slots._work.cancel()
+
+    with pytest.raises(Aborted, match="slots are handed over"):
+        asyncio.run(ask())
+
+
+def test_a_slot_that_has_arrived_is_recorded(story: Story) -> None:
+    story.slots._brought = {"1": frozenset(range(5)), "2": frozenset(range(10, 20))}
+    story.slots._arrived("2", [5, 6])
+    assert story.recorded == [{"1": ((0, 4),), "2": ((5, 6), (10, 19))}]
+
+
+def test_slots_stand_still_only_when_they_have_for_a_while(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools move slot after slot, with a breath between two of them."""
+    story.lines = {A: "master - 0 0 1 connected 0-9 [5->-" + B + "]", B: "master - 0 0 2 connected 10-19"}
+    asyncio.run(look(story))
+    story.lines = STILL
+    asyncio.run(look(story))
+    assert story.slots._seen == 0
+    monkeypatch.setattr("valkeep.migrate.resharding.QUIET", 0.0)
+    asyncio.run(look(story))
+    assert story.slots._seen == 3
 
 
 class _Opened:
