@@ -143,7 +143,7 @@ def test_killed_before_the_start_was_asked_for_it_is_asked_for_once_and_the_snap
     killed_when(lab, "TestMigration")
     assert lab.state["gateway"] == ""
     run = moves(lab)
-    assert "killed when the target was not told of it yet" in run.stderr
+    assert "killed when the target did not follow it yet" in run.stderr
     assert lab.told == ["TestMigration", *ONCE]
     assert full_syncs(lab) == 1 + 1
 

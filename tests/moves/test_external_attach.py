@@ -178,6 +178,22 @@ def test_a_run_that_was_killed_goes_on_with_the_target_that_still_looks_for_it(p
     assert pair.target.log().count("Full resync from primary") == 1
 
 
+def test_a_run_that_was_killed_before_the_target_was_told_says_again_where_the_gateway_is(pair: Pair) -> None:
+    pair.here.mset({f"k{number}": number for number in range(100)})
+    with run(pair, name="first") as process:
+        port = gateway_port(process)
+        process.kill()
+    with run(pair, name="second") as process:
+        assert gateway_port(process) == port
+        assert "did not follow it yet; this one goes on" in process.stderr
+        pair.there.replicaof("127.0.0.1", port)
+        until(lambda: "promote the target" in process.stderr, lambda: process.stderr, 30)
+        pair.there.replicaof("NO", "ONE")
+        assert process.wait() == 0, process.stderr
+    assert pair.there.dbsize() == pair.here.dbsize()
+    assert pair.here.info("stats")["sync_full"] == 2  # ours, and the verification's
+
+
 def test_abort_while_it_waits_for_the_target_touches_nothing_and_says_what_is_left(pair: Pair) -> None:
     with run(pair) as process:
         gateway_port(process)

@@ -187,7 +187,7 @@ def _going_on(left: MigrationState, footing: Footing) -> str:
     elif left.group and left.gateway:
         when = "it was calling StartMigration, of which nothing came"
     else:
-        when = "the target was not told of it yet"
+        when = "the target did not follow it yet"
     return f"an earlier run (pid {left.pid}) was killed when {when}; this one goes on (--fresh begins anew)"
 
 

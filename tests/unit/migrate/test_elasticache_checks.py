@@ -110,8 +110,10 @@ def findings(
     target: ServerFacts | None = TARGET,
     gateway: GatewayFacts = GATEWAY,
     silent: str = "",
+    goes_on: bool = False,
 ) -> dict[str, Finding]:
-    found = judge_group(GroupCase(group, source, target, gateway, silent), judge(Case(source, target, OPTIONS)))
+    general = judge(Case(source, target, replace(OPTIONS, goes_on=goes_on)))
+    found = judge_group(GroupCase(group, source, target, gateway, silent, goes_on=goes_on), general)
     return {one.code: one for one in found[: len(NUMBERED)]}
 
 
@@ -129,6 +131,30 @@ def denied(action: str, **changes: Any) -> GroupFacts:
 
 def answers(**changes: Any) -> GatewayFacts:
     return replace(GATEWAY, answers=replace(ANSWERS, **changes))
+
+
+FILLED = replace(TARGET, info={**TARGET.info, "db0": "keys=7,expires=0,avg_ttl=0"})
+FOLLOWS = replace(FILLED, role="replica", info={**FILLED.info, "role": "slave", "master_host": "10.0.3.5", "master_port": "6400"})
+MIGRATING = replace(GROUP, status="migrating", nodes=tuple(replace(node, status="migrating") for node in GROUP.nodes))
+UNDER_WAY: dict[str, Any] = {"group": MIGRATING, "target": FOLLOWS, "gateway": replace(GATEWAY, runs=False, answers=None, free=1_000_000)}
+
+
+def test_a_migration_that_is_under_way_is_fine_only_for_the_run_that_goes_on_with_it() -> None:
+    numbers = (1, 2, 25, 26)
+    assert [severity(number, **UNDER_WAY) for number in numbers] == ["blocker", "blocker", "warning", "blocker"]
+    assert [severity(number, **UNDER_WAY, goes_on=True) for number in numbers] == ["ok"] * 4
+    assert [one.code for one in findings(**UNDER_WAY, goes_on=True).values() if one.severity == "blocker"] == []
+
+
+@pytest.mark.parametrize("status", ["deleting", "create-failed", "creating"])
+def test_a_run_that_goes_on_takes_no_group_that_cannot_be_migrated_into(status: str) -> None:
+    assert severity(1, group=replace(MIGRATING, status=status), target=FOLLOWS, goes_on=True) == "blocker"
+    assert severity(2, group=replace(MIGRATING, nodes=(GROUP.nodes[0], replace(GROUP.nodes[1], status=status))), goes_on=True) == "blocker"
+
+
+def test_a_target_that_was_told_nothing_yet_is_judged_as_ever() -> None:
+    assert severity(26, target=FILLED, goes_on=True) == "blocker"
+    assert severity(26, goes_on=True) == "ok"
 
 
 FINE_BUT = {6: "info", 22: "warning", 31: "info"}  # what is said where all is well, besides "ok"

@@ -33,7 +33,8 @@ def available(case: GroupCase) -> Finding:
     if status == "migrating":
         return blocker(
             f"the replication group {name} is being migrated already",
-            f"end that first: aws elasticache complete-migration --replication-group-id {name} --force",
+            "if a killed run of yours began that, the same `valkeep migrate run` goes on with it; else end it first: "
+            f"aws elasticache complete-migration --replication-group-id {name} --force",
             status=status,
         )
     return blocker(f"the replication group {name} is not available", "wait until its status is available, then look again", status=status)
