@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,3 +59,40 @@ def test_a_run_that_was_killed_goes_on_when_a_shard_gave_all_its_slots_away_mean
     assert lost(writers.acknowledged(), pair.there) == []
     assert pair.markers() == []
     pair.assert_same()
+
+
+@pytest.mark.parametrize("phase", ["snapshot", "online", "waiting", "cutover:pause", "cutover:fence", "cutover:wait-for-shards"])
+def test_a_stop_leaves_one_side_that_has_every_write_and_nothing_of_ours(pair: Clusters, phase: str) -> None:
+    fill(pair.here, 60)
+    with Roamers(pair.source) as writers:
+        with pair.run(*(["--cutover", "manual"] if phase == "waiting" else [])) as run:
+            run.wait_for(phase, 60)
+            os.kill(run.process.pid, signal.SIGINT)
+            assert run.wait(60) in (0, 130), run.stderr
+        assert pair.markers() == []
+        if fences(pair.source) == {"0"}:
+            writers.wait_for_acks(3)
+            assert pair.valkeep("abort").stdout.startswith("nothing is left to undo") or phase == "snapshot"
+        else:
+            assert fences(pair.source) == {"255"}
+            writers.stop()
+            assert lost(writers.acknowledged(), pair.there) == []
+    assert {node.config_get("import-mode")["import-mode"] for node in nodes_of(pair.target)} == {"no"}
+
+
+@pytest.mark.parametrize("fence", ["external", "direct"])
+def test_a_cluster_that_is_fenced_in_another_way_is_cut_over_as_one(pair: Clusters, fence: str) -> None:
+    fill(pair.here, 120)
+    with Roamers(pair.source) as writers, pair.run("--cutover", "manual", "--fence", fence) as run:
+        run.wait_for("waiting", 60)
+        writers.wait_for_acks(5)
+        if fence == "external":
+            called = pair.valkeep("cutover")
+            assert "still gets writes" in called.stderr, called.stderr
+            writers.stop()
+        assert pair.valkeep("cutover").process.returncode == 0, run.stderr
+        assert run.wait(60) == 0, run.stderr
+        writers.stop()
+    assert fences(pair.source) == {"0" if fence == "external" else "255"}
+    assert lost(writers.acknowledged(), pair.there) == []
+    assert pair.markers() == []
