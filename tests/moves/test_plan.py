@@ -78,6 +78,9 @@ def test_a_cluster_into_another_is_planned_lane_by_lane(
     told = capsys.readouterr().out
     assert f"lane 2 of 2 {source[1].address}" in told
     assert found["command"] in told
+    assert (
+        f"--source {source[1].display} --target {target[2].display}" in told
+    )  # the state folder of a run goes by the nodes that were given
 
 
 @pytest.mark.slow

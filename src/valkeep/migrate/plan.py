@@ -46,8 +46,8 @@ VERIFY_FILE_BYTES: Final = 56 + 32  # of a key and side: its row, and a name of 
 GIGABIT: Final = 125e6  # bytes a second
 
 _ON_SOURCE: Final = {  # of a lane
-    "psync": 5,  # the copy's link, the comparison's two, keys that are copied again, the cut-over
-    "scan": 12,  # four that scan, two that copy keys again, five of the comparison, the cut-over
+    "psync": 8,  # the copy's link, the comparison's two, keys that are copied again, the cut-over and three that look what it may do
+    "scan": 15,  # four that scan, two that copy keys again, five of the comparison, the cut-over's four
 }
 _WATCHED: Final = 2  # each node of a cluster: by whoever watches its slots, and by who takes some over
 _ON_TARGET: Final = 3  # who attaches and promotes it, the comparison's two

@@ -47,7 +47,7 @@ def test_a_lane_for_each_shard_writes_where_its_slots_are() -> None:
     assert found.blockers == ()
     assert found.cost.processes == 5
     assert found.cost.memory_bytes == 2 * (GATEWAY_BYTES + VERIFIER_BYTES)
-    assert found.cost.source_connections == {"10.0.0.31:6379": 7, "10.0.0.32:6379": 7}
+    assert found.cost.source_connections == {"10.0.0.31:6379": 10, "10.0.0.32:6379": 10}
     assert found.cost.target_connections == {"10.0.0.11:6379": 10, "10.0.0.12:6379": 10}
     assert found.cost.target_forks == {"10.0.0.11:6379": 1, "10.0.0.12:6379": 1}
     assert found.command.endswith("--deliver push")

@@ -33,7 +33,8 @@ async def gather_target(endpoint: Endpoint, timeout: float) -> ServerFacts:
 
 
 async def gather_source(endpoint: Endpoint, options: PreflightOptions, emit: Emit, at: Callable[[], float]) -> ServerFacts:
-    """As `gather.gather`, with a full census where one is wanted. Of a cluster: its first shard, with ``cluster``."""
+    """As `gather.gather`, with a full census where one is wanted. Of a cluster: its first shard, with ``cluster``, under the
+    name that was given."""
     if options.full_census:
         options = replace(options, sample_keys=0)
     facts = await gather(endpoint, rate_seconds=options.rate_seconds, sample_keys=options.sample_keys, timeout=options.timeout)
@@ -48,7 +49,7 @@ async def gather_source(endpoint: Endpoint, options: PreflightOptions, emit: Emi
             shards.append(replace(shard, facts=looked))
         facts = replace(facts, cluster=replace(facts.cluster, shards=tuple(shards)))
     found = next((shard.facts for shard in facts.cluster.shards if shard.facts is not None), None) if facts.cluster is not None else None
-    return replace(found, cluster=facts.cluster) if found is not None else facts
+    return replace(found, cluster=facts.cluster, display=facts.display) if found is not None else facts
 
 
 class _Cluster:
