@@ -83,3 +83,19 @@ def test_a_shard_of_the_target_that_hangs_keeps_no_writer_out(pair: Clusters, ki
     assert pair.markers() == []
     assert {node.config_get("import-mode")["import-mode"] for node in nodes(pair.target)} == {"no"}
     assert step(pair) == "aborted"
+
+
+def test_a_shard_of_the_source_that_is_gone_for_good_is_given_up_by_force(pair: Clusters, killed: None) -> None:
+    first, *others = nodes(pair.source)
+    next(iter(pair.source.machines.values())).process.kill()
+    said = pair.valkeep("abort")
+    assert said.process.returncode == 5
+    assert said.code == "VK-CUTOVER-UNFENCE"
+    assert {node.config_get("min-replicas-to-write")["min-replicas-to-write"] for node in others} == {"0"}
+    assert step(pair) == "cutting"
+    forced = pair.valkeep("abort", "--force")
+    assert forced.process.returncode == 0, forced.stderr
+    assert "does not answer, and was left as it is; should it come back" in forced.stdout
+    assert pair.markers() == []
+    assert step(pair) == "aborted"
+    first.close()

@@ -206,6 +206,10 @@ async def _reopen(sites: Sequence[Site], *, promoted: bool, force: bool) -> list
         if not found.fence_before:
             continue
         where = f"the source's {found.fence_at}" if len(sites) > 1 else "the source"
+        if site.source is None and force and len(sites) > 1:  # the cluster goes on without it, perhaps for ever
+            site.state.step("attached", fence_before={})
+            done.append(f"{where} does not answer, and was left as it is; should it come back: {fence.as_commands(found.fence_before)}")
+            continue
         try:
             lifted = await _unfence(site.source, found, "" if force else found.fence_token)
         except ValkeepError as error:
