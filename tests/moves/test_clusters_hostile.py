@@ -11,7 +11,7 @@ import pytest
 
 from tests.moves.test_clusters import fences
 from tests.support.cluster_pair import Clusters, Roamers, clusters, fill
-from tests.support.moving import cut_over, drain, name_of, nodes_of
+from tests.support.moving import cut_over, drain, name_of, nodes_of, replicas_of
 from tests.support.writers import lost
 from valkeep.topology.slots import even_ranges
 
@@ -96,3 +96,18 @@ def test_a_cluster_that_is_fenced_in_another_way_is_cut_over_as_one(pair: Cluste
     assert fences(pair.source) == {"0" if fence == "external" else "255"}
     assert lost(writers.acknowledged(), pair.there) == []
     assert pair.markers() == []
+
+
+def test_a_shard_that_fails_over_while_it_is_cut_over_is_cut_over_at_its_new_primary(tmp_path: Path) -> None:
+    with clusters("valkey-9.1", "valkey-9.1", tmp_path, replicas=1) as pair:
+        fill(pair.here, 120)
+        replicas = replicas_of(pair.source)
+        with Roamers(pair.source) as writers, pair.run() as run:
+            run.wait_for("cutover:pause", 60)
+            replicas[1].execute_command("CLUSTER FAILOVER")
+            assert run.wait(90) == 0, run.stderr
+            writers.stop()
+        primaries = [node for node in nodes_of(pair.source) if node.info("replication")["role"] == "master"]
+        fenced = {node.config_get("min-replicas-to-write")["min-replicas-to-write"] for node in primaries}
+        assert fenced == {"255"} or "the cluster promotes it" in str((run.report / "cutover.json").read_text()), run.stderr
+        assert fenced != {"255"} or lost(writers.acknowledged(), pair.there) == []

@@ -50,7 +50,9 @@ PASSING: Final = frozenset(  # reasons to call a cut-over off that may pass
         "VK-HELD",
     }
 )
-OF_CLUSTERS: Final = frozenset({"VK-CUTOVER-ROLE"})  # a shard has failed over, and its lane follows the new primary
+OF_CLUSTERS: Final = frozenset(
+    {"VK-CUTOVER-ROLE", "VK-CUTOVER-REPLICA"}
+)  # a shard has failed over: the cluster says to whom, and its lane follows
 FOR_A_PERSON: Final = frozenset(  # may pass, but somebody has to look; whoever says go again has
     {"VK-CUTOVER-REPLICA", "VK-CUTOVER-FENCE-LOST", "VK-PROMOTE-LATE"}
 )

@@ -108,8 +108,9 @@ def test_slots_that_keep_moving_are_waited_for_however_often(monkeypatch: pytest
     assert attempted(*[SLOTS] * 20, monkeypatch=monkeypatch) == 21
 
 
-def test_a_shard_that_fails_over_in_the_cut_over_is_cut_over_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    demoted = Aborted("it is a replica now", remedy="give the primary", code="VK-CUTOVER-ROLE")
+@pytest.mark.parametrize("code", ["VK-CUTOVER-ROLE", "VK-CUTOVER-REPLICA"])
+def test_a_shard_that_fails_over_in_the_cut_over_is_cut_over_again(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    demoted = Aborted("it is a replica now", remedy="give the primary", code=code)
     assert attempted(demoted, monkeypatch=monkeypatch) == 2
     assert attempted(demoted, cluster=False, monkeypatch=monkeypatch) == 1
 
