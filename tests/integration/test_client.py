@@ -307,3 +307,22 @@ def test_a_slow_reader_of_a_replication_link_over_tls_gets_every_byte(certificat
             await reader.close()
 
     run(story())
+
+
+def test_a_server_that_asks_how_far_its_replicas_are_gets_an_answer_at_once(server: Server, client: Callable[..., Any]) -> None:
+    source = server("valkey-9.1")
+
+    async def story() -> None:
+        here = client(source)
+        reader = await ReplicationReader.open(Endpoint.parse(source.endpoint), present_as="255.255.255")
+        try:
+            async for _ in reader.snapshot():
+                pass
+            for number in range(20):
+                here.set("k", number)
+                answered = asyncio.to_thread(here.wait, 1, 300)  # an ACK each second would be too late for most
+                assert await answered == 1, number
+        finally:
+            await reader.close()
+
+    asyncio.run(story())

@@ -1,7 +1,8 @@
 """A server's snapshot and stream for a reader that takes its time: what it has not taken waits in the server, not here.
 
 A receiver of a `ReplicationLink` that queues what comes, and stops the link's reading while there is a megabyte of it. ACKs say what has come, taken or
-not: nobody's cut-over waits for this replica.
+not: nobody's cut-over waits for this replica. A server that asks (``REPLCONF GETACK``) is answered at once: its clients may be waiting for all its replicas
+(``WAIT``; a Valkey's ``CLUSTER SETSLOT``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = ["ReplicationReader"]
 ENOUGH = 1 << 20  # bytes that wait to be taken
 PATIENCE = 60.0  # seconds
 PAUSE = 0.2  # seconds between two attempts
+_ASKED = b"\r\nGETACK\r\n"
 
 
 class _Queue:
@@ -31,6 +33,7 @@ class _Queue:
         self.news = asyncio.Event()
         self._pieces: deque[bytes | None] = deque()
         self._size = 0
+        self._tail = b""  # of the stream so far, in which a question may have begun
 
     def full_resync(self, replid: str, offset: int) -> None:
         self.replid, self.offset = replid, offset
@@ -46,7 +49,11 @@ class _Queue:
         self._put(None)
 
     def stream(self, data: memoryview) -> None:
-        self._put(bytes(data))
+        piece = bytes(data)
+        if self.link is not None and (_ASKED in piece or _ASKED in self._tail + piece[: len(_ASKED)]):
+            self.link.acknowledge()
+        self._tail = (self._tail + piece[-len(_ASKED) :])[1 - len(_ASKED) :]
+        self._put(piece)
 
     def ended(self, _: asyncio.Future[None]) -> None:
         """The link is over; ``more`` raises why."""
