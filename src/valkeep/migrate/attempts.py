@@ -168,7 +168,7 @@ class Attempts:
             cuts = await self._cut_all(legs)
         journal = self._journal
         journal.timeline += cuts[0].timeline
-        journal.write_if_possible("cutover.json", self._told(cuts))
+        journal.write_if_possible("cutover.json", self._told(legs, cuts))
         pause = max(cut.write_pause_ms for cut in cuts)
         self._handover.answer({"promoted": self._options.target.display, "write_pause_ms": round(pause, 1)})
         for node in (node for cut in cuts for node in cut.source_nodes):
@@ -235,7 +235,7 @@ class Attempts:
                 _, hold = lane.gateway.held[0]
                 raise Aborted(f"the stream is held: {hold.why}", remedy=hold.remedy, code="VK-HELD")
 
-    def _told(self, cuts: Sequence[CutoverResult]) -> dict[str, Any]:
+    def _told(self, legs: Sequence[_Leg], cuts: Sequence[CutoverResult]) -> dict[str, Any]:
         """``cutover.json``: of several shards what they had in common, the first one's timeline, and each by itself."""
         each = [cut.to_json(self._journal.started) for cut in cuts]
         if self._slots is None:
@@ -245,7 +245,7 @@ class Attempts:
             "write_pause_ms": max(one["write_pause_ms"] for one in each),
             "checked_keys": sum(one["checked_keys"] for one in each),
             "source_nodes": [node for one in each for node in one["source_nodes"]],
-            "shards": [{"shard": lane.name, **one} for lane, one in zip(self._lanes, each, strict=True)],
+            "shards": [{"shard": leg.lane.name, **one} for leg, one in zip(legs, each, strict=True)],
         }
 
 

@@ -66,11 +66,9 @@ class Joined:
 
 class Channel:
     """See the module's head. ``replid``: 40 hex digits of our own; ``begins``: our offset at the snapshot; ``ends``: our offset now.
-
     ``source_replid``: the source's replication id, as it is now. ``source_offset``: how far its stream was translated; ``received``: how far it is here
     for good, also after a kill. ``wanted``: what it waits for, or None. ``keep``: for another process, after a kill. ``kept``: go on with that.
-    ``territory``: which slots cross; None: whatever there is.
-    """
+    ``territory``: which slots cross; None: whatever there is."""
 
     def __init__(
         self,

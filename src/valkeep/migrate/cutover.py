@@ -39,6 +39,7 @@ from valkeep.report.events import Emit, Note, Phase
 
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
+    from valkeep.migrate.joint import Allies
     from valkeep.migrate.state import StateFile
 
 __all__ = ["PATIENCE_SECONDS", "Aborted", "Cutover", "CutoverResult", "Successor"]
@@ -83,20 +84,6 @@ class Successor(Protocol):
     async def promote(self, run_id: str) -> float:
         """Make it the primary; when it was, on the job's clock. Raises ``Aborted`` when it surely is none and will not become one, ``ValkeepError`` with
         ``definite=False`` when nobody knows whether it is."""
-
-
-class Allies(Protocol):
-    """Other cut-overs that have to happen together with this one, or not at all (`joint`)."""
-
-    async def all_drained(self, seconds: float) -> None:
-        """Return when all of them are where we are: their source is fenced, and their successor has everything. Raises ``Aborted``, at the latest after
-        ``seconds``."""
-
-    async def decide(self, seconds: float) -> None:
-        """Return when all have said so. Raises ``Aborted``, at the latest after ``seconds``; then none is promoted."""
-
-    def left(self, why: BaseException) -> None:
-        """We are called off."""
 
 
 class Cutover:

@@ -329,23 +329,17 @@ class Gateway:
     def _attach(self, link: TargetLink, version: tuple[int, ...]) -> Channel:
         if not self.channels:
             raise Refused("the source has not begun its snapshot yet", remedy="the target tries again by itself", code="VK-NOT-READY")
-        spoken = version[:2] or (7, 2)
+        spoken, said = version[:2] or (7, 2), ".".join(map(str, version)) or "unsaid"
         fitting = [channel for channel in self.channels if channel.joined is not None or channel.target.version[:2] <= spoken]
         if not fitting:
             known = ", ".join(channel.target.display for channel in self.channels)
             raise Refused(
-                f"the target says it is version {'.'.join(map(str, version)) or '(unsaid)'}; this gateway serves {known}",
+                f"the target says it is version {said}; this gateway serves {known}",
                 remedy="start the gateway for this target's version",
                 code="VK-TARGET-VERSION",
             )
         channel = max(fitting, key=lambda one: one.target.version)
-        self._emit(
-            Note(
-                self._clock(),
-                "info",
-                f"target {link.peer} (version {'.'.join(map(str, version)) or 'unsaid'}) attaches to {channel.replid}",
-            )
-        )
+        self._emit(Note(self._clock(), "info", f"target {link.peer} (version {said}) attaches to {channel.replid}"))
         return channel
 
     def adopt(self, link: Link) -> None:

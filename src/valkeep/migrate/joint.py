@@ -18,12 +18,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from valkeep.errors import ValkeepError
 from valkeep.migrate.fence import Aborted
 
-__all__ = ["CalledOff", "Joint", "Member"]
+__all__ = ["Allies", "CalledOff", "Joint", "Member"]
 
 
 class CalledOff(Aborted):
@@ -109,8 +109,22 @@ class Joint:
             raise CalledOff(f"{name} was called off, and all shards with it: {why}", remedy="see what is said of that shard")
 
 
+class Allies(Protocol):
+    """Other cut-overs that have to happen together with this one, or not at all (`joint`)."""
+
+    async def all_drained(self, seconds: float) -> None:
+        """Return when all of them are where we are: their source is fenced, and their successor has everything. Raises ``Aborted``, at the latest after
+        ``seconds``."""
+
+    async def decide(self, seconds: float) -> None:
+        """Return when all have said so. Raises ``Aborted``, at the latest after ``seconds``; then none is promoted."""
+
+    def left(self, why: BaseException) -> None:
+        """We are called off."""
+
+
 class Member:
-    """What one shard's `Cutover` asks (`cutover.Allies`)."""
+    """What one shard's `Cutover` asks (`Allies`)."""
 
     def __init__(self, joint: Joint, name: str) -> None:
         self._joint = joint

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo
 from valkeep.client.shard_primary import ShardPrimary
-from valkeep.errors import ExitCode, Refused
+from valkeep.errors import ExitCode
 from valkeep.migrate.abreast import Chorus, beside, together
 from valkeep.migrate.attempts import Attempts
 from valkeep.migrate.back.decision import Decision
@@ -59,7 +59,7 @@ from valkeep.migrate.scanned import Scanned
 from valkeep.migrate.spool import room, spool_folder
 from valkeep.migrate.state import BACK, MigrationState, StateFile
 from valkeep.migrate.status import told
-from valkeep.migrate.unfinished import Footing, take_up
+from valkeep.migrate.unfinished import Footing, expect_settled, take_up
 from valkeep.migrate.verify import Verifier, merged
 from valkeep.report.events import Emit, VerdictEvent
 
@@ -115,7 +115,7 @@ class _Migration:
 
     async def _run(self) -> RunResult:
         options, journal = self.options, self.journal
-        self._refuse_unfinished()
+        expect_settled(options.state_directory)
         let_go(options.state_directory / BACK)  # of a migration before this one, which is over
         here = await options.source.resolve()
         self.starts = await starts(options, here, self.state, journal)
@@ -124,7 +124,7 @@ class _Migration:
             self.starts = await starts(options, here, self.state, journal)
         report = await self._preflight(here)
         async with contextlib.AsyncExitStack() as stack:
-            target = await stack.enter_async_context(await self._open(options.target))
+            target = await stack.enter_async_context(await Connection.open(options.target, client_name="valkeep-migrate"))
             found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases, ours=self.footing.goes_on)
             expect_none(options.state_directory, (options.target.address, *(shard.endpoint.address for shard in found.shards)))
             await self._expect_no_fence()
@@ -169,21 +169,6 @@ class _Migration:
             return await way_back.keep()
 
     # -- steps ----------------------------------------------------------------------------------------------------------------------
-
-    def _refuse_unfinished(self) -> None:
-        left = StateFile(self.options.state_directory).read()
-        if left is not None and left.step == "promoted" and StateFile(self.options.state_directory / BACK).read() is not None:
-            raise Refused(
-                f"the migration from {left.source} to {left.target} is cut over, and nothing is decided about its way back",
-                remedy="`valkeep migrate rollback` or `valkeep migrate commit` first",
-                code="VK-STATE-UNFINISHED",
-            )
-        if left is not None and left.step == "cutting":
-            raise Refused(
-                f"a migration from {left.source} to {left.target} ended in the middle of its cut-over: the source may be fenced",
-                remedy="run `valkeep migrate abort` first: it makes the source writable, or says that the target was promoted",
-                code="VK-STATE-UNFINISHED",
-            )
 
     async def _preflight(self, source: Endpoint) -> PreflightReport:
         options = self.options
@@ -382,9 +367,6 @@ class _Migration:
         else:
             start.resumption.begin(options.field_ttl, (found.format,))
         return start.resumption
-
-    async def _open(self, endpoint: Endpoint) -> Connection:
-        return await Connection.open(endpoint, client_name="valkeep-migrate")
 
     def _reading(self, start: Start, source: Endpoint, spool: Path) -> Reading:
         options, journal = self.options, self.journal

@@ -36,7 +36,7 @@ GATEWAY_BYTES: Final = 40_000_000  # at its peak, whatever the data: benchmarks.
 VERIFIER_BYTES: Final = 160_000_000  # the processes of one comparison: "verify, memory"
 VERIFIED_PER_SECOND: Final = 803_000  # keys of both sides: "verify"
 COPIED_PER_SECOND: Final = {
-    "native": (118_000, 740_000),
+    "native": (417_000, 830_000),
     "push": (118_000, 400_000),
 }  # keys, of busy and of idle cores: "full-sync", "push"
 SYNCED_BYTES_PER_SECOND: Final = 50e6  # what a full sync makes at least, where values are large

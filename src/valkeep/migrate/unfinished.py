@@ -33,15 +33,17 @@ from valkeep.migrate import marker, pushed
 from valkeep.migrate.abort import restore_target
 from valkeep.migrate.elasticache.plane import Plane
 from valkeep.migrate.elasticache.probe import is_at
-from valkeep.migrate.state import expect_target
+from valkeep.migrate.state import BACK, StateFile, expect_target
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from valkeep.migrate.journal import Journal
     from valkeep.migrate.outcome import RunOptions
     from valkeep.migrate.resumption import Resumption
-    from valkeep.migrate.state import MigrationState, StateFile
+    from valkeep.migrate.state import MigrationState
 
-__all__ = ["Footing", "take_up"]
+__all__ = ["Footing", "expect_settled", "take_up"]
 
 ANEW: Final = "--fresh --wipe-target"
 
@@ -212,3 +214,20 @@ def _lost(text: str, left: MigrationState, status: str) -> Refused:
             + ANEW
         )
     return Refused(text, remedy=remedy, code="VK-TARGET-LEFT")
+
+
+def expect_settled(directory: Path) -> None:
+    """Raises ``Refused`` where the migration of this state folder ended in its cut-over, or has a way back that nobody has decided about."""
+    left = StateFile(directory).read()
+    if left is not None and left.step == "promoted" and StateFile(directory / BACK).read() is not None:
+        raise Refused(
+            f"the migration from {left.source} to {left.target} is cut over, and nothing is decided about its way back",
+            remedy="`valkeep migrate rollback` or `valkeep migrate commit` first",
+            code="VK-STATE-UNFINISHED",
+        )
+    if left is not None and left.step == "cutting":
+        raise Refused(
+            f"a migration from {left.source} to {left.target} ended in the middle of its cut-over: the source may be fenced",
+            remedy="run `valkeep migrate abort` first: it makes the source writable, or says that the target was promoted",
+            code="VK-STATE-UNFINISHED",
+        )

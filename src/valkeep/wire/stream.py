@@ -22,6 +22,8 @@ States of ``_run``, one header line per turn::
     NAME     expects $len␍␊name␍␊ → ARGUMENT (N > 1) or COMMAND; or stop = ATTENTION, back at the ``*``
     ARGUMENT expects $len␍␊       → its body streams through (``_body`` bytes with the CRLF) → ARGUMENT or COMMAND
 
+This module is long because it is one machine: scanning, skipping and collecting work on the same positions, in one compiled object.
+
 Source: Redis and Valkey ``src/networking.c`` (processMultibulkBuffer), ``src/replication.c`` (replicationFeedReplicas). A primary's client
 is not held to proto-max-bulk-len, so sizes are limited only to what can't be meant.
 """

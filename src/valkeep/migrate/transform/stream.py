@@ -100,9 +100,8 @@ class StreamTransform:
 
     ``source_version``: (major, minor), and ``valkey``: whether it is one, decide which commands can be new. ``lost_fields``: keys that lost fields
     in the snapshot (drop-field); ``note`` takes what the ledger has to say; ``witness`` is asked at boundaries for what else belongs to them;
-    ``territory``: of the slots that cross, None: all there is. It may change between two calls. Feed it
-    with ``feed``; when ``wants`` is not None, satisfy it with ``supply`` before feeding again.
-    """
+    ``territory``: of the slots that cross, None: all there is. It may change between two calls. Feed it with ``feed``; when ``wants`` is not None, satisfy it
+    with ``supply`` before feeding again."""
 
     def __init__(
         self,
@@ -131,9 +130,8 @@ class StreamTransform:
         verbatim = commands.verbatim(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD)
         plain = commands.plain(source_version, target, valkey=valkey, lossy=policy is FieldTtl.DROP_FIELD)
         self._territory = territory
-        if territory is None:
-            self._scanner = CommandScanner(verbatim, plain)
-        else:
+        self._scanner = CommandScanner(verbatim, plain)
+        if territory is not None:
             verbatim, plain, keyed = scanned(verbatim, plain)
             self._scanner = CommandScanner(verbatim, plain, owned=territory.owned, keyed=keyed)
         self._copies = Copies(target, policy, self.lost_fields, note, territory)
@@ -170,9 +168,7 @@ class StreamTransform:
             raise LocalProtocolError("fed while waiting for a copy", remedy="this is a bug of Valkeep: please report it")
         scanner = self._scanner
         self.boundary = self._reached = None
-        view = memoryview(buffer)
-        end = len(buffer)
-        position = 0
+        view, end, position = memoryview(buffer), len(buffer), 0
         if self._passing_by:
             position = scanner.finish(view, 0, end)
             if not scanner.at_boundary:
