@@ -21,7 +21,7 @@ from valkeep.errors import ConnectionLost, Refused, ServerError, UsageError
 from valkeep.topology.members import ClusterMember, SlotMigration, cluster_members, slot_migration
 from valkeep.topology.slots import slots_of
 
-__all__ = ["ClusterNodes", "NodeWord", "node_word"]
+__all__ = ["ClusterNodes", "NodeWord", "given_up", "node_word"]
 
 _PROBES: Final = (("CLUSTER", "NODES"), ("CLUSTER", "GETSLOTMIGRATIONS"))
 _ROUNDS: Final = 3  # of nodes that are named by those who were asked before
@@ -43,9 +43,6 @@ class NodeWord:
     def member(self, name: str) -> ClusterMember | None:
         return next((member for member in self.members if member.id == name), None)
 
-    def owner(self, slot: int) -> ClusterMember | None:
-        return next((one for one in self.members if any(first <= slot <= last for first, last in one.ranges)), None)
-
     @property
     def moving(self) -> frozenset[int]:
         """The slots that it gives or takes now, whoever moves them."""
@@ -62,6 +59,14 @@ class NodeWord:
         if member.hostname and tls is not None and tls.verify == "full" and tls.server_name is None:
             host = member.hostname
         return replace(self.endpoint, host=host or self.endpoint.host, port=int(port))
+
+
+def given_up(words: Mapping[str, NodeWord], node: str) -> bool:
+    """Whether the cluster has given up this node (its id), by what nodes say: it does not answer, and everybody has it as failed, or nobody lists it."""
+    if node in words or not words:
+        return False
+    listed = [member for word in words.values() if (member := word.member(node)) is not None]
+    return all("fail" in member.flags for member in listed)
 
 
 async def node_word(connection: Connection, timeout: float | None = None) -> NodeWord:

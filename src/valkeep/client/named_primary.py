@@ -102,7 +102,7 @@ class NamedPrimary:
 Source = Endpoint | NamedPrimary | ShardPrimary
 
 
-def parse_source(url: str) -> Source:
+def parse_source(url: str) -> Endpoint | NamedPrimary:
     """A server's URL, or that of a primary that sentinels know."""
     return NamedPrimary.parse(url) if url.partition("://")[0].strip().lower().endswith(SUFFIX) else Endpoint.parse(url)
 

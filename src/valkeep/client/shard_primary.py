@@ -10,10 +10,9 @@ its stream is another.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from valkeep.client.cluster_nodes import ClusterNodes, NodeWord
+from valkeep.client.cluster_nodes import ClusterNodes, NodeWord, given_up
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ConnectionLost
 
@@ -21,9 +20,10 @@ __all__ = ["NoShardPrimary", "ShardPrimary"]
 
 
 class NoShardPrimary(ConnectionLost):
-    """No node that answers is the primary of this shard at present. ``strayed``: see `ShardPrimary.strayed`."""
+    """No node that answers is the primary of this shard at present. ``strayed``, ``over``: see `ShardPrimary`."""
 
     strayed = ""
+    over = False
 
 
 class ShardPrimary:
@@ -67,11 +67,6 @@ class ShardPrimary:
         """Another node."""
         return self.login.at(host, port)
 
-    def with_password_from(self, *, file: str | os.PathLike[str] | None = None, env: str | None = None) -> ShardPrimary:
-        """The same with the nodes' password from a file or an environment variable."""
-        seeds = [seed.with_password_from(file=file, env=env) for seed in self.seeds]
-        return ShardPrimary(seeds, self.node_id, self._others)
-
     async def resolve(self) -> Endpoint:
         """Who it is now. Raises ``NoShardPrimary``, definite: later there may be one."""
         async with ClusterNodes(tuple(dict.fromkeys((*self._neighbours, *self.seeds)))) as nodes:
@@ -82,7 +77,7 @@ class ShardPrimary:
                 f"of the shard of {self.address} ({self.node_id[:8]}), {self._why_nobody(words)}",
                 remedy="a failover may be under way: ask again. CLUSTER NODES says who is there",
             )
-            error.strayed = self.strayed(words)
+            error.strayed, error.over = self.strayed(words), self.over(words)
             raise error
         return found.endpoint
 
@@ -112,6 +107,10 @@ class ShardPrimary:
         own = words.get(self.node_id)
         followed = own.me.primary_id if own is not None and not own.me.primary else ""
         return "" if followed in {self.node_id, *self._others} else followed
+
+    def over(self, words: Mapping[str, NodeWord]) -> bool:
+        """Whether there is no such shard any more, if it has no slots: its last primary is another's replica, or the cluster has given it up."""
+        return bool(self.strayed(words)) or given_up(words, self.node_id)
 
     def _why_nobody(self, words: Mapping[str, NodeWord]) -> str:
         if not words:

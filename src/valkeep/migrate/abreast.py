@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from valkeep.report.events import Note, Progress
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from valkeep.report.events import Emit, Event
 
 __all__ = ["Chorus", "beside", "together"]
+
+Done = TypeVar("Done")
 
 
 class Chorus:
@@ -46,18 +48,19 @@ class Chorus:
         return emit
 
 
-async def beside(gateways: Iterable[Gateway], work: Awaitable[object]) -> None:
-    """Wait for ``work``, which is cancelled when one of them fails first: that error is raised then."""
-    task: asyncio.Future[Any] = asyncio.ensure_future(work)
+async def beside(gateways: Iterable[Gateway], work: Awaitable[Done]) -> Done:
+    """What ``work`` comes to; it is cancelled when one of them fails first: that error is raised then."""
+    task: asyncio.Future[Done] = asyncio.ensure_future(work)
     watches = [asyncio.ensure_future(gateway.watch()) for gateway in gateways]
+    tasks: list[asyncio.Future[Any]] = [task, *watches]
     try:
-        await asyncio.wait({task, *watches}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for watch in watches:
             if watch.done():
                 watch.result()
-        await task
+        return await task
     finally:
-        await _end([task, *watches])
+        await _end(tasks)
 
 
 async def together(works: Iterable[Awaitable[object]]) -> None:

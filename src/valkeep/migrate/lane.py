@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.outcome import RunOptions
     from valkeep.migrate.proof import Proof
     from valkeep.migrate.reading import Reading
-    from valkeep.migrate.resharding import Ranges
+    from valkeep.topology.slots import Ranges
 
 __all__ = ["Lane", "Start", "named", "standings", "starts"]
 
@@ -114,7 +114,7 @@ async def _over(source: ShardPrimary, shard: Mapping[str, str], shards: Iterable
     try:
         await source.resolve()
     except NoShardPrimary as error:
-        return not shard["slots"] or any(error.strayed in other["nodes"].split() for other in shards if other is not shard)
+        return (error.over and not shard["slots"]) or any(error.strayed in other["nodes"].split() for other in shards if other is not shard)
     return False
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import Refused, ValkeepError
 from valkeep.migrate.control import is_locked
-from valkeep.migrate.state import MigrationState, StateFile
-from valkeep.migrate.status import default_folder
+from valkeep.migrate.state import MigrationState, StateFile, default_folder
 
 __all__ = ["expect_none"]
 

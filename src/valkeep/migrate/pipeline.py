@@ -53,7 +53,7 @@ from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflig
 from valkeep.migrate.preflight.managed import preflight_group
 from valkeep.migrate.proof import Nothing, Proof
 from valkeep.migrate.reading import Followed, Reading
-from valkeep.migrate.resharding import Holder, Ranges, Resharding
+from valkeep.migrate.resharding import Holder, Resharding
 from valkeep.migrate.resumption import Resumption
 from valkeep.migrate.scanned import Scanned
 from valkeep.migrate.spool import room, spool_folder
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
     from valkeep.migrate.delivery import Delivery
     from valkeep.migrate.delivery.promoter import Promoter
+    from valkeep.topology.slots import Ranges
 
 __all__ = ["Ready", "RunOptions", "RunResult", "run"]
 
@@ -144,8 +145,7 @@ class _Migration:
             delivery = delivery_of(options, parts, self.promoter or managed)
             async with delivery.held():
                 slots = await self._slots(begun, stack)
-                lanes: list[Lane] = []
-                await beside(gateways.values(), self._prove(lanes, begun, delivery, slots, spool, stack))
+                lanes = await beside(gateways.values(), self._prove(begun, delivery, slots, spool, stack))
                 cuts = await Attempts(options, lanes, delivery, report, self.state, journal, self.handover, slots).run()
             errors = await delivery.errors()
         lanes = [lane for lane in lanes if slots is None or lane.name not in slots.retired]
@@ -278,18 +278,12 @@ class _Migration:
         return _Begun(start, reading, await stack.enter_async_context(gateway))
 
     async def _prove(
-        self,
-        lanes: list[Lane],
-        begun: Sequence[_Begun],
-        delivery: Delivery,
-        slots: Resharding | None,
-        spool: Path,
-        stack: contextlib.AsyncExitStack,
-    ) -> None:
+        self, begun: Sequence[_Begun], delivery: Delivery, slots: Resharding | None, spool: Path, stack: contextlib.AsyncExitStack
+    ) -> list[Lane]:
         """The lanes as they will be cut over, compared with the target once."""
-        for one in begun:
-            lanes.append(await self._lane(one, delivery, slots, spool, stack))  # noqa: PERF401 (mypy)
+        lanes = [await self._lane(one, delivery, slots, spool, stack) for one in begun]
         await together(lane.proof.full() for lane in lanes)
+        return lanes
 
     async def _lane(
         self, begun: _Begun, delivery: Delivery, slots: Resharding | None, spool: Path, stack: contextlib.AsyncExitStack

@@ -54,7 +54,8 @@ class Nothing:
 
 class Proof:
     """``verifier``: None where the user wants no verification; then every step here does nothing. ``comparison``: the newest. ``renew``: another verifier, in
-    place of the one before. ``history``: the id of the source's stream now. ``lane``: which shard of the source it is of, "" for a single server."""
+    place of the one before. ``history``: whose stream it is of now, and of a shard also which slots: what was looked at
+    holds as long as it stays the same. ``lane``: which shard of the source it is of, "" for a single server."""
 
     def __init__(
         self,
@@ -85,10 +86,6 @@ class Proof:
         found = self.comparison
         keys = found.keys_source + found.keys_target if found is not None else 0
         return keys / found.keys_per_second if found is not None and found.keys_per_second else 0.0
-
-    @property
-    def verdict(self) -> str:
-        return self.comparison.verdict if self.comparison is not None else "unknown"
 
     async def full(self) -> None:
         """Raises ``NotEqual``."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from valkeep.errors import Refused, UsageError, ValkeepError
 
-__all__ = ["BACK", "SHARDS", "MigrationState", "StateFile", "default_directory", "expect_target", "write_durably"]
+__all__ = ["BACK", "SHARDS", "MigrationState", "StateFile", "default_directory", "default_folder", "expect_target", "write_durably"]
 
 SCHEMA = 1
 FILE = "migration.json"
@@ -146,14 +146,18 @@ def expect_target(found: MigrationState, target: str, group: str | None = None) 
         )
 
 
+def default_folder() -> Path:
+    """Where state folders are, unless somebody said ``--state``: below XDG_STATE_HOME."""
+    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")  # noqa: PTH118, PTH111
+    return Path(home) / "valkeep"
+
+
 def default_directory(source: str, target: str) -> Path:
-    """Where a migration between these two (URLs without secrets) keeps its state: below XDG_STATE_HOME, one folder a pair of host:port.
+    """Where a migration between these two (URLs without secrets) keeps its state: one folder a pair of host:port.
 
     Scheme, user and database do not count: `cutover` and `abort` find the folder whether or not they were given a password.
     """
-    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")  # noqa: PTH118, PTH111
-    name = hashlib.sha256(f"{_server(source)}\n{_server(target)}".encode()).hexdigest()[:12]
-    return Path(home) / "valkeep" / name
+    return default_folder() / hashlib.sha256(f"{_server(source)}\n{_server(target)}".encode()).hexdigest()[:12]
 
 
 def _server(url: str) -> str:

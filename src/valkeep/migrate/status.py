@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from valkeep.errors import ValkeepError
 from valkeep.migrate.control import ask, is_locked
-from valkeep.migrate.state import BACK, StateFile, default_directory
+from valkeep.migrate.state import BACK, StateFile, default_directory, default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from valkeep.migrate.gateway import Gateway
 
-__all__ = ["MigrationStatus", "default_folder", "statuses", "told"]
+__all__ = ["MigrationStatus", "statuses", "told"]
 
 ANSWER_SECONDS = 2.0
 GATEWAY = "gateway.json"
@@ -88,12 +88,6 @@ def _told(gateway: Gateway) -> dict[str, Any]:
             if link.channel is not None
         ],
     }
-
-
-def default_folder() -> Path:
-    """Where state folders are, unless somebody said ``--state``."""
-    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")  # noqa: PTH118, PTH111
-    return Path(home) / "valkeep"
 
 
 async def statuses(folders: Sequence[Path] = ()) -> list[MigrationStatus]:

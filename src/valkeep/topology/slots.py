@@ -13,9 +13,12 @@ from typing import Final
 
 from valkeep.errors import RemoteProtocolError
 
-__all__ = ["SLOTS", "even_ranges", "key_slot", "ranges_of", "slots_of", "tag_for"]
+__all__ = ["SLOTS", "Ranges", "even_ranges", "key_slot", "ranges_of", "slots_of", "tag_for"]
 
 SLOTS: Final = 16384
+
+Ranges = tuple[tuple[int, int], ...]
+"""Slots as ranges (first, last), both inclusive; (): none."""
 
 
 def key_slot(key: bytes) -> int:

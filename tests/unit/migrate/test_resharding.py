@@ -262,4 +262,4 @@ async def _opened() -> _Opened:
 
 
 def test_large_slots_are_listed_one_by_one_and_small_ones_together() -> None:
-    assert list(portions({1: 1, 2: AT_ONCE, 3: AT_ONCE - 1, 4: 1, 5: 0, 6: 3 * AT_ONCE})) == [[1], [2], [3, 4, 5], [6]]
+    assert list(portions({1: 1, 2: AT_ONCE, 3: AT_ONCE - 1, 4: 1, 5: 0, 6: 3 * AT_ONCE}.items(), AT_ONCE)) == [[1], [2], [3, 4, 5], [6]]

@@ -144,4 +144,4 @@ def test_a_node_that_was_not_there_and_owns_none_is_no_matter() -> None:
 
 
 def test_many_slots_are_told_in_short() -> None:
-    assert told(frozenset(range(0, 40, 2))) == "slots 0, 2, 4, 6, 8 … are"
+    assert told(frozenset(range(0, 40, 2))) == "slots 0, 2, 4, 6, 8 …"

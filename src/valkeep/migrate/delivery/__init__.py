@@ -2,6 +2,7 @@
 
     native     the target replicates from the gateway, told so by REPLICAOF
     push       we write to the target as an ordinary client
+    external   the target attaches to the gateway by itself, told so by somebody else (`promoter`)
 
 A delivery is made for one run, after the target was looked at (`target.look`). It brings what a gateway's channel holds to the target, knows when
 something has arrived there, and makes the target the primary (`cutover.Successor`).

@@ -27,15 +27,15 @@ from valkeep.errors import ConnectionLost, ValkeepError
 from valkeep.migrate.abreast import together
 from valkeep.migrate.fence import Aborted
 from valkeep.migrate.resharding.handover import Handover
-from valkeep.migrate.resharding.holder import Follower, Holder, Ranges
+from valkeep.migrate.resharding.holder import Follower, Holder
 from valkeep.migrate.resharding.layout import Layout, Move, layout_of, told
 from valkeep.report.events import Emit, Note
-from valkeep.topology.slots import ranges_of, slots_of
+from valkeep.topology.slots import Ranges, ranges_of, slots_of
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
 
-__all__ = ["Follower", "Holder", "Ranges", "Resharding"]
+__all__ = ["Follower", "Holder", "Resharding"]
 
 EVERY: Final = 0.3  # seconds between two looks
 PATIENCE: Final = 1.0  # seconds for one node to answer
@@ -213,7 +213,7 @@ class Resharding:
             return
         self._excuse = ""
         keys = sum(work.copied for work in works)
-        taken = told(frozenset(move.slot for move in moves)).rpartition(" ")[0]
+        taken = told(frozenset(move.slot for move in moves))
         self._say("info", f"{taken}: {keys} keys were copied again from their new shard, in {self._clock() - began:.1f} s")
 
     async def _leave(self, slots: Mapping[Holder, Sequence[int]]) -> None:

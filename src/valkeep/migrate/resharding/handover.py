@@ -23,7 +23,7 @@ Memory: the names of a group's keys (`keys.portions`), and copies of `COPIED_AT_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from valkeep.client.cluster import ClusterDirectory
@@ -60,7 +60,7 @@ class Handover:
         assert here is not None  # it said that the slots are its own
         async with await Connection.open(here, client_name=_NAME) as source:
             counts = await keys.counted(source, self.slots)
-            for group in keys.portions(counts):
+            for group in keys.portions(counts.items(), keys.AT_ONCE):
                 await self._take(source, group)
                 done(group)
 
@@ -77,7 +77,7 @@ class Handover:
         pending = [key for slot in slots for key in territory.pending(slot)]
         for at in range(0, len(pending), COPIED_AT_ONCE):
             some = pending[at : at + COPIED_AT_ONCE]
-            for chunk in _light(some, await keys.heavy(source, some)):
+            for chunk in keys.portions(zip(some, await keys.heavy(source, some), strict=True), COPIED_BYTES):
                 await self._copy(chunk)
         await gateway.drained(self.taker.channel.source_offset)
 
@@ -110,17 +110,3 @@ class Handover:
                 for slot, names in (await keys.listed(target, theirs)).items():
                     found[slot] = {name for name in names if not is_marker(DATABASE, name)}
         return found
-
-
-def _light(names: Sequence[bytes], weights: Sequence[int]) -> Iterator[list[bytes]]:
-    """In portions of at most `COPIED_BYTES`."""
-    some: list[bytes] = []
-    total = 0
-    for name, weight in zip(names, weights, strict=True):
-        if some and total + weight > COPIED_BYTES:
-            yield some
-            some, total = [], 0
-        some.append(name)
-        total += weight
-    if some:
-        yield some

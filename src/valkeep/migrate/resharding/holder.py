@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.gateway import Gateway
     from valkeep.migrate.transform.territory import Territory
 
-__all__ = ["Follower", "Holder", "Ranges"]
-
-Ranges = tuple[tuple[int, int], ...]
+__all__ = ["Follower", "Holder"]
 
 
 class Follower(Protocol):

@@ -6,8 +6,8 @@ Memory: the names of the slots that are asked for together (`portions`), or of o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from valkeep.errors import ConnectionLost, Refused, ServerError
 
@@ -20,6 +20,8 @@ AT_ONCE: Final = 50_000  # keys
 SPARE: Final = 100  # names more than there were
 SECONDS: Final = 60.0
 _SLOTS: Final = 500  # in one pipeline
+
+One = TypeVar("One")
 
 
 async def counted(server: Connection, slots: Sequence[int]) -> dict[int, int]:
@@ -49,16 +51,16 @@ async def listed(server: Connection, slots: Sequence[int]) -> dict[int, set[byte
     return found
 
 
-def portions(counts: Mapping[int, int]) -> Iterator[list[int]]:
-    """The slots in groups of at most `AT_ONCE` keys."""
-    some: list[int] = []
+def portions(weights: Iterable[tuple[One, int]], most: int) -> Iterator[list[One]]:
+    """Groups of at most ``most`` together, or of one that is heavier."""
+    some: list[One] = []
     total = 0
-    for slot, count in counts.items():
-        if some and total + count > AT_ONCE:
+    for one, weight in weights:
+        if some and total + weight > most:
             yield some
             some, total = [], 0
-        some.append(slot)
-        total += count
+        some.append(one)
+        total += weight
     if some:
         yield some
 

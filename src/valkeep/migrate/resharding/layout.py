@@ -1,4 +1,4 @@
-"""Where a cluster's slots lie by its nodes' own words, beside where the lanes have them. Pure.
+"""Where a cluster's slots lie by its nodes' own words, beside where the lanes have them. Asks nobody; shards learn of their members what the words say.
 
 A slot may be handed over when nobody speaks of it as on its way, when its new owner says that it is, and when the one before says so, too: a primary that has
 not heard of it yet still takes writes. Who cannot be asked is waited for, unless the cluster has given it up: nobody lists it any more, or everybody as failed
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from valkeep.client.cluster_nodes import given_up
 from valkeep.errors import Refused
 from valkeep.topology.slots import SLOTS, ranges_of, slots_of
 
@@ -66,21 +67,17 @@ def layout_of(words: Mapping[str, NodeWord], holders: Sequence[_Holder], brought
     moving = frozenset(slot for word in primaries.values() for slot in word.moving)
     apart = frozenset[int]().union(*(claims[name] ^ brought[name] for name in claims))
     moves = _moves(words, holders, primaries, claims, brought, moving) if apart - moving else ()
-    over = [
-        one.name
-        for one in holders
-        if one.name not in primaries and not brought[one.name] and (one.shard.strayed(words) or _given_up(words, one.shard.node_id))
-    ]
+    over = [one.name for one in holders if one.name not in primaries and not brought[one.name] and one.shard.over(words)]
     missing = [one.shard.address for one in holders if one.name not in primaries and one.name not in over]
     wrong = ""
     if missing:
         wrong = f"nobody is the primary of the shard of {missing[0]} at present"
     elif moving:
-        wrong = f"{told(moving)} on the way from one shard to another"
+        wrong = _are(moving, "on the way from one shard to another")
     elif apart:
-        wrong = f"{told(apart)} elsewhere than before"
+        wrong = _are(apart, "elsewhere than before")
     elif unread := _listed(primaries) - frozenset[int]().union(*brought.values()):
-        wrong = f"{told(unread)} with a node that does not answer, and was not read"
+        wrong = _are(unread, "with a node that does not answer, and was not read")
     return Layout(primaries, moving, moves, tuple(over), wrong)
 
 
@@ -114,27 +111,23 @@ def _listed(primaries: Mapping[str, NodeWord]) -> frozenset[int]:
 
 
 def told(slots: frozenset[int]) -> str:
-    """For people: ``slots 5-7, 9 are``"""
+    """For people: ``slots 5-7, 9``"""
     ranges = ranges_of(slots)
     named = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges[:5])
-    return f"slot{'s' * (len(slots) > 1)} {named}{' …' if len(ranges) > 5 else ''} {'are' if len(slots) > 1 else 'is'}"
+    return f"slot{'s' * (len(slots) > 1)} {named}{' …' if len(ranges) > 5 else ''}"
+
+
+def _are(slots: frozenset[int], what: str) -> str:
+    return f"{told(slots)} {'are' if len(slots) > 1 else 'is'} {what}"
 
 
 def _given(words: Mapping[str, NodeWord], giver: _Holder, taker: str) -> frozenset[int]:
     """Which slots are the taker's by the giver's own word, or for want of a giver."""
     word = words.get(giver.shard.node_id)
     if word is None:
-        return _ALL if _given_up(words, giver.shard.node_id) else frozenset()
+        return _ALL if given_up(words, giver.shard.node_id) else frozenset()
     owner = word.member(taker)
     return frozenset(slots_of(owner.ranges)) if owner is not None else frozenset()
-
-
-def _given_up(words: Mapping[str, NodeWord], node: str) -> bool:
-    """Whether the cluster has given up this node, which does not answer."""
-    if node in words or not words:
-        return False
-    listed = [member for word in words.values() if (member := word.member(node)) is not None]
-    return all("fail" in member.flags for member in listed)
 
 
 def _expect_no_stranger(words: Mapping[str, NodeWord], holders: Sequence[_Holder]) -> None:
@@ -143,7 +136,7 @@ def _expect_no_stranger(words: Mapping[str, NodeWord], holders: Sequence[_Holder
         if name not in ours and word.me.primary and word.me.ranges:
             slots = frozenset(slots_of(word.me.ranges))
             raise Refused(
-                f"{word.endpoint.address} owns slots of the source now ({told(slots).rpartition(' ')[0]}), and did not when the migration began",
+                f"{word.endpoint.address} owns slots of the source now ({told(slots)}), and did not when the migration began",
                 remedy="start again with --fresh --wipe-target when the cluster has its new shape, or give it the old one and start again",
                 code="VK-SOURCE-SHARDS",
             )

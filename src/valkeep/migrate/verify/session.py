@@ -27,12 +27,12 @@ from valkeep.migrate.verify.repair import Recopy, Repair
 from valkeep.migrate.verify.result import Comparison, Difference
 from valkeep.migrate.verify.scan import caveats
 from valkeep.migrate.verify.settle import Settler
-from valkeep.migrate.verify.shards import Ranges, Shards
+from valkeep.migrate.verify.shards import Shards
 from valkeep.migrate.verify.side import Spill, digest_written, partitions_for
 from valkeep.migrate.verify.source_side import Unfollowed, follow
 from valkeep.migrate.verify.target_side import TargetSide
 from valkeep.migrate.verify.written import Key
-from valkeep.topology.slots import key_slot, slots_of
+from valkeep.topology.slots import Ranges, key_slot, slots_of
 
 __all__ = ["Session", "VerifySettings"]
 

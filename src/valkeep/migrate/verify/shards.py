@@ -26,12 +26,9 @@ from valkeep.errors import ConnectionLost, Refused, ServerError
 from valkeep.migrate.verify.eyes import Eyes, together
 from valkeep.migrate.verify.functions import libraries_of
 from valkeep.migrate.verify.look import Eye
-from valkeep.topology.slots import SLOTS, key_slot, ranges_of, slots_of
+from valkeep.topology.slots import SLOTS, Ranges, key_slot, ranges_of, slots_of
 
-__all__ = ["Member", "Ranges", "Shards", "Stray", "uneven"]
-
-Ranges = tuple[tuple[int, int], ...]
-"""Slots as inclusive ranges; of a server that is no cluster's: ()."""
+__all__ = ["Member", "Shards", "Stray", "uneven"]
 
 _ALL: Ranges = ((0, SLOTS - 1),)
 NAMED = 1000  # stray keys that are told apart

@@ -3,7 +3,8 @@
     snapshot    the channel's, in the target's own format: as RESTORE commands over several connections (`snapshot`, `lanes`, `pieces`)
     stream      the channel's, in transactions that also hold the offset they lead to (`batches`, `stream`, `migrate.marker`): exactly once
     expiry      nothing expires early meanwhile (`expiry`)
-    promotion   the target was a primary all the time: the marker is removed, and its setting put back, in one transaction
+    promotion   the target was a primary all the time: the marker is removed, and its setting put back, in one transaction of each server. While one of
+                several markers is there, it is nobody's successor (`pushed.promoted`)
     a cluster   each shard gets what lies in its slots, has a marker of its own, and goes on from there by itself (`part`, `sharded`). Where the source is a
                 cluster, too, each of its shards gives each of the target's shards a strand of its own, with a marker of its own
 
@@ -155,7 +156,7 @@ class Push:
                 await strand.confirm()
 
     def hurry(self) -> None:
-        """The promotion is one round trip."""
+        """It asks for some seconds at most (`READY_SECONDS`)."""
 
     async def errors(self) -> int:
         """None: an error reply ends the delivery."""

@@ -13,14 +13,13 @@ from typing import Final
 from valkeep.migrate.preflight.checks.case import Case, Check
 from valkeep.migrate.preflight.facts import ServerFacts
 from valkeep.migrate.preflight.finding import Finding
-from valkeep.topology.slots import SLOTS, slots_of
+from valkeep.topology.slots import SLOTS, Ranges, slots_of
 
 __all__ = ["ask"]
 
 _APART: Final = 5  # shards whose evidence is told apart
-_Ranges = tuple[tuple[int, int], ...]
-_ALL: Final[_Ranges] = ((0, SLOTS - 1),)
-_Shard = tuple[str, ServerFacts, _Ranges]
+_ALL: Final[Ranges] = ((0, SLOTS - 1),)
+_Shard = tuple[str, ServerFacts, Ranges]
 
 
 @dataclass(slots=True)
@@ -83,7 +82,7 @@ def _shards(facts: ServerFacts | None) -> list[_Shard]:
     return [(shard.address, shard.facts, shard.ranges) for shard in shards if shard.facts is not None]
 
 
-def _part(mine: _Ranges, taken: frozenset[int]) -> float:
+def _part(mine: Ranges, taken: frozenset[int]) -> float:
     """Of a shard with these slots: so much of its data goes where ``taken`` is, were it spread evenly over its slots."""
     slots = list(slots_of(mine))
     return sum(slot in taken for slot in slots) / len(slots) if slots else 0.0
