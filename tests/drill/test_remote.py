@@ -34,7 +34,7 @@ from valkeep.runtime import network as networks
 from valkeep.runtime.local import LocalDeployment
 from valkeep.runtime.network.addresses import Addresses
 from valkeep.runtime.remote import RemoteDeployment, RemoteNetwork, discover
-from valkeep.topology.spec import Kind, TopologySpec
+from valkeep.topology.spec import MONITORED, Kind, TopologySpec
 
 pytestmark = pytest.mark.server
 
@@ -131,6 +131,27 @@ def test_what_replicas_did_not_have_when_somebody_killed_the_primary_is_a_loss_e
     assert kinds.index((Note, "")) < kinds.index((Phase, "load"))
     said = next(one.text for one in seen.events if isinstance(one, Note))
     assert all(one.address in said for one in [Endpoint.parse(outcome.replay.split()[4])])
+
+
+def test_what_was_written_to_a_successor_whose_predecessor_was_promoted_again_is_a_loss_explained() -> None:
+    """Sentinel takes 8 s to tell a primary that it is none any more. Until then it may be promoted again, and goes on as if nothing had been."""
+
+    async def there_and_back(deployment: LocalDeployment, seen: Seen) -> None:
+        sentinel = deployment.machines["s1"].endpoint
+        for successor in ("n2", "n1"):
+            await ask(sentinel, "SENTINEL", "FAILOVER", MONITORED)
+            port = b"%d" % deployment.machines[successor].endpoint.port
+            async with asyncio.timeout(8):
+                while (await ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MONITORED))[1] != port:  # noqa: ASYNC110  # type: ignore[index]
+                    await asyncio.sleep(0.02)
+            acked = seen.acked
+            await holds(lambda: seen.acked > acked + 1500, "clients do not follow")  # noqa: B023
+
+    outcome, seen = observed(TopologySpec.sentinel(replicas=1), there_and_back, by="s2", seconds=7.0)
+    assert outcome.verdict == "valid", outcome.reasons
+    assert (outcome.measures["lost"] or 0) > 100
+    assert outcome.measures["unexplained"] == 0
+    assert set(seen.primaries) <= {"n1", "n2"}
 
 
 def test_a_cluster_whose_slots_are_shared_out_in_any_way_is_judged_shard_by_shard() -> None:

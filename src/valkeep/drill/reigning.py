@@ -9,6 +9,16 @@ as a failover at its own moment: it is what Sentinel or the cluster did by itsel
 
 A node that came back as a primary under a new id succeeds itself; the watcher sees that where no log line tells it.
 
+A reign can come to nothing. A primary that was deposed and not told of it yet (Sentinel takes 8 s) may be promoted again: it never was
+anything else, so it goes on under the same id, and no line tells of it. What its successor took meanwhile is gone as soon as that one is
+told to follow::
+
+    n2   ── reigns under b ─────────── deposed; promoted again ── goes on under b ──
+    n3            └ promoted ── reigns under c ──────┘ … told: follows b
+
+So the last who was promoted reigns only if it still says so at the end. If it says that it is a replica, and one before it is a primary under its
+id as ever, its own reign stands apart (see `strays`).
+
 On a topology that is not ours there are no logs, and nobody says what was done to it. INFO then tells of the succession, with the same
 two values as the log (master_replid2, second_repl_offset), but its moment lies somewhere between two samples: the earlier is taken.
 What was done, and when, is not known either, so only what the samples prove bounds a loss: no min-replicas-to-write, whose window is
@@ -22,8 +32,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from valkeep.drill.checkers.promise import Settings, promise
-from valkeep.drill.checkers.reigns import ALWAYS, NEVER, Cause, Deposition, Reign
+from valkeep.drill.checkers.promise import SECOND, Settings, promise
+from valkeep.drill.checkers.reigns import ALWAYS, NEVER, Bound, Cause, Deposition, Reign
 from valkeep.drill.script import Step
 from valkeep.drill.serverlog import Said, starts, successions
 from valkeep.drill.strays import strays
@@ -87,14 +97,16 @@ def reigns_of(
     for shard in range(spec.shards):
         names = [name for name, its in shards.items() if its == shard]
         turns = _turns({name: samples[name] for name in names}, [line for line in lines if line.node in names], begin)
-        turns = _succession(turns)
+        turns, void = _fulfilled(_succession(turns), samples)
         for place, turn in enumerate(turns):
             after = None if turn is turns[-1] else _reaching(turns[place + 1 :])
             deposed = None if after is None else _deposition(settings, turn, after, samples[turn.node], struck)
             found.append(Reign(turn.node, turn.begins, shard, deposed))
+        found += (_void(settings, shard, turn, told) for turn, told in void)
         if turns:
-            kept = {(turn.node, turn.begins) for turn in turns}
-            found += strays(settings, shard, kept, {turn.replid for turn in turns}, {name: samples[name] for name in names}, lines, begin)
+            known = [*turns, *(turn for turn, _ in void)]
+            kept, ids = {(turn.node, turn.begins) for turn in known}, {turn.replid for turn in known}
+            found += strays(settings, shard, kept, ids, {name: samples[name] for name in names}, lines, begin)
     return tuple(found)
 
 
@@ -108,6 +120,39 @@ def _succession(turns: Sequence[_Turn]) -> list[_Turn]:
             kept.pop()  # one process: its id changes once more when its first replica comes (replication.c, changeReplicationId)
         kept.append(turn)
     return kept
+
+
+def _fulfilled(turns: Sequence[_Turn], samples: Mapping[str, Sequence[Sample]]) -> tuple[list[_Turn], list[tuple[_Turn, int]]]:
+    """Without those at the end whose reigns came to nothing; and these, each with when its node first said that it follows."""
+    kept, void = list(turns), list[tuple[_Turn, int]]()
+    while (
+        len(kept) > 1
+        and (told := _told(samples[kept[-1].node], kept[-1]))
+        and any(_reigns_on(samples[one.node], one, kept[-1]) for one in kept[:-1])
+    ):
+        void.append((kept.pop(), told))
+    return kept, void
+
+
+def _told(samples: Sequence[Sample], turn: _Turn) -> int:
+    """When it first said that it is a replica, after it had said that it reigns, if that is its last word; else 0."""
+    said = [one for one in samples if one.at > turn.begins]
+    last = max((one.at for one in said if one.role == "primary"), default=None)
+    return 0 if last is None else next((one.answered for one in said if one.at > last and one.role == "replica"), 0)
+
+
+def _reigns_on(samples: Sequence[Sample], turn: _Turn, later: _Turn) -> bool:
+    """Whether it still said at the last that it is a primary, and by the same id, though a later one was promoted."""
+    last = samples[-1] if samples else None
+    return last is not None and last.at > later.begins and (last.role, last.replid) == ("primary", turn.replid)
+
+
+def _void(settings: Settings, shard: int, turn: _Turn, told: int) -> Reign:
+    why = "the one before it was promoted again, and went on with its own stream"
+    until = told + round(settings.slack * SECOND)
+    return Reign(
+        turn.node, turn.begins, shard, Deposition(Cause.FAILOVER, turn.begins, Bound(ALWAYS, until, why), told, turn.begins), apart=True
+    )
 
 
 def _reaching(later: Sequence[_Turn]) -> _Turn:

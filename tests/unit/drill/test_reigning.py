@@ -59,6 +59,11 @@ class Story:
 
     def reigns(self, begin: int = 0) -> tuple[Reign, ...]:
         lines = sorted(self.lines, key=lambda line: line.at)
+        for line in lines:
+            if line.text.startswith("Setting secondary"):  # no replica any more
+                self.samples[line.node] = [
+                    one for one in self.samples[line.node] if one.at < line.at or one.role == "primary" or one.replid != IDS["a"]
+                ]
         return reigns_of(self.spec, self.settings, self.samples, lines, self.struck, begin)
 
 

@@ -83,6 +83,35 @@ def test_who_comes_back_with_its_old_stream_after_its_successor_began_does_not_s
     assert [one.node for one in in_line] == ["n1", "n2"]
 
 
+def _promoted_again(until: int) -> list[Reign]:
+    """n2 succeeds n1 and n3 succeeds n2, which is not told, and is promoted again. It reigns on under its id until ``until`` (ms), then under another."""
+    return reigns(
+        TopologySpec.sentinel(),
+        {
+            "n1": seen(0, 5000, "primary", "a"),
+            "n2": [*seen(0, 6500, "replica", "a"), *seen(6500, until, "primary", "b", "a", 4930), *seen(until, 12_000, "primary", "d")],
+            "n3": [
+                *seen(0, 7000, "replica", "a"),
+                *seen(7000, 8000, "replica", "b"),
+                *seen(8000, 11_000, "primary", "c", "b", 7890),
+                *seen(11_000, 12_000, "replica", "c"),  # it is told, and has nothing yet of the one that it follows
+            ],
+        },
+    )
+
+
+def test_a_reign_comes_to_nothing_when_the_one_before_it_is_promoted_again() -> None:
+    first, second, void = _promoted_again(until=12_000)
+    assert [(one.node, one.apart) for one in (first, second, void)] == [("n1", False), ("n2", False), ("n3", True)]
+    assert second.deposed is None
+    assert void.deposed is not None
+    assert (void.deposed.bound.since, void.deposed.until) == (ALWAYS, 11_001 * MS)
+
+
+def test_a_reign_did_not_come_to_nothing_when_the_one_before_it_came_back_under_another_id() -> None:
+    assert ("n3", 7900 * MS, False) in [(one.node, one.begins, one.apart) for one in _promoted_again(until=9000)]
+
+
 def test_info_names_the_stream_that_a_node_had_before_its_own() -> None:
     text = b"role:master\r\nmaster_replid:%b\r\nmaster_replid2:%b\r\nmaster_repl_offset:99\r\nsecond_repl_offset:%d\r\n"
     view = data_view("n1", [text % (b"b" * 40, b"a" * 40, 57), None, None])
