@@ -40,6 +40,7 @@ __all__ = ["Played", "play"]
 
 PATIENCE = 90.0  # seconds for a condition, beside what the topology's own timers take
 FINAL_PATIENCE = 30.0
+HEARD = 2_000_000_000  # ns: so long a node is believed to be what it last said, when it does not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +240,9 @@ class _Play:
         return True
 
     def _claims(self, shard: int) -> int:
-        """How many nodes of this shard say that they are its primary."""
-        stage = self.stage
-        claiming = [node.name for node in stage.watch.view.primaries() if node.reached and stage.machine(node.name).alive]
+        """How many nodes of this shard say that they are its primary. Who was just too slow to answer has not changed its mind."""
+        stage, recent = self.stage, time.monotonic_ns() - HEARD
+        claiming = [name for name, at in stage.watch.claimed.items() if at > recent and stage.machine(name).alive]
         return sum(stage.shard_of(name) == shard for name in claiming)
 
     async def _final(self) -> tuple[dict[int, str], dict[int, int], FinalState | None]:

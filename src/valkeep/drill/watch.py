@@ -48,12 +48,14 @@ class Watch:
     call the primary.
 
     ``coverage``: of a cluster (at, slots without a reachable primary, slots that two claim), whenever it changed.
+    ``claimed``: data node → when (ns) it said that it is a primary, if that was the last that was heard of it, else 0.
     ``since``: data node → since when (ns) it has been what it is now, by role and replication id.
     """
 
     def __init__(self, kind: Kind, data: Mapping[str, Endpoint], sentinels: Mapping[str, Endpoint], monitored: str = MONITORED) -> None:
         self.samples: dict[str, list[Sample]] = {name: [] for name in data}
         self.since: dict[str, int] = dict.fromkeys(data, 0)
+        self.claimed: dict[str, int] = dict.fromkeys(data, 0)
         self.coverage: list[tuple[int, int, int]] = []
         self._kind = kind
         self._monitored = monitored
@@ -113,6 +115,7 @@ class Watch:
             if self._kind is Kind.CLUSTER:
                 self._cover(time.monotonic_ns())
             if seen.reached:
+                self.claimed[name] = time.monotonic_ns() if seen.claims else 0
                 self.samples[name].append(
                     Sample(
                         at,

@@ -57,6 +57,11 @@ class NodeView:
         return self.me.ranges if self.me else ()
 
     @property
+    def claims(self) -> bool:
+        """Whether it says that it is a primary that takes writes: in a cluster one with slots."""
+        return self.role == "primary" and (not self.members or bool(self.ranges))
+
+    @property
     def slot_count(self) -> int:
         return sum(last - first + 1 for first, last in self.ranges)
 
@@ -84,7 +89,7 @@ class View:
 
     def primaries(self) -> tuple[NodeView, ...]:
         """Nodes that call themselves primary; in a cluster only those with slots."""
-        return tuple(node for node in self.nodes.values() if node.role == "primary" and (not node.members or node.ranges))
+        return tuple(node for node in self.nodes.values() if node.claims)
 
     def covered(self, node: NodeView) -> int:
         """How many slots are served as ``node`` sees it: owned by members that it does not call failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +23,11 @@ NODES = {name: Endpoint("127.0.0.1", port) for name, port in (("n1", 7001), ("n2
 
 
 class Scene:
-    """A sentinel topology of two nodes: n1 is named by the sentinels, and both say that they are primary, until it has settled."""
+    """A sentinel topology of two nodes: n1 is named by the sentinels, and both say that they are primary, until it has settled.
+    ``slow``: n2 does not answer in time until then. ``gone``: it last did so long ago."""
 
-    def __init__(self, *, settles: bool) -> None:
-        self.settles, self.settled = settles, False
+    def __init__(self, *, settles: bool, slow: bool = False, gone: bool = False) -> None:
+        self.settles, self.settled, self.slow, self.gone = settles, False, slow, gone
         self.since = {"n1": 0, "n2": 1}
         self.asked: list[str] = []
 
@@ -37,9 +39,15 @@ class Scene:
         return NODES["n1"].address if not self.settled else NODES["n2"].address
 
     @property
+    def claimed(self) -> dict[str, int]:
+        now = time.monotonic_ns()
+        return {"n1": 0 if self.settled else now, "n2": now - 2 * play.HEARD if self.gone else now}
+
+    @property
     def view(self) -> View:
+        slow = self.slow and not self.settled
         roles = {"n1": "primary" if not self.settled else "replica", "n2": "primary"}
-        return View(0, {name: NodeView(name, reached=True, role=role) for name, role in roles.items()}, {})
+        return View(0, {name: NodeView(name, reached=name == "n1" or not slow, role=role) for name, role in roles.items()}, {})
 
 
 def read_at_the_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str]]:
@@ -79,6 +87,18 @@ def test_of_two_primaries_the_one_that_stays_is_read(monkeypatch: pytest.MonkeyP
     assert (primaries, keys, missed) == ({0: "n2"}, {0: 1}, [])
     assert final is not None
     assert scene.asked == [NODES["n2"].address]
+
+
+def test_a_primary_that_is_slow_to_answer_is_none_the_less_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(settles=True, slow=True)
+    _, missed = read_at_the_end(scene, monkeypatch)
+    assert (scene.asked, missed) == ([NODES["n2"].address], [])
+
+
+def test_a_primary_that_has_not_answered_for_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(settles=False, slow=True, gone=True)
+    _, missed = read_at_the_end(scene, monkeypatch)
+    assert (scene.asked, missed) == ([NODES["n1"].address], [])
 
 
 def test_two_primaries_that_stay_so_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
