@@ -18,7 +18,7 @@ import valkeep.cli.migrate
 import valkeep.cli.migrate_run  # what the command would have imported: its memory counts
 import valkeep.report.terminal  # noqa: F401 - see above
 from valkeep.client.endpoint import Endpoint
-from valkeep.migrate import service
+from valkeep.migrate.run import service
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.report.eventlog import to_json
 from valkeep.report.events import Event

@@ -14,16 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import valkeep.migrate.pipeline  # noqa: F401 - what the command would have imported
+import valkeep.migrate.run.pipeline  # noqa: F401 - what the command would have imported
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.migrate.delivery import Parts
 from valkeep.migrate.delivery.push import Push
 from valkeep.migrate.delivery.target import look
 from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.journal import Journal
-from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import RunOptions
 from valkeep.migrate.state import StateFile
 from valkeep.migrate.transform.target import FieldTtl

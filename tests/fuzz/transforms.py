@@ -19,8 +19,8 @@ from tests.fuzz import seeds
 from tests.fuzz.bits import cut, sealed_payload
 from tests.fuzz.oracle import Failure, Finding, Target, agree, attempt, installed, same
 from tests.fuzz.snapshots import HEADER, after_policy, builds, told
-from valkeep.migrate.channel import Channel
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.channel import Channel
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat, convert_mode

@@ -18,7 +18,7 @@ from tests.support.rdb_oracle import said
 from valkeep.client.endpoint import Endpoint
 from valkeep.drill.rehearsal.dataset import Abilities, dataset
 from valkeep.migrate.outcome import RunOptions, RunResult
-from valkeep.migrate.pipeline import run
+from valkeep.migrate.run.pipeline import run
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.wire.rdb.record import Consumer, Field, Record, Stream
 

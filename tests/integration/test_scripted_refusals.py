@@ -15,8 +15,8 @@ from tests.support.fixtures_streams import HASH_7, STREAM_CUT
 from tests.support.scripted_primary import ScriptedPrimary, Value, command, payload, sealed
 from tests.support.scripted_session import ScriptedSession, read
 from valkeep.errors import Refused, RemoteProtocolError, ValkeepError
-from valkeep.migrate import copier
-from valkeep.migrate.channel import GETACK
+from valkeep.migrate.gateway import copier
+from valkeep.migrate.gateway.channel import GETACK
 from valkeep.migrate.transform import stream
 from valkeep.report.events import Held, Note
 from valkeep.runtime.node import Process

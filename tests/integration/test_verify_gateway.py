@@ -16,8 +16,8 @@ from tests.support.verifying import FAR, Writers, bounded, endpoint, fill
 from tests.support.waiting import until
 from valkeep.client.replication_reader import ReplicationReader
 from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.gateway import Gateway, GatewayOptions
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.verify import Comparison, Verifier
 from valkeep.migrate.verify.barrier import Relation

@@ -21,8 +21,8 @@ from tests.support.writers import Writers, lost
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import Refused, ValkeepError
-from valkeep.migrate import pipeline
-from valkeep.migrate.abort import abort
+from valkeep.migrate.cutover.abort import abort
+from valkeep.migrate.run import pipeline
 from valkeep.migrate.state import StateFile
 from valkeep.runtime import ports
 

@@ -27,7 +27,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ValkeepError
 from valkeep.migrate.control import ask
 from valkeep.migrate.outcome import NotEqual, RunResult
-from valkeep.migrate.restoration import FileSource, RestoreOptions, restore
+from valkeep.migrate.run.restoration import FileSource, RestoreOptions, restore
 from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.migrate.transform.target import FieldTtl
 from valkeep.migrate.verify.file_side import compare_with_file
@@ -392,7 +392,7 @@ def test_a_difference_between_file_and_target_is_found_and_the_target_not_promot
         client(target).set("extra", "v")
         return await compare_with_file(files, *more)
 
-    monkeypatch.setattr("valkeep.migrate.restoration.compare_with_file", meddled)
+    monkeypatch.setattr("valkeep.migrate.run.restoration.compare_with_file", meddled)
     with pytest.raises(NotEqual, match="3 of 50 keys differ"):
         brought(path, target, tmp_path)
     found = json.loads((tmp_path / "report" / "verification.json").read_text())

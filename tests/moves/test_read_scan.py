@@ -29,11 +29,11 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ExitCode, Refused, ValkeepError
 from valkeep.migrate.feed.scan import ScanFeed, _Names
-from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.keyread import KeyRead
-from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.scanned import Scanned
+from valkeep.migrate.run.scanned import Scanned
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.verify import Comparison, Verifier
 from valkeep.runtime.node import Process

@@ -21,8 +21,8 @@ from valkeep.client.replication import ReplicationLink
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import ConnectionLost
 from valkeep.migrate.feed.single_keys import single_keys
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.keyread import KeyRead
-from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import StreamTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat

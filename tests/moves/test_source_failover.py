@@ -20,8 +20,8 @@ from valkeep.client.named_primary import NamedPrimary
 from valkeep.client.server_info import parse_info
 from valkeep.errors import ValkeepError
 from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.gateway import Gateway, GatewayOptions
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.report.events import Event, Note
 from valkeep.runtime.local import LocalDeployment

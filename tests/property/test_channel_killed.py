@@ -20,9 +20,9 @@ from tests.property.test_stream_model import LARGE, LARGEST, STEPS, Model, State
 from tests.support.fixtures_snapshots import item
 from tests.support.scripted_primary import sealed
 from valkeep.errors import ValkeepError
-from valkeep.migrate.channel import Channel
-from valkeep.migrate.checkpoint import CheckpointFile, Kept
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.channel import Channel
+from valkeep.migrate.gateway.checkpoint import CheckpointFile, Kept
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform import stream as module
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import Wanted

@@ -19,10 +19,10 @@ from tests.support.fixtures_snapshots import item
 from tests.support.scripted_feed import ScriptedFeed
 from tests.support.scripted_primary import sealed
 from valkeep.errors import ValkeepError
-from valkeep.migrate.channel import Channel
-from valkeep.migrate.gateway import Gateway, GatewayOptions
-from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.resumption import Resumption
+from valkeep.migrate.gateway.channel import Channel
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
+from valkeep.migrate.gateway.resumption import Resumption
 from valkeep.migrate.transform import stream as module
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat

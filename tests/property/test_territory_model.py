@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.scripted_primary import command, payload
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import StreamTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat

@@ -28,7 +28,7 @@ from tests.moves.test_files import AOF, log_of, write
 from tests.support import nodes
 from tests.support.waiting import until
 from valkeep.client.endpoint import Endpoint
-from valkeep.migrate.restoration import FileSource, RestoreOptions, restore
+from valkeep.migrate.run.restoration import FileSource, RestoreOptions, restore
 
 SOURCES = ("redis-7.0", "redis-8.0", "valkey-8.0", "valkey-8.1", "valkey-9.1")
 TARGET = "valkey-9.1"

@@ -22,8 +22,8 @@ from tests.support.managed import managed
 from tests.support.verifying import Writers, endpoint, fill
 from tests.support.waiting import until
 from valkeep.migrate.feed.scan import ScanFeed
-from valkeep.migrate.gateway import Gateway, GatewayOptions
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.migrate.verify import Verifier
 from valkeep.runtime.node import Process

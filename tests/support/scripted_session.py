@@ -18,8 +18,8 @@ from valkey.connection import Connection
 from tests.support.scripted_primary import ScriptedPrimary, until
 from valkeep.client.endpoint import Endpoint
 from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.gateway import Gateway, GatewayOptions
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.notes import LedgerNote
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.report.events import Event

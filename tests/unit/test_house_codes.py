@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from valkeep.errors import ExitCode
-from valkeep.migrate.cutover import CutoverResult
+from valkeep.migrate.cutover.cutover import CutoverResult
 from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.outcome import RunResult
 from valkeep.migrate.preflight.codes import CODES
@@ -91,7 +91,7 @@ def test_invalid_rdb_received_is_explained_first() -> None:
 
 
 def metric_names() -> Iterator[str]:
-    source = (ROOT / "src" / "valkeep" / "migrate" / "numbers.py").read_text()
+    source = (ROOT / "src" / "valkeep" / "migrate" / "run" / "numbers.py").read_text()
     for kind, name in re.findall(r"(Gauge|Counter)MetricFamily\(\s*\"(\w+)\"", source):
         yield name + ("_total" if kind == "Counter" else "")
 
@@ -131,7 +131,7 @@ def test_the_members_of_preflight_json_are_documented() -> None:
 def test_the_members_of_a_ledger_line_are_documented(tmp_path: Path) -> None:
     import json
 
-    from valkeep.migrate.ledger import Ledger
+    from valkeep.migrate.gateway.ledger import Ledger
     from valkeep.migrate.transform.notes import LedgerNote
 
     ledger = Ledger(tmp_path / "ledger.jsonl")

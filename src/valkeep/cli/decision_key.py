@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from valkeep.migrate.handover import Ready
+    from valkeep.migrate.cutover.handover import Ready
 
 __all__ = ["key_decides"]
 

@@ -70,9 +70,9 @@ def abort(
 async def _abort(source: AnySource | None, target: Endpoint | GroupAddress, state: Path | None, force: bool) -> list[str]:
     from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
-    from valkeep.migrate import abort as undo
-    from valkeep.migrate import pushed
     from valkeep.migrate.control import Lock, ask, remove_socket
+    from valkeep.migrate.cutover import abort as undo
+    from valkeep.migrate.cutover import pushed
     from valkeep.migrate.elasticache.address import GroupAddress
     from valkeep.migrate.spool import sweep
     from valkeep.migrate.state import SHARDS, StateFile, default_directory, expect_target

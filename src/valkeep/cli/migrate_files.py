@@ -14,7 +14,7 @@ from valkeep.errors import UsageError
 if TYPE_CHECKING:
     from valkeep.errors import ExitCode
     from valkeep.migrate.preflight import PreflightOptions, PreflightReport
-    from valkeep.migrate.restoration import RestoreOptions
+    from valkeep.migrate.run.restoration import RestoreOptions
     from valkeep.report.events import Emit
 
 __all__ = ["expect_no_writers", "judged_files", "restore_files"]
@@ -35,7 +35,7 @@ def judged_files(
     path: str, target: str | None, password_file: str | None, password_env: str | None, options: PreflightOptions, emit: Emit
 ) -> PreflightReport:
     """Preflight of files. Raises ``UsageError`` without a target."""
-    from valkeep.migrate.restoration import FileSource, judge
+    from valkeep.migrate.run.restoration import FileSource, judge
 
     if target is None:
         raise UsageError("--read PATH without --target", remedy="say which server the files shall go to: --target URL")
@@ -45,7 +45,7 @@ def judged_files(
 
 def restore_files(options: RestoreOptions, json: str | None) -> ExitCode:
     """Do it, and tell what came of it."""
-    from valkeep.migrate.restoration import restore
+    from valkeep.migrate.run.restoration import restore
     from valkeep.report.terminal import watch
 
     with watch(options.report / "events.jsonl" if options.report else None) as emit:

@@ -50,7 +50,7 @@ def gateway(
     source_password_env: SourcePasswordEnv = None,
 ) -> ExitCode:
     """Run the gateway alone, as a service: targets attach by REPLICAOF and detach when they like. Ends with SIGINT or SIGTERM."""
-    from valkeep.migrate import service
+    from valkeep.migrate.run import service
     from valkeep.report.terminal import watch
 
     settings = service.ServiceSettings(

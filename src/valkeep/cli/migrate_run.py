@@ -50,7 +50,7 @@ from valkeep.errors import ExitCode, UsageError, ValkeepError
 from valkeep.migrate.transform.target import FieldTtl
 
 if TYPE_CHECKING:
-    from valkeep.migrate.pipeline import RunOptions, RunResult
+    from valkeep.migrate.run.pipeline import RunOptions, RunResult
     from valkeep.report.events import Emit
 
 __all__ = ["run"]
@@ -122,8 +122,8 @@ def run(
 
     Exit code 0: moved and proven. 1: differences. 3: could not be judged. 4: nothing changed. 5: see the remedy.
     """
-    from valkeep.migrate import pipeline, restoration
     from valkeep.migrate.fence import FenceMode
+    from valkeep.migrate.run import pipeline, restoration
     from valkeep.report.terminal import watch
 
     if cutover not in ("auto", "manual"):
@@ -264,7 +264,7 @@ def _tell_unfinished(options: RunOptions) -> None:
 
 
 async def _run(options: RunOptions, emit: Emit) -> RunResult:
-    from valkeep.migrate.pipeline import Ready, run
+    from valkeep.migrate.run.pipeline import Ready, run
 
     ready = Ready()
     async with key_decides(ready, enabled=options.cutover == "manual"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from valkeep.report.events import Note, Progress
 
 if TYPE_CHECKING:
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.report.events import Emit, Event
 
 __all__ = ["Chorus", "beside", "together"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from valkeep import __version__
 from valkeep.errors import ExitCode, ValkeepError
 from valkeep.migrate.fence import FenceMode
-from valkeep.migrate.gateway import PRESENT_AS
+from valkeep.migrate.gateway.gateway import PRESENT_AS
 from valkeep.migrate.state import default_directory
 from valkeep.migrate.transform.target import FieldTtl
 

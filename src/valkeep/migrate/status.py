@@ -21,7 +21,7 @@ from valkeep.migrate.state import BACK, StateFile, default_directory, default_fo
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
 
 __all__ = ["MigrationStatus", "statuses", "told"]
 

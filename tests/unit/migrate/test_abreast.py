@@ -9,7 +9,7 @@ import pytest
 
 from valkeep.errors import Refused
 from valkeep.migrate.abreast import Chorus, beside, together
-from valkeep.migrate.gateway import Gateway
+from valkeep.migrate.gateway.gateway import Gateway
 from valkeep.report.events import Event, Lag, Note, Progress
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from valkeep.errors import ValkeepError
-from valkeep.migrate.attempts import Attempts
+from valkeep.migrate.cutover.joint import CalledOff
 from valkeep.migrate.fence import Aborted
-from valkeep.migrate.joint import CalledOff
+from valkeep.migrate.run.attempts import Attempts
 from valkeep.migrate.state import MigrationState, StateFile
 
 SLOTS = Aborted("slot 7 is on its way", remedy="wait", code="VK-CUTOVER-SLOTS")
@@ -82,7 +82,7 @@ def test_where_the_promotion_could_not_be_written_down_it_is_not_forgotten(tmp_p
 
 def attempted(*ends: Aborted, cluster: bool = True, monkeypatch: pytest.MonkeyPatch) -> int:
     """How often it was tried, until it came about or was given up."""
-    monkeypatch.setattr("valkeep.migrate.attempts.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("valkeep.migrate.run.attempts.RETRY_SECONDS", 0.001)
     left = list(ends)
     attempts: Any = object.__new__(Attempts)
     attempts.manual = False

@@ -11,10 +11,10 @@ import pytest
 from tests.support.fixtures_snapshots import item
 from tests.support.scripted_primary import command, payload, sealed
 from valkeep.errors import RemoteProtocolError
-from valkeep.migrate import channel as module
-from valkeep.migrate import marks
-from valkeep.migrate.channel import GETACK, PING, Channel
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway import channel as module
+from valkeep.migrate.gateway import marks
+from valkeep.migrate.gateway.channel import GETACK, PING, Channel
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.spool import SpoolFull
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import Wanted

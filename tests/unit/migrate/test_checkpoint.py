@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import ValkeepError
-from valkeep.migrate.checkpoint import SLOT, Checkpoint, CheckpointFile
-from valkeep.migrate.ledger import LedgerMark
+from valkeep.migrate.gateway.checkpoint import SLOT, Checkpoint, CheckpointFile
+from valkeep.migrate.gateway.ledger import LedgerMark
 
 REPLID = "ab" * 20
 ONE = Checkpoint(

@@ -13,10 +13,10 @@ import pytest
 
 from valkeep.client.connection import Connection
 from valkeep.errors import ConnectionLost, ServerError
-from valkeep.migrate import abort
-from valkeep.migrate.cutover import Cutover
+from valkeep.migrate.cutover import abort
+from valkeep.migrate.cutover.cutover import Cutover
+from valkeep.migrate.cutover.lookout import Look, Lookout
 from valkeep.migrate.fence import Aborted, FenceMode
-from valkeep.migrate.lookout import Look, Lookout
 from valkeep.migrate.state import MigrationState, StateFile
 from valkeep.report.events import Event
 

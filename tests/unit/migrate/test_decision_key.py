@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from valkeep.cli import decision_key
-from valkeep.migrate.handover import Ready
+from valkeep.migrate.cutover.handover import Ready
 
 CTRL_D = b"\x04"
 

@@ -11,9 +11,9 @@ from tests.support.fixtures_snapshots import item
 from tests.support.scripted_feed import REPLID, ScriptedFeed
 from tests.support.scripted_primary import command, payload, sealed
 from valkeep.migrate.feed import Position
-from valkeep.migrate.gateway import Gateway, GatewayOptions
-from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.resumption import Resumption
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
+from valkeep.migrate.gateway.resumption import Resumption
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.wire.commands import Place

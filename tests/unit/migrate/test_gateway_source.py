@@ -12,8 +12,8 @@ from valkeep.client import replication
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ValkeepError
 from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.gateway import Gateway, GatewayOptions
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 SNAPSHOT = b"REDIS0012\xff" + bytes(8)  # eight zero bytes: a checksum that is not to be checked

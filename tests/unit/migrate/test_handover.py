@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import Refused
-from valkeep.migrate.abort import to_the_end
-from valkeep.migrate.handover import Handover, Ready
+from valkeep.migrate.cutover.abort import to_the_end
+from valkeep.migrate.cutover.handover import Handover, Ready
 from valkeep.migrate.state import MigrationState, StateFile
 
 

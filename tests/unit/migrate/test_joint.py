@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from valkeep.migrate.cutover.joint import Joint
 from valkeep.migrate.fence import Aborted
-from valkeep.migrate.joint import Joint
 
 NAMES = ("shard 1", "shard 2", "shard 3")
 

@@ -11,7 +11,7 @@ import pytest
 from valkeep.client.cluster_nodes import ClusterNodes, NodeWord
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
-from valkeep.migrate import lane
+from valkeep.migrate.run import lane
 from valkeep.topology.members import cluster_members
 
 A, B = "a" * 40, "b" * 40

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import ValkeepError
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.notes import LedgerNote
 from valkeep.report.eventlog import EventLog, read_events
 from valkeep.report.events import Event, LedgerEntry, fan_out

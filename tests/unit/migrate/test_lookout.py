@@ -12,8 +12,8 @@ import pytest
 
 from valkeep.client.connection import Connection
 from valkeep.errors import ServerError
+from valkeep.migrate.cutover.lookout import CUTTING, Look, Lookout
 from valkeep.migrate.fence import Aborted
-from valkeep.migrate.lookout import CUTTING, Look, Lookout
 
 TOKEN = "7654321"
 UP = {"min-replicas-to-write": "255", "min-replicas-max-lag": TOKEN}

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from valkeep.client.connection import Connection
-from valkeep.migrate.lookout import Look, Lookout
+from valkeep.migrate.cutover.lookout import Look, Lookout
 
 
 class Source:

@@ -8,7 +8,7 @@ import pytest
 
 from valkeep.errors import Refused
 from valkeep.migrate.control import Lock
-from valkeep.migrate.neighbours import expect_none
+from valkeep.migrate.run.neighbours import expect_none
 from valkeep.migrate.state import MigrationState, StateFile, default_directory
 
 OURS = ("n2:2", "n1:1")

@@ -11,7 +11,7 @@ import pytest
 
 from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, ValkeepError
-from valkeep.migrate.promotion import beyond_return, promote
+from valkeep.migrate.cutover.promotion import beyond_return, promote
 from valkeep.migrate.state import StateFile
 from valkeep.report.events import Event, Note
 

@@ -15,15 +15,15 @@ from tests.support.fixtures_snapshots import item
 from tests.support.scripted_primary import command, sealed
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import ValkeepError
-from valkeep.migrate.channel import Channel
 from valkeep.migrate.feed import Origin
+from valkeep.migrate.gateway.channel import Channel
+from valkeep.migrate.gateway.ledger import Ledger
+from valkeep.migrate.gateway.resumption import Rebooted, Resumption, discard
 from valkeep.migrate.journal import Journal
-from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import RunOptions
-from valkeep.migrate.resumption import Rebooted, Resumption, discard
+from valkeep.migrate.run.unfinished import Footing, take_up
 from valkeep.migrate.state import StateFile
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
-from valkeep.migrate.unfinished import Footing, take_up
 
 FORMAT = TargetFormat((8, 1))
 ORIGIN = Origin("Redis 8.0.2", (8, 0, 2), (8, 0, 2), valkey=False)

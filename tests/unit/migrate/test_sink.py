@@ -16,7 +16,7 @@ import pytest
 from tests.support.scripted_primary import until
 from valkeep.errors import ConnectionLost
 from valkeep.migrate.face import Guest
-from valkeep.migrate.sink import LinkState, TargetLink
+from valkeep.migrate.gateway.sink import LinkState, TargetLink
 from valkeep.migrate.spool import Spool
 from valkeep.wire import psync
 from valkeep.wire.resp import encode

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from valkeep.errors import Refused, RemoteProtocolError
-from valkeep.migrate.channel import Channel
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.channel import Channel
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import Wanted
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat

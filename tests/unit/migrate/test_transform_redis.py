@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.scripted_primary import command, payload
 from valkeep.errors import Refused
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.commands import verbatim
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import StreamTransform

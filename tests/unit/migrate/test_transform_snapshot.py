@@ -10,7 +10,7 @@ import pytest
 from tests.support.fixtures_snapshots import HASH_EX, HASH_EX_ALL, MODULE_AUX, SLOT_INFO, VECTOR_SET, item, text
 from tests.support.scripted_primary import crc, sealed
 from valkeep.errors import Refused, RemoteProtocolError
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.snapshot import Bytes, SnapshotTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 

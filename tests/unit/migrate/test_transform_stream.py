@@ -8,7 +8,7 @@ from tests.support.fixtures_snapshots import VECTOR_SET, T, text
 from tests.support.fixtures_streams import HASH_7, HASH_ONLY_TTL
 from tests.support.scripted_primary import command, payload
 from valkeep.errors import LocalProtocolError, Refused
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.commands import verbatim
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.maybe import MaybeSet

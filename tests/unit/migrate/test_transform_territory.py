@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.support.scripted_primary import command, payload
-from valkeep.migrate.ledger import Ledger
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import LARGE_COMMAND, StreamTransform
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat

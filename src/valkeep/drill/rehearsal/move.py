@@ -52,7 +52,7 @@ async def through_gateway(request: MoveRequest, emit: Emit) -> Moved:
 
     Raises ``ValkeepError`` where the migration refuses or stops; the target is detached then and the source goes on.
     """
-    from valkeep.migrate.pipeline import ALL, RunOptions, run
+    from valkeep.migrate.run.pipeline import ALL, RunOptions, run
     from valkeep.migrate.transform.target import FieldTtl
 
     options = RunOptions(

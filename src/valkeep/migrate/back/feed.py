@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from valkeep.client.endpoint import Endpoint
     from valkeep.client.replication import Receiver
-    from valkeep.migrate.channel import Joined
+    from valkeep.migrate.gateway.channel import Joined
     from valkeep.report.events import Emit
 
 __all__ = ["BackFeed"]

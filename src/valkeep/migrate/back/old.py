@@ -10,7 +10,7 @@ from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import parse_info, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
 from valkeep.migrate import fence
-from valkeep.migrate.channel import Joined
+from valkeep.migrate.gateway.channel import Joined
 
 if TYPE_CHECKING:
     from valkeep.migrate.outcome import RunOptions

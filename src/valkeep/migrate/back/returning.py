@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from valkeep.client.server_info import server_info
-from valkeep.migrate import promotion
+from valkeep.migrate.cutover import promotion
 from valkeep.migrate.delivery.native import confirm
 
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
     from valkeep.migrate.back.old import OldServer
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.migrate.state import StateFile
     from valkeep.report.events import Emit
 

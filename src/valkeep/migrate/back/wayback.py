@@ -27,18 +27,18 @@ from valkeep.migrate.back.decision import Asked, Decision
 from valkeep.migrate.back.feed import BackFeed
 from valkeep.migrate.back.old import OldServer, lost, old_endpoint
 from valkeep.migrate.back.returning import Returning
-from valkeep.migrate.channel import Joined
-from valkeep.migrate.cutover import Cutover
+from valkeep.migrate.cutover.cutover import Cutover
 from valkeep.migrate.delivery.target import addresses, facing, setting
 from valkeep.migrate.feed import Position, ReplicationGap
 from valkeep.migrate.fence import FenceMode
-from valkeep.migrate.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.channel import Joined
+from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
+from valkeep.migrate.gateway.resumption import Rebooted, Resumption, discard
 from valkeep.migrate.journal import Journal
-from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import WayBackResult
 from valkeep.migrate.preflight import gather
 from valkeep.migrate.proof import Proof
-from valkeep.migrate.resumption import Rebooted, Resumption, discard
 from valkeep.migrate.state import BACK, MigrationState, StateFile
 from valkeep.migrate.status import told
 from valkeep.migrate.transform.target import TargetFormat

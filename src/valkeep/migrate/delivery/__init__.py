@@ -15,13 +15,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from valkeep.migrate.cutover import Successor
+from valkeep.migrate.cutover.cutover import Successor
 
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
     from valkeep.client.endpoint import Endpoint
     from valkeep.migrate.delivery.target import TargetFound
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.migrate.journal import Journal
     from valkeep.migrate.state import StateFile
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final, Self
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
-from valkeep.migrate.abort import to_the_end
+from valkeep.migrate.cutover.abort import to_the_end
 from valkeep.migrate.elasticache.plane import Plane
 from valkeep.migrate.elasticache.probe import ask, is_at, is_here, resolve
 from valkeep.migrate.preflight.checks.elasticache.migration import objection

@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, ExitCode, ValkeepError
+from valkeep.migrate.cutover.promotion import recorded, uncertain
 from valkeep.migrate.fence import Aborted
-from valkeep.migrate.promotion import recorded, uncertain
 from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
-    from valkeep.migrate.cutover import Successor
+    from valkeep.migrate.cutover.cutover import Successor
     from valkeep.migrate.delivery import Parts
     from valkeep.migrate.delivery.promoter import Promoter
 

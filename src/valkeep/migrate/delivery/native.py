@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import parse_info, server_info
 from valkeep.errors import ConnectionLost, ExitCode, Refused, ServerError, ValkeepError
-from valkeep.migrate import promotion
-from valkeep.migrate.abort import restore_target
+from valkeep.migrate.cutover import promotion
+from valkeep.migrate.cutover.abort import restore_target
 from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
-    from valkeep.migrate.cutover import Successor
+    from valkeep.migrate.cutover.cutover import Successor
     from valkeep.migrate.delivery import Parts
 
 __all__ = ["Native", "confirm"]

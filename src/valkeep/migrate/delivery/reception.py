@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from valkeep.errors import Refused
 from valkeep.migrate.delivery.target import TargetFound, addresses, facing
-from valkeep.migrate.gateway import PRESENT_AS, GatewayOptions
+from valkeep.migrate.gateway.gateway import PRESENT_AS, GatewayOptions
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from valkeep.migrate.elasticache.group import GroupFacts
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.migrate.journal import Journal
     from valkeep.migrate.outcome import RunOptions
 

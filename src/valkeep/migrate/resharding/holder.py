@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
     from valkeep.client.shard_primary import ShardPrimary
-    from valkeep.migrate.channel import Channel
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.channel import Channel
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.migrate.transform.territory import Territory
 
 __all__ = ["Follower", "Holder"]

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
-from valkeep.migrate import marker, promotion
-from valkeep.migrate.abort import restore_target
+from valkeep.migrate import marker
 from valkeep.migrate.abreast import beside, together
+from valkeep.migrate.cutover import promotion
+from valkeep.migrate.cutover.abort import restore_target
 from valkeep.migrate.delivery.push import expiry
 from valkeep.migrate.delivery.push.part import Strand, parts_of
 from valkeep.migrate.delivery.push.refusals import lost
@@ -37,11 +38,11 @@ from valkeep.migrate.state import MigrationState
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
-    from valkeep.migrate.cutover import Successor
+    from valkeep.migrate.cutover.cutover import Successor
     from valkeep.migrate.delivery import Parts
     from valkeep.migrate.delivery.push.part import Part
     from valkeep.migrate.delivery.push.stream import PushLink
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
 
 __all__ = ["Push"]
 

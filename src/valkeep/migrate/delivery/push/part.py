@@ -23,9 +23,9 @@ from valkeep.migrate.delivery.push.stream import PushLink
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
-    from valkeep.migrate.channel import Channel
     from valkeep.migrate.delivery.target import TargetFound
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.channel import Channel
+    from valkeep.migrate.gateway.gateway import Gateway
 
 __all__ = ["Part", "Strand", "parts_of"]
 

@@ -35,9 +35,9 @@ from valkeep.wire.commands import Place, keys_of
 
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
-    from valkeep.migrate.channel import Channel
     from valkeep.migrate.delivery.push.door import Door
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.channel import Channel
+    from valkeep.migrate.gateway.gateway import Gateway
 
 __all__ = ["PushLink"]
 

@@ -13,11 +13,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from valkeep.migrate.channel import GETACK, Channel
+from valkeep.migrate.gateway.channel import GETACK, Channel
 from valkeep.report.events import Emit, Held, Lag, Note, Progress
 
 if TYPE_CHECKING:
-    from valkeep.migrate.link import Link
+    from valkeep.migrate.gateway.link import Link
 
 __all__ = ["Upkeep"]
 

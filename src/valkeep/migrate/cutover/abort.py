@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
-from valkeep.migrate import fence, pushed
-from valkeep.migrate.resumption import discard
+from valkeep.migrate import fence
+from valkeep.migrate.cutover import pushed
+from valkeep.migrate.gateway.resumption import discard
 from valkeep.migrate.state import BACK
 
 if TYPE_CHECKING:

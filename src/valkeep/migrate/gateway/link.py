@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from valkeep.migrate.channel import Channel
+    from valkeep.migrate.gateway.channel import Channel
 
 __all__ = ["Link"]
 

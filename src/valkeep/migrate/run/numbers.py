@@ -14,7 +14,7 @@ from valkeep.report.metrics import MetricsServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
 
 __all__ = ["Numbers", "missing", "watched"]
 

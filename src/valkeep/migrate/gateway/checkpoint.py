@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from valkeep.errors import ValkeepError
-from valkeep.migrate.ledger import LedgerMark
+from valkeep.migrate.gateway.ledger import LedgerMark
 from valkeep.wire.commands import Place
 
 __all__ = ["Checkpoint", "CheckpointFile", "Kept", "Taken"]

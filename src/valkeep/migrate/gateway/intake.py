@@ -15,16 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from valkeep.migrate.channel import Channel, Joined
-from valkeep.migrate.checkpoint import Kept
 from valkeep.migrate.feed import Position
+from valkeep.migrate.gateway.channel import Channel, Joined
+from valkeep.migrate.gateway.checkpoint import Kept
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 from valkeep.report.events import Emit, Note, Phase
 
 if TYPE_CHECKING:
     from valkeep.migrate.feed import Origin
-    from valkeep.migrate.ledger import Ledger
-    from valkeep.migrate.resumption import Resumption
+    from valkeep.migrate.gateway.ledger import Ledger
+    from valkeep.migrate.gateway.resumption import Resumption
     from valkeep.migrate.transform.stream import Wanted
     from valkeep.migrate.transform.territory import Territory
 

@@ -34,8 +34,8 @@ from valkeep.errors import ConnectionLost, Refused, RemoteProtocolError, Valkeep
 from valkeep.wire import psync
 
 if TYPE_CHECKING:
-    from valkeep.migrate.channel import Channel
     from valkeep.migrate.face import Guest
+    from valkeep.migrate.gateway.channel import Channel
 
 __all__ = ["LinkState", "TargetLink"]
 

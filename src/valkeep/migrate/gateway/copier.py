@@ -20,9 +20,9 @@ from valkeep.migrate.transform.stream import Wanted
 from valkeep.report.events import Emit, Note
 
 if TYPE_CHECKING:
-    from valkeep.migrate.channel import Channel
     from valkeep.migrate.feed import Feed
-    from valkeep.migrate.ledger import Ledger
+    from valkeep.migrate.gateway.channel import Channel
+    from valkeep.migrate.gateway.ledger import Ledger
     from valkeep.migrate.transform.target import FieldTtl
 
 __all__ = ["Copier"]

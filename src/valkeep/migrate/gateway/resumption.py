@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valkeep.errors import Refused, ValkeepError
-from valkeep.migrate.checkpoint import CheckpointFile, Kept, Taken
-from valkeep.migrate.ledger import LedgerMark
+from valkeep.migrate.gateway.checkpoint import CheckpointFile, Kept, Taken
+from valkeep.migrate.gateway.ledger import LedgerMark
 from valkeep.migrate.state import write_durably
 
 if TYPE_CHECKING:
-    from valkeep.migrate.channel import Channel
     from valkeep.migrate.feed import Origin
+    from valkeep.migrate.gateway.channel import Channel
     from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 
 __all__ = ["Rebooted", "Resumption", "discard"]

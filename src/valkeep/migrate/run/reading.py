@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from valkeep.migrate.cutover import PATIENCE_SECONDS
+from valkeep.migrate.cutover.cutover import PATIENCE_SECONDS
 from valkeep.migrate.fence import FenceMode
 from valkeep.migrate.verify import PATIENCE
 
 if TYPE_CHECKING:
     from valkeep.client.server_info import ServerInfo
-    from valkeep.migrate.cutover import Successor
+    from valkeep.migrate.cutover.cutover import Successor
     from valkeep.migrate.feed import Feed
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
 
 __all__ = ["Drained", "Followed", "Reading"]
 

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from valkeep.errors import ValkeepError
 from valkeep.migrate.abreast import beside, together
-from valkeep.migrate.cutover import Cutover, CutoverResult
+from valkeep.migrate.cutover.cutover import Cutover, CutoverResult
+from valkeep.migrate.cutover.joint import CalledOff, Joint, Member
 from valkeep.migrate.fence import Aborted, FenceMode
-from valkeep.migrate.joint import CalledOff, Joint, Member
-from valkeep.migrate.whereabouts import fence_mode
+from valkeep.migrate.run.whereabouts import fence_mode
 from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
+    from valkeep.migrate.cutover.handover import Handover
     from valkeep.migrate.delivery import Delivery
-    from valkeep.migrate.gateway import Gateway
-    from valkeep.migrate.handover import Handover
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.migrate.journal import Journal
-    from valkeep.migrate.lane import Lane
     from valkeep.migrate.outcome import RunOptions
     from valkeep.migrate.preflight import PreflightReport
+    from valkeep.migrate.run.lane import Lane
     from valkeep.migrate.state import StateFile
 
 __all__ = ["Attempts", "Slots"]

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 from valkeep.client.connection import Connection
 from valkeep.errors import ExitCode, Refused, ValkeepError
-from valkeep.migrate.abort import restore_target
 from valkeep.migrate.control import Control, Lock
+from valkeep.migrate.cutover.abort import restore_target
+from valkeep.migrate.cutover.handover import Handover, Ready
 from valkeep.migrate.delivery import Parts
 from valkeep.migrate.delivery.push import expiry
 from valkeep.migrate.delivery.reception import reception
@@ -36,10 +37,9 @@ from valkeep.migrate.delivery.ways import delivery_by
 from valkeep.migrate.feed.file import FileFeed, commands_of, place_of
 from valkeep.migrate.feed.files import DataFiles
 from valkeep.migrate.feed.survey import Survey, survey
-from valkeep.migrate.gateway import Gateway
-from valkeep.migrate.handover import Handover, Ready
+from valkeep.migrate.gateway.gateway import Gateway
+from valkeep.migrate.gateway.ledger import Ledger
 from valkeep.migrate.journal import Journal
-from valkeep.migrate.ledger import Ledger
 from valkeep.migrate.outcome import NotEqual, RunResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport
 from valkeep.migrate.preflight.files import FileFacts, preflight_files

@@ -24,10 +24,10 @@ from valkeep.errors import UsageError, ValkeepError
 from valkeep.migrate.control import Control, Handler, Lock
 from valkeep.migrate.delivery.target import addresses
 from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.gateway import PRESENT_AS, Gateway, GatewayOptions
-from valkeep.migrate.ledger import Ledger
-from valkeep.migrate.numbers import watched
-from valkeep.migrate.resumption import Rebooted, Resumption
+from valkeep.migrate.gateway.gateway import PRESENT_AS, Gateway, GatewayOptions
+from valkeep.migrate.gateway.ledger import Ledger
+from valkeep.migrate.gateway.resumption import Rebooted, Resumption
+from valkeep.migrate.run.numbers import watched
 from valkeep.migrate.spool import spool_folder
 from valkeep.migrate.status import told
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Final
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo, server_info
 from valkeep.errors import Refused
-from valkeep.migrate import marker, pushed
-from valkeep.migrate.abort import restore_target
+from valkeep.migrate import marker
+from valkeep.migrate.cutover import pushed
+from valkeep.migrate.cutover.abort import restore_target
 from valkeep.migrate.elasticache.plane import Plane
 from valkeep.migrate.elasticache.probe import is_at
 from valkeep.migrate.state import BACK, StateFile, expect_target
@@ -38,9 +39,9 @@ from valkeep.migrate.state import BACK, StateFile, expect_target
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from valkeep.migrate.gateway.resumption import Resumption
     from valkeep.migrate.journal import Journal
     from valkeep.migrate.outcome import RunOptions
-    from valkeep.migrate.resumption import Resumption
     from valkeep.migrate.state import MigrationState
 
 __all__ = ["Footing", "expect_settled", "take_up"]

@@ -16,11 +16,11 @@ from valkeep.migrate.fence import Aborted, FenceMode
 
 if TYPE_CHECKING:
     from valkeep.client.server_info import ServerInfo
-    from valkeep.migrate.cutover import Successor
+    from valkeep.migrate.cutover.cutover import Successor
     from valkeep.migrate.feed.scan import ScanFeed
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.migrate.journal import Journal
-    from valkeep.migrate.reading import Drained
+    from valkeep.migrate.run.reading import Drained
 
 __all__ = ["Reaching", "Scanned"]
 

@@ -28,11 +28,11 @@ from valkeep.client.server_info import ServerInfo
 from valkeep.client.shard_primary import ShardPrimary
 from valkeep.errors import ExitCode
 from valkeep.migrate.abreast import Chorus, beside, together
-from valkeep.migrate.attempts import Attempts
 from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.wayback import WayBack, let_go
 from valkeep.migrate.control import Control, Handler, Lock
-from valkeep.migrate.cutover import CutoverResult, Successor
+from valkeep.migrate.cutover.cutover import CutoverResult, Successor
+from valkeep.migrate.cutover.handover import Handover, Ready
 from valkeep.migrate.delivery import Parts
 from valkeep.migrate.delivery.reception import reception
 from valkeep.migrate.delivery.replication_group import NOT_AWS, place_of, promoter_of, visitors
@@ -41,25 +41,25 @@ from valkeep.migrate.delivery.ways import delivery_of
 from valkeep.migrate.feed.psync import PsyncFeed
 from valkeep.migrate.feed.scan import ScanFeed
 from valkeep.migrate.fence import FenceMode, expect_down
-from valkeep.migrate.gateway import Gateway
-from valkeep.migrate.handover import Handover, Ready
+from valkeep.migrate.gateway.gateway import Gateway
+from valkeep.migrate.gateway.ledger import Ledger, summary_of
+from valkeep.migrate.gateway.resumption import Resumption
 from valkeep.migrate.journal import Journal
-from valkeep.migrate.lane import Lane, Start, standings, starts
-from valkeep.migrate.ledger import Ledger, summary_of
-from valkeep.migrate.neighbours import expect_none
-from valkeep.migrate.numbers import watched
 from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflight
 from valkeep.migrate.preflight.managed import preflight_group
 from valkeep.migrate.proof import Nothing, Proof
-from valkeep.migrate.reading import Followed, Reading
 from valkeep.migrate.resharding import Holder, Resharding
-from valkeep.migrate.resumption import Resumption
-from valkeep.migrate.scanned import Scanned
+from valkeep.migrate.run.attempts import Attempts
+from valkeep.migrate.run.lane import Lane, Start, standings, starts
+from valkeep.migrate.run.neighbours import expect_none
+from valkeep.migrate.run.numbers import watched
+from valkeep.migrate.run.reading import Followed, Reading
+from valkeep.migrate.run.scanned import Scanned
+from valkeep.migrate.run.unfinished import Footing, expect_settled, take_up
 from valkeep.migrate.spool import room, spool_folder
 from valkeep.migrate.state import BACK, MigrationState, StateFile
 from valkeep.migrate.status import told
-from valkeep.migrate.unfinished import Footing, expect_settled, take_up
 from valkeep.migrate.verify import Verifier, merged
 from valkeep.report.events import Emit, VerdictEvent
 

@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from valkeep.errors import ConnectionLost, Refused, ValkeepError
-from valkeep.migrate.channel import GETACK, Channel, Joined
-from valkeep.migrate.copier import Copier
 from valkeep.migrate.feed import ReplicationGap
-from valkeep.migrate.intake import Intake
-from valkeep.migrate.link import Link
-from valkeep.migrate.portrait import Portrait
-from valkeep.migrate.sink import TargetLink
+from valkeep.migrate.gateway.channel import GETACK, Channel, Joined
+from valkeep.migrate.gateway.copier import Copier
+from valkeep.migrate.gateway.intake import Intake
+from valkeep.migrate.gateway.link import Link
+from valkeep.migrate.gateway.portrait import Portrait
+from valkeep.migrate.gateway.sink import TargetLink
+from valkeep.migrate.gateway.upkeep import Upkeep
 from valkeep.migrate.transform.outcomes import Hold
 from valkeep.migrate.transform.stream import REPAIR
 from valkeep.migrate.transform.target import FieldTtl, TargetFormat
-from valkeep.migrate.upkeep import Upkeep
 from valkeep.report.events import Emit, Note, Phase
 from valkeep.wire import psync
 from valkeep.wire.commands import Place
@@ -41,8 +41,8 @@ from valkeep.wire.commands import Place
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Secret
     from valkeep.migrate.feed import Feed, Origin
-    from valkeep.migrate.ledger import Ledger
-    from valkeep.migrate.resumption import Resumption
+    from valkeep.migrate.gateway.ledger import Ledger
+    from valkeep.migrate.gateway.resumption import Resumption
     from valkeep.migrate.transform.territory import Territory
 
 __all__ = ["PRESENT_AS", "Gateway", "GatewayOptions"]

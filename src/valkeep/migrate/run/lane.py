@@ -15,10 +15,10 @@ from valkeep.client.cluster_nodes import ClusterNodes
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
 from valkeep.client.shard_primary import NoShardPrimary, ShardPrimary
-from valkeep.migrate.resumption import Resumption
+from valkeep.migrate.gateway.resumption import Resumption
+from valkeep.migrate.run.whereabouts import Whereabouts
 from valkeep.migrate.state import SHARDS, StateFile
 from valkeep.migrate.transform.territory import Territory
-from valkeep.migrate.whereabouts import Whereabouts
 from valkeep.topology.slots import ranges_of, slots_of
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from valkeep.client.endpoint import Endpoint
     from valkeep.client.named_primary import Source
-    from valkeep.migrate.cutover import Successor
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.cutover.cutover import Successor
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.migrate.journal import Journal
     from valkeep.migrate.outcome import RunOptions
     from valkeep.migrate.proof import Proof
-    from valkeep.migrate.reading import Reading
+    from valkeep.migrate.run.reading import Reading
     from valkeep.topology.slots import Ranges
 
 __all__ = ["Lane", "Start", "named", "standings", "starts"]

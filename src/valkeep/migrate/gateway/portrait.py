@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from valkeep.migrate.face import Aspect, Guest, Keyspace, Seen, reply
-from valkeep.migrate.sink import LinkState, TargetLink
+from valkeep.migrate.gateway.sink import LinkState, TargetLink
 
 if TYPE_CHECKING:
-    from valkeep.migrate.channel import Channel
     from valkeep.migrate.feed import Origin
-    from valkeep.migrate.link import Link
+    from valkeep.migrate.gateway.channel import Channel
+    from valkeep.migrate.gateway.link import Link
 
 __all__ = ["Portrait"]
 

@@ -25,19 +25,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from valkeep.errors import ValkeepError
-from valkeep.migrate.checkpoint import Checkpoint, CheckpointFile, Kept, Taken
-from valkeep.migrate.held import HeldStream
-from valkeep.migrate.lost_fields import LostFields
-from valkeep.migrate.marks import Marks
+from valkeep.migrate.gateway.checkpoint import Checkpoint, CheckpointFile, Kept, Taken
+from valkeep.migrate.gateway.held import HeldStream
+from valkeep.migrate.gateway.lost_fields import LostFields
+from valkeep.migrate.gateway.marks import Marks
+from valkeep.migrate.gateway.taking import Taking
 from valkeep.migrate.spool import Spool
-from valkeep.migrate.taking import Taking
 from valkeep.migrate.transform.copies import Copy
 from valkeep.migrate.transform.stream import REPAIR, StreamTransform, Wanted
 from valkeep.wire.commands import Place
 from valkeep.wire.resp import encode
 
 if TYPE_CHECKING:
-    from valkeep.migrate.ledger import Ledger, LedgerMark
+    from valkeep.migrate.gateway.ledger import Ledger, LedgerMark
     from valkeep.migrate.transform.target import FieldTtl, TargetFormat
     from valkeep.migrate.transform.territory import Territory
 

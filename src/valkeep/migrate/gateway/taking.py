@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valkeep.errors import RemoteProtocolError
-from valkeep.migrate.checkpoint import Taken
+from valkeep.migrate.gateway.checkpoint import Taken
 from valkeep.migrate.spool import AsideFile, Spool
 from valkeep.migrate.transform.snapshot import SnapshotTransform
 
 if TYPE_CHECKING:
-    from valkeep.migrate.ledger import Ledger
+    from valkeep.migrate.gateway.ledger import Ledger
     from valkeep.migrate.transform.maybe import MaybeSet
     from valkeep.migrate.transform.target import FieldTtl, TargetFormat
 

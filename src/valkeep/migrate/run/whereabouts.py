@@ -14,9 +14,9 @@ from valkeep.migrate.preflight import PreflightReport, gather
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
     from valkeep.client.named_primary import Source
-    from valkeep.migrate.gateway import Gateway
+    from valkeep.migrate.gateway.gateway import Gateway
     from valkeep.migrate.journal import Journal
-    from valkeep.migrate.reading import Reading
+    from valkeep.migrate.run.reading import Reading
 
 __all__ = ["Whereabouts", "fence_mode"]
 

@@ -31,15 +31,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from valkeep.errors import ServerError, ValkeepError
-from valkeep.migrate import fence, promotion
-from valkeep.migrate.abort import Paused, call_off, reopened, to_the_end
+from valkeep.migrate import fence
+from valkeep.migrate.cutover import promotion
+from valkeep.migrate.cutover.abort import Paused, call_off, reopened, to_the_end
+from valkeep.migrate.cutover.lookout import Look, Lookout, Standing
 from valkeep.migrate.fence import Aborted, FenceMode
-from valkeep.migrate.lookout import Look, Lookout, Standing
 from valkeep.report.events import Emit, Note, Phase
 
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
-    from valkeep.migrate.joint import Allies
+    from valkeep.migrate.cutover.joint import Allies
     from valkeep.migrate.state import StateFile
 
 __all__ = ["PATIENCE_SECONDS", "Aborted", "Cutover", "CutoverResult", "Successor"]
