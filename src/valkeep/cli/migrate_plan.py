@@ -75,7 +75,7 @@ def _lines(found: Plan) -> Iterator[str]:
 def _lane(lane: LanePlan, lanes: int) -> Iterator[str]:
     from valkeep.migrate.preflight.facts import human
 
-    slots = f", {lane.slots:,} slots" if lane.ranges else ""
+    slots = f", {lane.slots:,} slots" if lane.slots is not None else ""
     data = "size not known" if lane.data_bytes is None else human(lane.data_bytes)
     writes = "changes/s not known" if lane.changes_per_second is None else f"{lane.changes_per_second:,.0f} changes/s"
     stream = (

@@ -24,7 +24,7 @@ from valkeep.migrate.preflight.facts import Permission, ServerFacts, human
 from valkeep.migrate.preflight.finding import Finding, Severity
 from valkeep.migrate.preflight.options import PreflightOptions
 from valkeep.migrate.preflight.shards import gather_source, gather_target
-from valkeep.topology.slots import SLOTS, slots_of
+from valkeep.topology.slots import SLOTS, Ranges, slots_of
 
 if TYPE_CHECKING:
     from valkeep.client.endpoint import Endpoint
@@ -54,7 +54,7 @@ _ON_TARGET: Final = 3  # who attaches and promotes it, the comparison's two
 _LANES_OF_PUSH: Final = 4  # connections of one lane to one server, while the snapshot is copied
 _OF_ALL: Final = 2  # to each server: of the delivery, and of who promotes it
 
-_ALL: Final = ((0, SLOTS - 1),)
+_ALL: Final[Ranges] = ((0, SLOTS - 1),)
 _NO_PSYNC: Final = (Permission.DENIED, Permission.NO_KEYS, Permission.MISSING)
 
 
@@ -68,12 +68,13 @@ class Gives:
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """One server of the source. ``ranges``: its slots, () where it has none. ``data_bytes``: ``used_memory_dataset``; ``changes_per_second``,
-    ``stream_bytes_per_second``: measured. None: not known. ``exact``: whether the stream's rate was counted, and not estimated."""
+    """One server of the source. ``ranges``: its slots, () of a cluster's primary that has none yet, None where there are no slots. ``data_bytes``:
+    ``used_memory_dataset``; ``changes_per_second``, ``stream_bytes_per_second``: measured. None: not known. ``exact``: whether the stream's rate was counted,
+    and not estimated."""
 
     name: str
     source: str
-    ranges: tuple[tuple[int, int], ...]
+    ranges: Ranges | None
     keys: int
     data_bytes: int | None
     changes_per_second: float | None
@@ -82,15 +83,15 @@ class LanePlan:
     gives: tuple[Gives, ...]
 
     @property
-    def slots(self) -> int:
-        return sum(last - first + 1 for first, last in self.ranges)
+    def slots(self) -> int | None:
+        return None if self.ranges is None else sum(last - first + 1 for first, last in self.ranges)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "source": self.source,
-            "slots": self.slots if self.ranges else None,
-            "ranges": [list(one) for one in self.ranges],
+            "slots": self.slots,
+            "ranges": [list(one) for one in self.ranges or ()],
             "keys": self.keys,
             "data_bytes": self.data_bytes,
             "changes_per_second": None if self.changes_per_second is None else round(self.changes_per_second),
@@ -238,10 +239,10 @@ def _way(source: ServerFacts, target: ServerFacts) -> tuple[str, str, str]:
 
 
 def _lanes(source: ServerFacts, target: ServerFacts) -> Iterator[LanePlan]:
-    shards = (
-        [(shard.ranges, shard.facts) for shard in source.cluster.shards if shard.facts is not None] if source.cluster is not None else []
-    )
-    for number, (ranges, facts) in enumerate(shards or [((), source)], 1):
+    shards: list[tuple[Ranges | None, ServerFacts]] = [(None, source)]
+    if source.cluster is not None:
+        shards = [(shard.ranges, shard.facts) for shard in source.cluster.shards if shard.facts is not None] or shards
+    for number, (ranges, facts) in enumerate(shards, 1):
         rate = facts.rate
         yield LanePlan(
             str(number),
@@ -252,11 +253,11 @@ def _lanes(source: ServerFacts, target: ServerFacts) -> Iterator[LanePlan]:
             None if rate is None else rate.changes_per_second,
             None if rate is None else rate.bytes_per_second,
             rate is not None and rate.exact,
-            tuple(_gives(ranges or _ALL, target)),
+            tuple(_gives(_ALL if ranges is None else ranges, target)),
         )
 
 
-def _gives(ranges: tuple[tuple[int, int], ...], target: ServerFacts) -> Iterator[Gives]:
+def _gives(ranges: Ranges, target: ServerFacts) -> Iterator[Gives]:
     if target.cluster is None:
         yield Gives(target.address, None)
         return
@@ -267,11 +268,12 @@ def _gives(ranges: tuple[tuple[int, int], ...], target: ServerFacts) -> Iterator
 
 
 def _cost(lanes: tuple[LanePlan, ...], target: ServerFacts, read: str, deliver: str) -> Cost:
-    """Estimates: see the file's head."""
+    """Estimates: see the file's head. A lane that gives nobody anything is copied, and not compared."""
     theirs = [shard.address for shard in target.cluster.shards] if target.cluster is not None else [target.address]
     compared = {address: sum(address in {one.target for one in lane.gives} for lane in lanes) for address in theirs}
     each = _LANES_OF_PUSH * len(lanes) + _OF_ALL if deliver == "push" else _ON_TARGET
-    clustered = any(lane.ranges for lane in lanes)
+    comparisons = sum(bool(lane.gives) for lane in lanes)
+    clustered = any(lane.ranges is not None for lane in lanes)
     data = sum(lane.data_bytes or 0 for lane in lanes)
     keys = sum(lane.keys for lane in lanes)
     stream = sum(lane.stream_bytes_per_second or 0.0 for lane in lanes)
@@ -280,10 +282,10 @@ def _cost(lanes: tuple[LanePlan, ...], target: ServerFacts, read: str, deliver: 
     return Cost(
         source_connections={lane.source: _ON_SOURCE[read] + (_WATCHED if clustered else 0) for lane in lanes},
         target_connections=dict.fromkeys(theirs, each),
-        source_forks={lane.source: 0 if read == "scan" else 2 for lane in lanes},
+        source_forks={lane.source: 0 if read == "scan" else 1 + bool(lane.gives) for lane in lanes},
         target_forks=compared,
-        processes=1 + 2 * len(lanes),
-        memory_bytes=(GATEWAY_BYTES + VERIFIER_BYTES) * len(lanes),
+        processes=1 + 2 * comparisons,
+        memory_bytes=GATEWAY_BYTES * len(lanes) + VERIFIER_BYTES * comparisons,
         spool_bytes=int(data + stream * slow),
         verify_bytes=2 * keys * VERIFY_FILE_BYTES,
         network_in_bytes=3 * data,  # the copy, and both sides' snapshots for the comparison

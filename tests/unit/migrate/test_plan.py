@@ -27,7 +27,7 @@ def test_one_server_to_one_server_is_one_lane_and_replicates() -> None:
     found = planned()
     assert ways(found) == ("psync", "native")
     (lane,) = found.lanes
-    assert (lane.source, lane.keys, lane.ranges, lane.slots) == (SOURCE.address, 1000, (), 0)
+    assert (lane.source, lane.keys, lane.ranges, lane.slots) == (SOURCE.address, 1000, None, None)
     assert [(one.target, one.slots) for one in lane.gives] == [(TARGET.address, None)]
     assert found.blockers == ()
     assert found.cost.source_forks == {SOURCE.address: 2}
@@ -52,6 +52,26 @@ def test_a_lane_for_each_shard_writes_where_its_slots_are() -> None:
     assert found.cost.target_forks == {"10.0.0.11:6379": 1, "10.0.0.12:6379": 1}
     assert found.command.endswith("--deliver push")
     assert any("can't be spread over machines" in text for text in found.advice)
+
+
+def test_a_primary_without_slots_has_a_lane_that_writes_to_nobody() -> None:
+    source = change(SOURCE, source_shards())
+    assert source.cluster is not None
+    shard = source.cluster.shards[0]
+    assert shard.facts is not None
+    empty = replace(shard.facts, address="10.0.0.33:6379", run_ids=("9" * 40,))
+    idle = replace(shard, address=empty.address, ranges=(), facts=empty)
+    cluster = replace(source.cluster, shards=(*source.cluster.shards, idle))
+    found = plan(replace(source, cluster=cluster), change(TARGET, shards()))
+    assert [(lane.source, lane.slots, bool(lane.gives)) for lane in found.lanes] == [
+        ("10.0.0.31:6379", 8192, True),
+        ("10.0.0.32:6379", 8192, True),
+        ("10.0.0.33:6379", 0, False),
+    ]
+    assert found.cost.target_forks == {"10.0.0.11:6379": 1, "10.0.0.12:6379": 1}
+    assert found.cost.source_forks == {"10.0.0.31:6379": 2, "10.0.0.32:6379": 2, "10.0.0.33:6379": 1}
+    assert found.cost.processes == 5
+    assert cluster.size == "2 shards and 1 primary without slots"
 
 
 def test_one_server_into_a_cluster_is_one_lane_that_feeds_every_shard() -> None:

@@ -79,8 +79,8 @@ def remember(examples: dict[str, list[str]], what: str, database: int, key: byte
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """A shard of a cluster. ``ranges``: the slots that it owns, (first, last), both inclusive. ``facts``: of its primary, None where that could not be asked:
-    ``unreached`` says why. ``replicas``: address → version, or "" where it does not answer."""
+    """A shard of a cluster. ``ranges``: the slots that it owns, (first, last), both inclusive; () of a primary without any. ``facts``: of its primary, None
+    where that could not be asked: ``unreached`` says why. ``replicas``: address → version, or "" where it does not answer."""
 
     address: str
     ranges: tuple[tuple[int, int], ...]
@@ -96,11 +96,25 @@ class ShardFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """``served``: slots that have an owner. ``moving``: which slots are on their way, in words, or ""."""
+    """``served``: slots that have an owner. ``shards``: of a source also primaries without slots, at the end. ``moving``: which slots are on their way, in
+    words, or ""."""
 
     served: int
     shards: tuple[ShardFacts, ...]
     moving: str = ""
+
+    @property
+    def serving(self) -> tuple[ShardFacts, ...]:
+        """Those that own slots."""
+        return tuple(shard for shard in self.shards if shard.ranges)
+
+    @property
+    def size(self) -> str:
+        """For people: "3 shards and 1 primary without slots"."""
+        serving = len(self.serving)
+        idle = len(self.shards) - serving
+        words = f"{serving} shard{'s' if serving != 1 else ''}"
+        return f"{words} and {idle} {'primaries' if idle > 1 else 'primary'} without slots" if idle else words
 
     def to_json(self) -> dict[str, Any]:
         return {

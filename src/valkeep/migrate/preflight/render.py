@@ -65,8 +65,8 @@ def lines(report: PreflightReport, accepted: AbstractSet[str] = frozenset(), *, 
 
 
 def _side(facts: ServerFacts) -> str:
-    count = len(facts.cluster.shards) if facts.cluster is not None else 0
-    return f"{facts.product} {facts.display}" + (f" ({count} shard{'s' if count > 1 else ''})" if count else "")
+    size = f" ({facts.cluster.size})" if facts.cluster is not None and facts.cluster.shards else ""
+    return f"{facts.product} {facts.display}{size}"
 
 
 def _finding(finding: Finding, width: int, accepted: bool, verbose: bool) -> Iterator[Text]:

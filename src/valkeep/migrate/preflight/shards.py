@@ -1,17 +1,19 @@
 """Asks all shards of a side that is a cluster. Reads only; a node that does not answer is a fact, not an error.
 
 Any node leads to its cluster: what is asked are the primaries that own slots, whoever was given. Of the source each of them is asked all that a single server
-is asked: rates and samples are per shard, since each has a link, a backlog and a fork of its own.
+is asked: rates and samples are per shard, since each has a link, a backlog and a fork of its own. There the primaries without slots are asked, too: a run has a
+lane for each, and slots may come while it runs. A table of slots does not list them, so they are those that the others name (CLUSTER NODES), by their own word
+primaries; whom everybody has given up is not asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from valkeep.client.cluster import ClusterDirectory, SlotTable
-from valkeep.client.cluster_nodes import node_word
+from valkeep.client.cluster_nodes import NodeWord, node_word
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import server_info
@@ -21,7 +23,7 @@ from valkeep.migrate.preflight.gather import gather
 from valkeep.migrate.preflight.options import PreflightOptions
 from valkeep.migrate.preflight.snapshot import counted
 from valkeep.report.events import Emit
-from valkeep.topology.slots import ranges_of
+from valkeep.topology.slots import Ranges, ranges_of
 
 __all__ = ["gather_source", "gather_target"]
 
@@ -29,7 +31,7 @@ __all__ = ["gather_source", "gather_target"]
 async def gather_target(endpoint: Endpoint, timeout: float) -> ServerFacts:
     """As `gather.gather`, with ``cluster`` where the target is a node of one."""
     facts = await gather(endpoint, rate_seconds=0, sample_keys=0, timeout=timeout)
-    return await _Cluster(endpoint, PreflightOptions(rate_seconds=0, sample_keys=0, timeout=timeout)).around(facts)
+    return await _Cluster(endpoint, PreflightOptions(rate_seconds=0, sample_keys=0, timeout=timeout), idle=False).around(facts)
 
 
 async def gather_source(endpoint: Endpoint, options: PreflightOptions, emit: Emit, at: Callable[[], float]) -> ServerFacts:
@@ -38,7 +40,7 @@ async def gather_source(endpoint: Endpoint, options: PreflightOptions, emit: Emi
     if options.full_census:
         options = replace(options, sample_keys=0)
     facts = await gather(endpoint, rate_seconds=options.rate_seconds, sample_keys=options.sample_keys, timeout=options.timeout)
-    cluster = _Cluster(endpoint, options)
+    cluster = _Cluster(endpoint, options, idle=True)
     facts = await cluster.around(facts)
     if options.full_census and facts.mode != "cluster":
         return await counted(endpoint, facts, emit, at)
@@ -52,12 +54,23 @@ async def gather_source(endpoint: Endpoint, options: PreflightOptions, emit: Emi
     return replace(found, cluster=facts.cluster, display=facts.display) if found is not None else facts
 
 
-class _Cluster:
-    """What is around a node. ``primaries``: in the order of their first slot, once `around` has looked."""
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """Who is to be asked. ``ranges``: of its slots, () of a primary without any."""
 
-    def __init__(self, endpoint: Endpoint, options: PreflightOptions) -> None:
+    primary: Endpoint
+    ranges: Ranges
+    replicas: tuple[Endpoint, ...]
+
+
+class _Cluster:
+    """What is around a node. ``idle``: ask primaries without slots, too. ``primaries``: who was asked, once `around` has looked; in the order of their first
+    slot, then those without."""
+
+    def __init__(self, endpoint: Endpoint, options: PreflightOptions, *, idle: bool) -> None:
         self._endpoint = endpoint.without_database()
         self._options = options
+        self._idle = idle
         self.primaries: tuple[Endpoint, ...] = ()
 
     async def around(self, facts: ServerFacts) -> ServerFacts:
@@ -68,24 +81,36 @@ class _Cluster:
             table = await ClusterDirectory([self._endpoint]).table(self._options.timeout)
         except ValkeepError as error:
             return replace(facts, cluster=ClusterFacts(0, ()), unasked={**facts.unasked, "CLUSTER SLOTS": error.message})
-        self.primaries = table.primaries
-        shards = await asyncio.gather(*(self._shard(table, primary, facts) for primary in self.primaries))
-        moving = ", ".join(filter(None, await asyncio.gather(*(self._moving(primary) for primary in self.primaries))))
+        words = dict(zip(table.primaries, await asyncio.gather(*(self._word(primary) for primary in table.primaries)), strict=True))
+        wanted = [*_serving(table), *(_idle([word for word in words.values() if word is not None]) if self._idle else ())]
+        asked = await asyncio.gather(*(self._ask(shard, facts) for shard in wanted))
+        shards = [
+            one for one in asked if one.ranges or one.facts is None or one.facts.role == "primary"
+        ]  # by its own word a replica: it is none
+        where = {shard.primary.address: shard.primary for shard in wanted}
+        self.primaries = tuple(where[one.address] for one in shards)
+        moving = ", ".join(_moving(primary, word) for primary, word in words.items() if word is not None and word.moving)
         return replace(facts, cluster=ClusterFacts(table.served, tuple(shards), moving))
 
-    async def _shard(self, table: SlotTable, primary: Endpoint, given: ServerFacts) -> ShardFacts:
-        options = self._options
-        ranges = ranges_of(slot for slot, owner in enumerate(table.owners) if owner == primary)
-        nodes = table.replicas.get(primary, ())
-        versions = await asyncio.gather(*(self._version(node) for node in nodes))
-        replicas = {node.address: version for node, version in zip(nodes, versions, strict=True)}
+    async def _word(self, node: Endpoint) -> NodeWord | None:
+        """None of whoever can't be reached, or may not be asked: the checks of each shard say so."""
+        try:
+            async with await Connection.open(node, timeout=self._options.timeout, client_name="valkeep-preflight") as connection:
+                return await node_word(connection)
+        except ValkeepError:
+            return None
+
+    async def _ask(self, shard: _Shard, given: ServerFacts) -> ShardFacts:
+        options, primary = self._options, shard.primary
+        versions = await asyncio.gather(*(self._version(node) for node in shard.replicas))
+        replicas = {node.address: version for node, version in zip(shard.replicas, versions, strict=True)}
         if primary.address == given.address:
-            return ShardFacts(primary.address, ranges, given, "", replicas)
+            return ShardFacts(primary.address, shard.ranges, given, "", replicas)
         try:
             facts = await gather(primary, rate_seconds=options.rate_seconds, sample_keys=options.sample_keys, timeout=options.timeout)
         except ValkeepError as error:
-            return ShardFacts(primary.address, ranges, None, error.message, replicas)
-        return ShardFacts(primary.address, ranges, facts, "", replicas)
+            return ShardFacts(primary.address, shard.ranges, None, error.message, replicas)
+        return ShardFacts(primary.address, shard.ranges, facts, "", replicas)
 
     async def _version(self, node: Endpoint) -> str:
         try:
@@ -94,12 +119,28 @@ class _Cluster:
         except ValkeepError:
             return ""
 
-    async def _moving(self, primary: Endpoint) -> str:
-        """The slots that it gives or takes now, as it says itself."""
-        try:
-            async with await Connection.open(primary, timeout=self._options.timeout, client_name="valkeep-preflight") as connection:
-                moving = (await node_word(connection)).moving
-        except ValkeepError:
-            return ""  # said by whoever can't be reached, or may not be asked
-        ranges = [str(first) if first == last else f"{first}-{last}" for first, last in ranges_of(moving)]
-        return f"slot{'s' if len(moving) > 1 else ''} {', '.join(ranges)} at {primary.address}" if ranges else ""
+
+def _serving(table: SlotTable) -> list[_Shard]:
+    return [
+        _Shard(primary, ranges_of(slot for slot, owner in enumerate(table.owners) if owner == primary), table.replicas.get(primary, ()))
+        for primary in table.primaries
+    ]
+
+
+def _idle(words: Sequence[NodeWord]) -> list[_Shard]:
+    """Primaries that are named, and own no slot by anybody's word; in the order of their ids."""
+    named = {member.id: (word, member) for word in words for member in word.members if not member.flags & {"fail", "handshake"}}
+    owning = {member.id for word in words for member in word.members if member.ranges}
+    found = []
+    for name, (word, member) in sorted(named.items()):
+        place = word.place(member)
+        if member.primary and name not in owning and place is not None:
+            replicas = [word.place(other) for other in word.members if other.primary_id == name and "fail" not in other.flags]
+            found.append(_Shard(place, (), tuple(replica for replica in replicas if replica is not None)))
+    return found
+
+
+def _moving(primary: Endpoint, word: NodeWord) -> str:
+    """The slots that it gives or takes now, as it says itself."""
+    ranges = [str(first) if first == last else f"{first}-{last}" for first, last in ranges_of(word.moving)]
+    return f"slot{'s' if len(word.moving) > 1 else ''} {', '.join(ranges)} at {primary.address}"

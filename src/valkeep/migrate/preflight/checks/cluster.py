@@ -31,8 +31,7 @@ def source_mode(case: Case) -> Findings:
     if case.source.mode != "cluster":
         yield ok("VK-CLUSTER", "the source is not a cluster's node", source="cluster_enabled 0")
         return
-    shards = len(case.source.cluster.shards) if case.source.cluster is not None else 0
-    state = f"cluster_enabled 1, {shards} shards"
+    state = f"cluster_enabled 1, {case.source.cluster.size if case.source.cluster is not None else 'shards not known'}"
     if options.attached_by:
         yield blocker(
             "VK-CLUSTER",
@@ -103,7 +102,7 @@ def _standing(side: str, code: str, node: ServerFacts, cluster: ClusterFacts, *,
     silent = [address for shard in cluster.shards for address, version in shard.replicas.items() if not version]
     versions = {".".join(map(str, shard.facts.version)) for shard in cluster.shards if shard.facts is not None}
     versions |= {version for shard in cluster.shards for version in shard.replicas.values() if version}
-    told = {side: f"{cluster.served} of {SLOTS} slots served by {len(cluster.shards)} shards"}
+    told = {side: f"{cluster.served} of {SLOTS} slots served by {cluster.size}"}
     if cluster.served < SLOTS or lost or (cluster.moving and at_rest):
         title = f"the {side}'s cluster does not stand: " + (
             "slots are without an owner" if cluster.served < SLOTS else "a primary does not answer" if lost else "slots are on their way"
@@ -121,7 +120,7 @@ def source_replicas(case: Case) -> Findings:
     """The move follows a shard to the replica that takes it over, where there is one."""
     if (cluster := case.source.cluster) is None or not cluster.shards:
         return
-    counts = {shard.address: len(shard.replicas) for shard in cluster.shards}
+    counts = {shard.address: len(shard.replicas) for shard in cluster.serving}
     if not all(counts.values()):
         yield info(
             "VK-CLUSTER-REPLICAS",
