@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from valkey.cluster import ValkeyCluster
 from tests.support.cluster_pair import Clusters, Roamers, client_of, clusters, fill
 from tests.support.cluster_target import cluster_of
 from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
 from tests.support.writers import lost
 from valkeep.runtime.local import LocalDeployment
 
@@ -122,10 +122,10 @@ def test_a_target_shard_that_hangs_in_the_cut_over_keeps_no_writer_out_for_longe
         run.wait_for("cutover:pause", 60)
         os.kill(victim.pid, signal.SIGSTOP)
         try:
-            time.sleep(2.5)
-            if "called off" in run.stderr:  # it was quick enough to hang before the promotion
+            until(lambda: {"cutover:call-off", "cutover:promoted"} & {*run.phases()}, lambda: run.stderr, 10)
+            if "cutover:promoted" not in run.phases():  # it was quick enough to hang before the promotion
+                until(lambda: fences(pair.source) == {"0"}, lambda: run.stderr, 5, every=0.05)
                 writers.wait_for_acks(3)  # while it still hangs
-                assert fences(pair.source) == {"0"}
         finally:
             os.kill(victim.pid, signal.SIGCONT)
         assert run.wait(90) == 0, run.stderr
