@@ -10,7 +10,7 @@ import pytest
 from valkeep.errors import Refused
 from valkeep.migrate.abreast import Chorus, beside, together
 from valkeep.migrate.gateway.gateway import Gateway
-from valkeep.report.events import Event, Lag, Note, Progress
+from valkeep.report.events import Event, Lag, Note, Phase, Progress, VerdictEvent
 
 
 class Failing:
@@ -105,3 +105,69 @@ def test_a_voice_that_sings_alone_is_heard_as_it_is() -> None:
     note = Note(1.0, "info", "goes on")
     Chorus(heard.append).voice("")(note)
     assert heard == [note]
+
+
+def verdict(at: float, word: str) -> VerdictEvent:
+    return VerdictEvent(at, word, {"of": "verify-full"})
+
+
+def test_a_phase_of_several_voices_begins_with_the_first_and_ends_with_the_last() -> None:
+    heard: list[Event] = []
+    chorus = Chorus(heard.append)
+    first, second = chorus.voice("1"), chorus.voice("2")
+    for at, emit in ((1.0, first), (2.0, second)):
+        emit(Phase(at, "verify-full"))
+    first(Phase(3.0, "verify-full", done=True, detail="valid"))
+    first(verdict(3.0, "valid"))
+    assert heard == [Phase(1.0, "verify-full")]
+    second(Phase(4.0, "verify-full", done=True, detail="valid"))
+    second(verdict(4.0, "valid"))
+    assert heard[1:] == [Phase(4.0, "verify-full", done=True, detail="valid"), verdict(4.0, "valid")]
+    first(Phase(5.0, "verify-full"))  # again, and alone
+    first(Phase(6.0, "verify-full", done=True, detail="unknown"))
+    first(verdict(6.0, "unknown"))
+    assert heard[3:] == [Phase(5.0, "verify-full"), Phase(6.0, "verify-full", done=True, detail="unknown"), verdict(6.0, "unknown")]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "worst"), [(("valid", "invalid"), "invalid"), (("unknown", "valid"), "unknown"), (("invalid", "unknown"), "invalid")]
+)
+def test_one_bad_verdict_is_that_of_all(verdicts: tuple[str, str], worst: str) -> None:
+    heard: list[Event] = []
+    chorus = Chorus(heard.append)
+    voices = [chorus.voice("1"), chorus.voice("2")]
+    for emit in voices:
+        emit(Phase(1.0, "verify-full"))
+    for emit, word in zip(voices, verdicts, strict=True):
+        emit(Phase(2.0, "verify-full", done=True, detail=word))
+        emit(verdict(2.0, word))
+    said = f"shard 1: {verdicts[0]}, shard 2: {verdicts[1]}"
+    assert heard[1:] == [Phase(2.0, "verify-full", done=True, detail=said), verdict(2.0, worst)]
+
+
+def test_voices_that_come_one_after_the_other_are_in_one_phase_while_they_gather() -> None:
+    heard: list[Event] = []
+    chorus = Chorus(heard.append)
+    with chorus.gathering():
+        for number in (1, 2):
+            emit = chorus.voice(str(number))
+            emit(Phase(number, "snapshot"))
+            emit(Phase(number + 0.5, "snapshot", done=True, detail=f"{number} keys"))
+        third = chorus.voice("3")
+        third(Phase(3.0, "snapshot"))
+    assert heard == [Phase(1.0, "snapshot")]
+    third(Phase(9.0, "snapshot", done=True, detail="3 keys"))
+    assert heard[1:] == [Phase(9.0, "snapshot", done=True, detail="shard 1: 1 keys, shard 2: 2 keys, shard 3: 3 keys")]
+
+
+def test_what_is_begun_again_is_told_again_and_steps_that_have_no_end_once() -> None:
+    heard: list[Event] = []
+    chorus = Chorus(heard.append)
+    first, second = chorus.voice("1"), chorus.voice("2")
+    first(Phase(1.0, "cutover:pause"))
+    first(Phase(2.0, "cutover:drain"))
+    second(Phase(3.0, "cutover:pause"))
+    second(Phase(4.0, "cutover:drain"))
+    second(Phase(5.0, "cutover:pause"))
+    first(Phase(6.0, "cutover:pause"))
+    assert heard == [Phase(1.0, "cutover:pause"), Phase(2.0, "cutover:drain"), Phase(5.0, "cutover:pause")]
