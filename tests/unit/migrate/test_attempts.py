@@ -12,7 +12,7 @@ import pytest
 from valkeep.errors import ValkeepError
 from valkeep.migrate.cutover.joint import CalledOff
 from valkeep.migrate.fence import Aborted
-from valkeep.migrate.run.attempts import Attempts
+from valkeep.migrate.run.attempts import Attempts, Still
 from valkeep.migrate.state import MigrationState, StateFile
 
 SLOTS = Aborted("slot 7 is on its way", remedy="wait", code="VK-CUTOVER-SLOTS")
@@ -37,6 +37,7 @@ class Whole:
         attempts._state = self.state
         attempts._options = SimpleNamespace(lease_ms=1000)
         attempts._delivery = SimpleNamespace(identify=self._identify)
+        attempts._slots = self
         attempts._cutover = lambda leg, allies: SimpleNamespace(run=lambda: self._run(leg.lane, allies))
         self.attempts = attempts
 
@@ -58,7 +59,7 @@ class Whole:
 
     def end(self) -> tuple[BaseException, str]:
         with pytest.raises(BaseException) as error:  # noqa: PT011
-            asyncio.run(self.attempts._cut_together(self.legs, self))
+            asyncio.run(self.attempts._cut_together(self.legs))
         return error.value, self.state.read().step  # type: ignore[union-attr]
 
 
@@ -86,7 +87,8 @@ def attempted(*ends: Aborted, cluster: bool = True, monkeypatch: pytest.MonkeyPa
     left = list(ends)
     attempts: Any = object.__new__(Attempts)
     attempts.manual = False
-    attempts._slots = SimpleNamespace(retired=frozenset()) if cluster else None
+    attempts._slots = Still()
+    attempts._cluster = cluster
     attempts._all = ()
     attempts._journal = SimpleNamespace(say=lambda *_: None)
     attempts._handover = SimpleNamespace(answer=lambda *_, **__: None)

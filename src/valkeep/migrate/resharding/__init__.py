@@ -16,9 +16,10 @@ At the cut-over, behind all fences, everybody is asked once more (``expect_still
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from valkeep.client.cluster_nodes import ClusterNodes, NodeWord
 from valkeep.client.connection import Connection
@@ -123,6 +124,22 @@ class Resharding:
             if found != fenced.get(one.name, found):
                 return f"{at.address} became a primary when the one before it was fenced already"
         return ""
+
+    @contextlib.asynccontextmanager
+    async def watching(self, fail: Callable[[BaseException], None]) -> AsyncIterator[Self]:
+        """``run`` meanwhile. ``fail``: told what ended it."""
+        watch = asyncio.create_task(self.run(), name="slots of the source")
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                fail(error)
+
+        watch.add_done_callback(ended)
+        try:
+            yield self
+        finally:
+            watch.cancel()
+            await asyncio.wait({watch})
 
     # -- the watch -------------------------------------------------------------------------------------------------------------------
 

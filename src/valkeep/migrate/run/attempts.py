@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.run.lane import Lane
     from valkeep.migrate.state import StateFile
 
-__all__ = ["Attempts", "Slots"]
+__all__ = ["Attempts", "Slots", "Still"]
 
 ATTEMPTS: Final = 3
 RETRY_SECONDS: Final = 2.0
@@ -74,6 +74,18 @@ class Slots(Protocol):
         ...
 
 
+class Still:
+    """The `Slots` of a single server: there are none."""
+
+    retired: frozenset[str] = frozenset()
+
+    async def settled(self) -> None:
+        """At once."""
+
+    async def expect_still(self, fenced: Mapping[str, str] | None = None) -> None:
+        """Nothing moves."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Leg:
     """One lane's part of an attempt."""
@@ -85,8 +97,7 @@ class _Leg:
 
 
 class Attempts:
-    """Of one migration: ``lanes``, to one target by one ``delivery``. ``state``: of the whole. ``manual``: whether a person says when. ``slots``: of a source
-    that is a cluster."""
+    """Of one migration: ``lanes``, to one target by one ``delivery``. ``state``: of the whole. ``manual``: whether a person says when."""
 
     def __init__(
         self,
@@ -97,7 +108,7 @@ class Attempts:
         state: StateFile,
         journal: Journal,
         handover: Handover,
-        slots: Slots | None = None,
+        slots: Slots,
     ) -> None:
         self.manual = options.cutover == "manual"
         self._options = options
@@ -108,11 +119,12 @@ class Attempts:
         self._journal = journal
         self._handover = handover
         self._slots = slots
+        self._cluster = lanes[0].start.shard is not None
 
     async def run(self) -> tuple[CutoverResult, ...]:
         """Cut over: what came of each lane. Raises what called the last attempt off."""
         attempts = 0
-        passing = PASSING | (FOR_A_PERSON if self.manual else frozenset()) | (OF_CLUSTERS if self._slots is not None else frozenset())
+        passing = PASSING | (FOR_A_PERSON if self.manual else frozenset()) | (OF_CLUSTERS if self._cluster else frozenset())
         while True:
             if self.manual:
                 await self._wait_for_go()
@@ -130,7 +142,7 @@ class Attempts:
 
     @property
     def _lanes(self) -> list[Lane]:
-        return [lane for lane in self._all if self._slots is None or lane.name not in self._slots.retired]
+        return [lane for lane in self._all if lane.name not in self._slots.retired]
 
     @property
     def _gateways(self) -> list[Gateway]:
@@ -155,14 +167,11 @@ class Attempts:
     async def _cut(self) -> tuple[CutoverResult, ...]:
         if self.manual:  # at once: who said go waits for an answer
             self._refuse_held()
-            if self._slots is not None:
-                await self._slots.expect_still()
-        if self._slots is not None:
-            await beside(self._gateways, self._slots.settled())
+            await self._slots.expect_still()
+        await beside(self._gateways, self._slots.settled())
         await beside(self._gateways, together(lane.proof.settle() for lane in self._lanes))
         self._refuse_held()
-        if self._slots is not None:
-            await self._slots.expect_still()  # once more before writers are kept out, and behind the fences
+        await self._slots.expect_still()  # once more before writers are kept out, and behind the fences
         async with contextlib.AsyncExitStack() as stack:
             legs = [await self._leg(lane, stack) for lane in self._lanes]
             cuts = await self._cut_all(legs)
@@ -183,18 +192,18 @@ class Attempts:
 
     async def _cut_all(self, legs: Sequence[_Leg]) -> tuple[CutoverResult, ...]:
         try:
-            if self._slots is None:
-                (leg,) = legs
-                return (await self._cutover(leg, None).run(),)
-            return await self._cut_together(legs, self._slots)
+            if self._cluster:
+                return await self._cut_together(legs)
+            (leg,) = legs
+            return (await self._cutover(leg, None).run(),)
         finally:
             for leg in legs:
                 leg.lane.proof.save()
 
-    async def _cut_together(self, legs: Sequence[_Leg], slots: Slots) -> tuple[CutoverResult, ...]:
+    async def _cut_together(self, legs: Sequence[_Leg]) -> tuple[CutoverResult, ...]:
         async def look() -> None:
             states = {leg.lane.name: leg.lane.state.current for leg in legs}
-            await slots.expect_still({name: state.source_replid for name, state in states.items() if state is not None})
+            await self._slots.expect_still({name: state.source_replid for name, state in states.items() if state is not None})
 
         joint = Joint([leg.lane.start.display for leg in legs], self._options.lease_ms / 1000, look)
         self._state.step("cutting", target_run=await self._delivery.identify())
@@ -238,7 +247,7 @@ class Attempts:
     def _told(self, legs: Sequence[_Leg], cuts: Sequence[CutoverResult]) -> dict[str, Any]:
         """``cutover.json``: of several shards what they had in common, the first one's timeline, and each by itself."""
         each = [cut.to_json(self._journal.started) for cut in cuts]
-        if self._slots is None:
+        if not self._cluster:
             return each[0]
         return {
             **each[0],

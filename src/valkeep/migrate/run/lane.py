@@ -34,19 +34,37 @@ if TYPE_CHECKING:
     from valkeep.migrate.run.reading import Reading
     from valkeep.topology.slots import Ranges
 
-__all__ = ["Lane", "Start", "named", "standings", "starts"]
+__all__ = ["Lane", "Shard", "Start", "named", "standings", "starts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Of a source that is a cluster. ``name``: "1", "2", …; ``territory``: its slots, as they cross in its lane."""
+
+    name: str
+    primary: ShardPrimary
+    territory: Territory
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A lane before anything was read. ``name``: "" of a single server, else "1", "2", …; ``territory``: what of it crosses, None: all."""
+    """A lane before anything was read. ``shard``: None of a single server."""
 
-    name: str
     source: Source
     where: Whereabouts
     state: StateFile
     resumption: Resumption
-    territory: Territory | None = None
+    shard: Shard | None = None
+
+    @property
+    def name(self) -> str:
+        """ "" of a single server."""
+        return self.shard.name if self.shard is not None else ""
+
+    @property
+    def territory(self) -> Territory | None:
+        """What of it crosses; None: all."""
+        return self.shard.territory if self.shard is not None else None
 
     @property
     def display(self) -> str:
@@ -93,7 +111,7 @@ async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal:
     if not shards:
         ledger = options.report / "ledger.jsonl" if options.report is not None else None
         resumption = Resumption(options.state_directory, options.spool or options.state_directory, ledger)
-        return (Start("", options.source, Whereabouts(options.source, options.source_primary, journal), state, resumption),)
+        return (Start(options.source, Whereabouts(options.source, options.source_primary, journal), state, resumption),)
     found = []
     for name, shard in shards.items():
         node, *others = shard["nodes"].split()
@@ -105,7 +123,7 @@ async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal:
             resumption.remove()  # all its slots are copied again from whoever has them now
             continue
         where = Whereabouts(source, None, journal)
-        found.append(Start(name, source, where, StateFile(directory), resumption, Territory(_slots(shard["slots"]))))
+        found.append(Start(source, where, StateFile(directory), resumption, Shard(name, source, Territory(_slots(shard["slots"])))))
     return tuple(found)
 
 
@@ -138,9 +156,9 @@ async def _shards(here: Endpoint) -> dict[str, dict[str, str]]:
 def standings(lanes: Iterable[Start], brought: Mapping[str, Ranges]) -> dict[str, dict[str, str]]:
     """Of a source that is a cluster: its shards in the state file. ``brought``: the slots that are in the target, where these are not all that cross."""
     return {
-        lane.name: _standing(lane.source.members, brought.get(lane.name, lane.territory.ranges))
+        shard.name: _standing(shard.primary.members, brought.get(shard.name, shard.territory.ranges))
         for lane in lanes
-        if isinstance(lane.source, ShardPrimary) and lane.territory is not None
+        if (shard := lane.shard) is not None
     }
 
 

@@ -17,50 +17,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import ServerInfo
-from valkeep.client.shard_primary import ShardPrimary
 from valkeep.errors import ExitCode
-from valkeep.migrate.abreast import Chorus, beside, together
+from valkeep.migrate.abreast import Chorus, beside
 from valkeep.migrate.back.decision import Decision
 from valkeep.migrate.back.wayback import WayBack, let_go
 from valkeep.migrate.control import Control, Handler, Lock
-from valkeep.migrate.cutover.cutover import CutoverResult, Successor
+from valkeep.migrate.cutover.cutover import CutoverResult
 from valkeep.migrate.cutover.handover import Handover, Ready
 from valkeep.migrate.delivery import Parts
-from valkeep.migrate.delivery.reception import reception
 from valkeep.migrate.delivery.replication_group import NOT_AWS, place_of, promoter_of, visitors
-from valkeep.migrate.delivery.target import TargetFound, look
+from valkeep.migrate.delivery.target import look
 from valkeep.migrate.delivery.ways import delivery_of
-from valkeep.migrate.feed.psync import PsyncFeed
-from valkeep.migrate.feed.scan import ScanFeed
 from valkeep.migrate.fence import FenceMode, expect_down
 from valkeep.migrate.gateway.gateway import Gateway
-from valkeep.migrate.gateway.ledger import Ledger, summary_of
-from valkeep.migrate.gateway.resumption import Resumption
+from valkeep.migrate.gateway.ledger import summary_of
 from valkeep.migrate.journal import Journal
 from valkeep.migrate.outcome import RunOptions, RunResult, WayBackResult
 from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflight
 from valkeep.migrate.preflight.managed import preflight_group
-from valkeep.migrate.proof import Nothing, Proof
-from valkeep.migrate.resharding import Holder, Resharding
-from valkeep.migrate.run.attempts import Attempts
+from valkeep.migrate.resharding import Resharding
+from valkeep.migrate.run.attempts import Attempts, Slots, Still
 from valkeep.migrate.run.lane import Lane, Start, standings, starts
+from valkeep.migrate.run.lanes import Lanes
 from valkeep.migrate.run.neighbours import expect_none
 from valkeep.migrate.run.numbers import watched
-from valkeep.migrate.run.reading import Followed, Reading
-from valkeep.migrate.run.scanned import Scanned
 from valkeep.migrate.run.unfinished import Footing, expect_settled, take_up
 from valkeep.migrate.spool import room, spool_folder
-from valkeep.migrate.state import BACK, MigrationState, StateFile
+from valkeep.migrate.state import BACK, StateFile
 from valkeep.migrate.status import told
-from valkeep.migrate.verify import Verifier, merged
+from valkeep.migrate.verify import merged
 from valkeep.report.events import Emit, VerdictEvent
 
 if TYPE_CHECKING:
@@ -84,15 +75,6 @@ async def run(
         return await migration.run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A lane whose gateway reads."""
-
-    start: Start
-    reading: Reading
-    gateway: Gateway
-
-
 class _Migration:
     """The state of one run: what ``run`` would otherwise hand from step to step."""
 
@@ -102,7 +84,6 @@ class _Migration:
         self.state = StateFile(options.state_directory)
         self.handover = Handover(ready, self.state)
         self.promoter = promoter
-        self.chorus = Chorus(emit)
         self.starts: tuple[Start, ...] = ()
         self.footing = Footing.ANEW
 
@@ -132,8 +113,10 @@ class _Migration:
             also = await visitors(options, report.group)
             stack.callback(self._let_go)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
-            begun = [await self._begin(start, found, spool, also, stack) for start in self.starts]
-            gateways = {one.start.name: one.gateway for one in begun}
+            making = Lanes(options, journal, Chorus(journal.emit), spool, stack, goes_on=self.footing.goes_on)
+            for start in self.starts:
+                await making.begin(start, found, also)
+            gateways = making.gateways
             answers = {"cutover": self.handover.go, "abort": self.handover.stop, "status": self._told(gateways)}
             await stack.enter_async_context(Control(options.state_directory, answers))
             stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
@@ -144,14 +127,17 @@ class _Migration:
             managed = promoter_of(options, report.group, gateways, journal, again=self.footing.goes_on)
             delivery = delivery_of(options, parts, self.promoter or managed)
             async with delivery.held():
-                slots = await self._slots(begun, stack)
-                lanes = await beside(gateways.values(), self._prove(begun, delivery, slots, spool, stack))
+                slots: Slots = Still()
+                if holders := making.holders:
+                    watch = Resharding(holders, options.target, self._record, journal.emit, journal.clock)
+                    slots = await stack.enter_async_context(watch.watching(holders[0].gateway.fail))
+                lanes = await beside(gateways.values(), making.prove(delivery, slots))
                 cuts = await Attempts(options, lanes, delivery, report, self.state, journal, self.handover, slots).run()
             errors = await delivery.errors()
-        lanes = [lane for lane in lanes if slots is None or lane.name not in slots.retired]
+        lanes = [lane for lane in lanes if lane.name not in slots.retired]
         limits = lanes[0].reading.limits + ((NOT_AWS,) if options.group is not None else ())
         result = self._result(report, lanes, delivery, found.info, cuts, errors, limits)
-        if self.starts[0].name and result.verification is not None:
+        if self.starts[0].shard is not None and result.verification is not None:
             journal.write_if_possible("verification.json", result.verification.to_json())
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
         journal.write_if_possible("run.json", result.to_json())
@@ -252,92 +238,7 @@ class _Migration:
             limits=limits,
         )
 
-    # -- lanes ----------------------------------------------------------------------------------------------------------------------
-
-    async def _begin(self, start: Start, found: TargetFound, spool: Path, also: frozenset[str], stack: contextlib.AsyncExitStack) -> _Begun:
-        """Its gateway reads the source from here on."""
-        options, journal = self.options, self.journal
-        kept = self._kept(start, found)
-        emit = self.chorus.voice(start.name)
-        ledger = Ledger(start.resumption.ledger_path, emit, journal.clock, since=start.resumption.ledger)
-        stack.callback(ledger.close)
-        if start.name:
-            spool = spool / start.name
-            spool.mkdir()
-        reading = self._reading(start, await start.source.resolve(), spool)
-        seen = await reception(
-            options,
-            found,
-            kept.spool_folder if kept is not None else spool,
-            hold_seconds=options.hold_seconds,
-            listen=start.resumption.listen,
-            present_as=options.present_as,
-            also=also,
-        )
-        gateway = Gateway(reading.feed, replace(seen, territory=start.territory), ledger, emit, journal.clock, kept)
-        return _Begun(start, reading, await stack.enter_async_context(gateway))
-
-    async def _prove(
-        self, begun: Sequence[_Begun], delivery: Delivery, slots: Resharding | None, spool: Path, stack: contextlib.AsyncExitStack
-    ) -> list[Lane]:
-        """The lanes as they will be cut over, compared with the target once."""
-        lanes = [await self._lane(one, delivery, slots, spool, stack) for one in begun]
-        await together(lane.proof.full() for lane in lanes)
-        return lanes
-
-    async def _lane(
-        self, begun: _Begun, delivery: Delivery, slots: Resharding | None, spool: Path, stack: contextlib.AsyncExitStack
-    ) -> Lane:
-        """The rest of it: its target has the snapshot, and is compared with it from here on."""
-        start, gateway = begun.start, begun.gateway
-        successor = delivery.of(start.name)
-        verifiers = await stack.enter_async_context(contextlib.AsyncExitStack())
-
-        async def renew() -> Verifier | Nothing:
-            await verifiers.aclose()
-            if slots is not None:
-                await slots.settled()
-                if start.name in slots.retired or start.territory is None or not start.territory.ranges:
-                    return Nothing()
-            at = await start.where.source(gateway, begun.reading)
-            return await verifiers.enter_async_context(self._verifier(at, begun, successor, spool))
-
-        def history() -> str:
-            return gateway.history if start.territory is None else f"{gateway.history} {start.territory.ranges}"
-
-        verifier = None if self.options.skip_verify else await renew()
-        proof = Proof(verifier, self.journal, renew, history, start.name)
-        stack.push_async_callback(proof.close)
-        if start.name:
-            start.state.write(MigrationState("attached", start.source.display, self.options.target.display, os.getpid(), delivery="push"))
-        return Lane(start, gateway, begun.reading, successor, proof)
-
-    async def _slots(self, begun: Sequence[_Begun], stack: contextlib.AsyncExitStack) -> Resharding | None:
-        """Of a source that is a cluster: who looks after slots that move."""
-        holders = [
-            Holder(start.name, one.gateway, start.territory, start.source, one.reading.feed)
-            for one in begun
-            if isinstance((start := one.start).source, ShardPrimary)
-            and start.territory is not None
-            and isinstance(one.reading.feed, PsyncFeed)
-        ]
-        if not holders:
-            return None
-        emit = self.journal.emit
-        slots = Resharding(holders, self.options.target, self._record, emit, self.journal.clock)
-        watch = asyncio.create_task(slots.run(), name="slots of the source")
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                begun[0].gateway.fail(error)
-
-        async def end() -> None:
-            watch.cancel()
-            await asyncio.wait({watch})
-
-        watch.add_done_callback(ended)
-        stack.push_async_callback(end)
-        return slots
+    # -- what is left -----------------------------------------------------------------------------------------------------------------
 
     def _record(self, brought: Mapping[str, Ranges]) -> None:
         """Which slots each shard's lane has brought to the target."""
@@ -350,44 +251,6 @@ class _Migration:
         if left is None or left.step not in ("attaching", "attached"):
             for start in self.starts:
                 start.resumption.remove()
-
-    def _kept(self, start: Start, found: TargetFound) -> Resumption | None:
-        """What the gateway goes on with, or leaves for a run after a kill -9."""
-        options = self.options
-        if options.read != "psync":
-            return None
-        if self.footing.goes_on:
-            start.resumption.expect(options.field_ttl, (found.format,))
-        else:
-            start.resumption.begin(options.field_ttl, (found.format,))
-        return start.resumption
-
-    def _reading(self, start: Start, source: Endpoint, spool: Path) -> Reading:
-        options, journal = self.options, self.journal
-        emit = self.chorus.voice(start.name)
-        if options.read == "scan":
-            return Scanned(ScanFeed(source, spool / "scan", emit, journal.clock), journal)
-        patience = options.source_patience
-        return Followed(PsyncFeed(start.source, patience=patience, emit=emit, clock=journal.clock))
-
-    def _verifier(self, source: Endpoint, begun: _Begun, successor: Successor, spool: Path) -> Verifier:
-        gateway, reading, territory = begun.gateway, begun.reading, begun.start.territory
-
-        async def recopy(database: int, key: bytes) -> None:
-            await gateway.recopy(((database, key),))
-
-        return Verifier(
-            source,
-            self.options.target,
-            self.options.field_ttl,
-            reading.barrier(successor.drained),
-            self.chorus.voice(begun.start.name),
-            spool,
-            recopy,
-            source_read=reading.verify_by,
-            patience=reading.look_seconds,
-            slots=territory.ranges if territory is not None else (),
-        )
 
 
 def _version(version: tuple[int, ...]) -> str:
