@@ -98,6 +98,11 @@ class RemoteProtocolError(ProtocolError):
 class ConnectionLost(ValkeepError):
     """A connection could not be made, or broke. ``definite`` is False when a request was already under way."""
 
+    @property
+    def passing(self) -> bool:
+        """Whether trying again may help: who knows that it cannot has given it a code."""
+        return not self.code
+
 
 class ServerError(ValkeepError):
     """An error reply (``-CODE text``) of a server. ``kind`` is its first word, for example ``WRONGTYPE`` or ``NOPERM``."""

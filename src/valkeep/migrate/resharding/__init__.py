@@ -221,7 +221,7 @@ class Resharding:
             works = [Handover(one, slots, self._target) for one, slots in takers.items()]
             await together([work.run(partial(self._arrived, work.taker.name)) for work in works])
         except ConnectionLost as error:
-            if error.code:
+            if not error.passing:
                 raise
             if error.message != self._excuse:
                 self._excuse = error.message

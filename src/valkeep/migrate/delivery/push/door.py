@@ -54,7 +54,7 @@ class Door:
             try:
                 return await self.open()
             except ConnectionLost as error:
-                if error.code:
+                if not error.passing:
                     raise
                 if loop.time() > until:
                     raise lost(self.target.address, f"has not answered for {PATIENCE_SECONDS:.0f} s: {error.message}") from error

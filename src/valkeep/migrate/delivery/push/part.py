@@ -58,7 +58,7 @@ class Part:
             try:
                 return await work(self._connection)
             except ConnectionLost as error:
-                if error.code:
+                if not error.passing:
                     raise
             except ServerError as error:
                 if not is_down(error) or loop.time() > until:

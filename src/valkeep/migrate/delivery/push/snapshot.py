@@ -93,7 +93,7 @@ class SnapshotLoad:
                 after = await (value.copy() if ours else value.end())
                 break
             except ConnectionLost as error:
-                if error.code:
+                if not error.passing:
                     raise  # else it begins anew, with a DEL
         self._position = after
         self._progress(after)
@@ -141,7 +141,7 @@ class SnapshotLoad:
             except ServerError as error:
                 raise refused(self._door.target.address, [b"FUNCTION LOAD", code[:60]], error, "snapshot") from error
             except ConnectionLost as error:
-                if error.code:
+                if not error.passing:
                     raise
 
     async def _more(self) -> None:

@@ -128,7 +128,7 @@ class PushLink:
                         await self._begin(bulk, begin)
                     await self._carry(bulk)
                 except ConnectionLost as error:
-                    if error.code:
+                    if not error.passing:
                         raise
                 if bulk is not None:
                     bulk.close()
