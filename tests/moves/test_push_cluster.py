@@ -128,6 +128,34 @@ def test_a_slot_that_goes_elsewhere_meanwhile_ends_the_push_and_nothing_is_skipp
     assert pair.here.set("writable", 1)
 
 
+def refused_as_down(shard: Any) -> int:
+    """How often it answered CLUSTERDOWN so far."""
+    return int(shard.info("errorstats").get("errorstat_CLUSTERDOWN", {}).get("count", 0))
+
+
+def test_a_target_that_is_not_complete_for_a_while_is_waited_for_and_nothing_is_done_twice(pair: ClusterPair) -> None:
+    """As while one of its nodes is away: the others answer CLUSTERDOWN to whole batches."""
+    _, last = pair.ranges()[0]  # no key of ours lies there, nor a marker
+    owner = pair.shards[0]
+    with pair.run("--cutover", "manual") as run:
+        run.wait_for("waiting")
+        before = refused_as_down(owner)
+        owner.execute_command("CLUSTER DELSLOTS", last)
+        until(lambda: owner.execute_command("CLUSTER INFO")["cluster_state"] == "fail", "the cluster is not complete")
+        for name in "abcdefgh":
+            pair.here.incr(f"counter:{name}")
+        until(lambda: refused_as_down(owner) >= before + 5 or not run.running, lambda: run.stderr)  # it tries again and again
+        assert run.running, run.stderr
+        owner.execute_command("CLUSTER ADDSLOTS", last)
+        for name in "abcdefgh":
+            pair.here.incr(f"counter:{name}")
+        assert pair.valkeep("cutover").process.returncode == 0, run.stderr
+        assert run.wait() == 0, run.stderr
+    pair.assert_same()
+    assert pair.there.get("counter:a") == b"2"
+    assert pair.markers() == []
+
+
 def test_a_write_to_another_database_holds_the_stream_and_says_so(pair: ClusterPair, client: Client) -> None:
     with pair.run("--cutover", "manual", "--hold", "0.5") as run:
         run.wait_for("online")
