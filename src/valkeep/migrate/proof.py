@@ -91,13 +91,11 @@ class Proof:
         """Raises ``NotEqual``."""
         if self._verifier is None:
             return
-        self._journal.begin("verify")
         began = self._journal.clock()
         comparison = await self._full(self._verifier)
         self._rested = self._journal.clock() + REST * (self._journal.clock() - began)
         self.comparison = comparison
         self._journal.write(self._file, comparison.to_json())
-        self._journal.begin("verified")
         if comparison.differences or (comparison.verdict == "unknown" and not comparison.hot_only):
             raise NotEqual(comparison, self._lane)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from valkeep.errors import ValkeepError
-from valkeep.migrate.abreast import beside, together
+from valkeep.migrate.abreast import Chorus, beside, together
 from valkeep.migrate.cutover.cutover import Cutover, CutoverResult
 from valkeep.migrate.cutover.joint import CalledOff, Joint, Member
 from valkeep.migrate.fence import Aborted, FenceMode
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.preflight import PreflightReport
     from valkeep.migrate.run.lane import Lane
     from valkeep.migrate.state import StateFile
+    from valkeep.report.events import Emit
 
 __all__ = ["Attempts", "Slots", "Still"]
 
@@ -195,7 +196,7 @@ class Attempts:
             if self._cluster:
                 return await self._cut_together(legs)
             (leg,) = legs
-            return (await self._cutover(leg, None).run(),)
+            return (await self._cutover(leg, None, self._journal.emit).run(),)
         finally:
             for leg in legs:
                 leg.lane.proof.save()
@@ -207,7 +208,8 @@ class Attempts:
 
         joint = Joint([leg.lane.start.display for leg in legs], self._options.lease_ms / 1000, look)
         self._state.step("cutting", target_run=await self._delivery.identify())
-        works = [self._cutover(leg, joint.member(leg.lane.start.display)).run() for leg in legs]
+        chorus = Chorus(self._journal.emit)  # of this attempt: each of its steps is told once
+        works = [self._cutover(leg, joint.member(leg.lane.start.display), chorus.voice(leg.lane.name)).run() for leg in legs]
         try:
             cuts = await asyncio.gather(*works, return_exceptions=True)
         finally:
@@ -219,8 +221,8 @@ class Attempts:
             return tuple(cut for cut in cuts if isinstance(cut, CutoverResult))
         raise min(failed, key=_rank)
 
-    def _cutover(self, leg: _Leg, allies: Member | None) -> Cutover:
-        options, journal, lane = self._options, self._journal, leg.lane
+    def _cutover(self, leg: _Leg, allies: Member | None, emit: Emit) -> Cutover:
+        options, lane = self._options, leg.lane
         held = lane.reading.held(leg.mode)
         return Cutover(
             leg.writers,
@@ -232,8 +234,8 @@ class Attempts:
             verify=lambda offset: lane.proof.last(offset, held=held),
             patience=leg.patience,
             state=lane.state,
-            emit=journal.emit,
-            clock=journal.clock,
+            emit=emit,
+            clock=self._journal.clock,
             on_stop=self._delivery.hurry,
             allies=allies,
         )

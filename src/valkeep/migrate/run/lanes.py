@@ -22,6 +22,7 @@ from valkeep.migrate.state import MigrationState
 from valkeep.migrate.verify import Verifier
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AsyncExitStack
     from pathlib import Path
 
@@ -74,8 +75,13 @@ class Lanes:
 
     # -- begun -----------------------------------------------------------------------------------------------------------------------
 
-    async def begin(self, start: Start, found: TargetFound, also: frozenset[str]) -> None:
-        """Its gateway reads the source from here on. ``also``: who else may look at it."""
+    async def begin(self, starts: Iterable[Start], found: TargetFound, also: frozenset[str]) -> None:
+        """Their gateways read the source from here on. ``also``: who else may look at them."""
+        with self._chorus.gathering():
+            for start in starts:
+                await self._begin(start, found, also)
+
+    async def _begin(self, start: Start, found: TargetFound, also: frozenset[str]) -> None:
         options, journal, stack = self._options, self._journal, self._stack
         kept = self._kept(start, found)
         emit = self._chorus.voice(start.name)
@@ -121,7 +127,10 @@ class Lanes:
     async def prove(self, delivery: Delivery, slots: Slots) -> list[Lane]:
         """As they will be cut over, compared with the target once."""
         lanes = [await self._lane(one, delivery.of(one.start.name), slots) for one in self._begun]
-        await together(lane.proof.full() for lane in lanes)
+        if not self._options.skip_verify:
+            self._journal.begin("verify")
+            await together(lane.proof.full() for lane in lanes)
+            self._journal.begin("verified")
         return lanes
 
     async def _lane(self, begun: _Begun, successor: Successor, slots: Slots) -> Lane:

@@ -114,8 +114,7 @@ class _Migration:
             stack.callback(self._let_go)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
             making = Lanes(options, journal, Chorus(journal.emit), spool, stack, goes_on=self.footing.goes_on)
-            for start in self.starts:
-                await making.begin(start, found, also)
+            await making.begin(self.starts, found, also)
             gateways = making.gateways
             answers = {"cutover": self.handover.go, "abort": self.handover.stop, "status": self._told(gateways)}
             await stack.enter_async_context(Control(options.state_directory, answers))
