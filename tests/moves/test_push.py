@@ -175,6 +175,8 @@ def test_a_transaction_whose_answer_is_lost_is_not_done_again_and_what_it_wrote_
         assert proxied.valkeep("cutover").process.returncode == 0, run.stderr
         assert run.wait() == 0, run.stderr
     assert proxied.there.get("lonely") == b"2"
+    calls = {name: told["calls"] for name, told in proxied.there.info("commandstats").items()}
+    assert calls.get("cmdstat_incr", 0) + calls.get("cmdstat_incrby", 0) == 2  # a copy of the key would hide a third
     assert json.loads((run.report / "run.json").read_text())["delivery"]["recopied"] == 1
 
 
