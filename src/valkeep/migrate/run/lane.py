@@ -6,6 +6,7 @@ that its keys arrived. The target, its delivery and the decision to cut over bel
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from valkeep.migrate.run.reading import Reading
     from valkeep.topology.slots import Ranges
 
-__all__ = ["Lane", "Shard", "Start", "named", "standings", "starts"]
+__all__ = ["Lane", "Shard", "Start", "forget_others", "named", "standings", "starts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,28 @@ async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal:
         where = Whereabouts(source, None, journal)
         found.append(Start(source, where, StateFile(directory), resumption, Shard(name, source, Territory(_slots(shard["slots"])))))
     return tuple(found)
+
+
+def forget_others(options: RunOptions, lanes: Iterable[Start]) -> None:
+    """Of a run that begins anew: remove what runs before it left of shards that are none of these, their spools above all. Only what Valkeep writes itself,
+    and through no symbolic link; a folder that has something else in it stays."""
+    shards, ours = options.state_directory / SHARDS, {lane.name for lane in lanes}
+    if shards.is_symlink() or not shards.is_dir():
+        return
+    for folder in sorted(shards.iterdir()):
+        if folder.name in ours or not folder.name.isdecimal() or folder.is_symlink() or not folder.is_dir():
+            continue
+        resumption, state = Resumption(folder, options.spool or options.state_directory, None), StateFile(folder)
+        if resumption.path.is_symlink():  # it would say where the spool is
+            continue
+        with contextlib.suppress(OSError):
+            resumption.remove()
+            for path in (state.path, resumption.path):
+                for left in (path, path.with_suffix(".new")):  # a kill left that
+                    left.unlink(missing_ok=True)
+            folder.rmdir()
+    with contextlib.suppress(OSError):
+        shards.rmdir()
 
 
 async def _over(source: ShardPrimary, shard: Mapping[str, str], shards: Iterable[Mapping[str, str]]) -> bool:

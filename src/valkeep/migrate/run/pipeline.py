@@ -43,7 +43,7 @@ from valkeep.migrate.preflight import PreflightOptions, PreflightReport, preflig
 from valkeep.migrate.preflight.managed import preflight_group
 from valkeep.migrate.resharding import Resharding
 from valkeep.migrate.run.attempts import Attempts, Slots, Still
-from valkeep.migrate.run.lane import Lane, Start, standings, starts
+from valkeep.migrate.run.lane import Lane, Start, forget_others, standings, starts
 from valkeep.migrate.run.lanes import Lanes
 from valkeep.migrate.run.neighbours import expect_none
 from valkeep.migrate.run.numbers import watched
@@ -110,6 +110,8 @@ class _Migration:
             found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases, ours=self.footing.goes_on)
             expect_none(options.state_directory, (options.target.address, *(shard.endpoint.address for shard in found.shards)))
             await self._expect_no_fence()
+            if not self.footing.goes_on:
+                forget_others(options, self.starts)
             also = await visitors(options, report.group)
             stack.callback(self._let_go)
             spool = stack.enter_context(spool_folder(options.spool or options.state_directory))
