@@ -12,8 +12,10 @@ import pytest
 from tests.conftest import Server
 from tests.support.cluster_target import ClusterPair, cluster_of
 from tests.support.counting import Counting, kill_pushing
+from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
+from valkeep.runtime.node import Process
 from valkeep.topology.slots import key_slot
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -126,6 +128,50 @@ def test_a_slot_that_goes_elsewhere_meanwhile_ends_the_push_and_nothing_is_skipp
         assert run.code == "VK-PUSH-MOVED", run.stderr
     assert pair.markers() == []
     assert pair.here.set("writable", 1)
+
+
+def test_a_second_migration_into_the_same_cluster_is_refused_whichever_of_its_nodes_is_named(
+    pair: ClusterPair, server: Server, tmp_path: Path
+) -> None:
+    first, second, _ = (machine.endpoint for machine in pair.target.machines.values())
+    places = [second.address, f"{_by_another_name(first.host)}:{first.port}"]
+    other = server("redis-8.0")
+
+    def begun(source: Process, target: str, name: str) -> Valkeep:
+        where = (
+            "--source",
+            source.endpoint,
+            "--target",
+            f"valkey://{target}",
+            "--deliver",
+            "push",
+            "--wipe-target",
+            "--acknowledge",
+            "all",
+        )
+        env = {"XDG_STATE_HOME": str(tmp_path / "states")}  # each has a folder of its own there
+        return Valkeep("migrate", "run", *where, "--cutover", "manual", folder=tmp_path / name, env=env)
+
+    with begun(pair.source, first.address, "first") as run:
+        run.wait_for("waiting")
+        markers = sorted(pair.markers())
+        for number, place in enumerate(places):
+            with begun(other, place, f"second{number}") as again:
+                assert (again.wait(), again.code) == (4, "VK-STATE-OTHER"), again.stderr
+            assert "another migration to this target runs" in again.stderr
+        assert run.running
+        run.kill()
+    with begun(other, places[0], "third") as again:
+        assert (again.wait(), again.code) == (4, "VK-STATE-OTHER"), again.stderr
+    assert "was killed, and is not undone" in again.stderr
+    assert pair.there.get("k7") == b"v7"
+    assert sorted(pair.markers()) == markers != []
+
+
+def _by_another_name(host: str) -> str:
+    """127.0.1.2 as 127.0.258, which leads to the same place."""
+    *front, third, fourth = host.split(".")
+    return ".".join([*front, str(int(third) * 256 + int(fourth))])
 
 
 def refused_as_down(shard: Any) -> int:
