@@ -38,7 +38,7 @@ class Source(ScriptedFeed):
 
 def link(channel: object, lag: int) -> Any:
     """Of a target that has the snapshot."""
-    return SimpleNamespace(channel=channel, peer="there:1", lag=lag, online=True, close=lambda reason="": None)
+    return SimpleNamespace(channel=channel, peer="there:1", lag=lag, online=True, close=lambda _: None)
 
 
 def scraped(tmp_path: Path, *names: str) -> list[Sample]:
@@ -116,7 +116,6 @@ def _ready(port: int) -> str:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=10) as answer:
             return str(answer.read().decode())
-    except urllib.error.HTTPError as error:
-        assert error.code == 503
-        with error:
-            return error.read().decode()
+    except urllib.error.HTTPError as refused:  # 503
+        with refused:
+            return refused.read().decode()
