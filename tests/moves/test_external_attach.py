@@ -21,7 +21,7 @@ from tests.support.writers import Writers, lost
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.errors import Refused, ValkeepError
-from valkeep.migrate.cutover.abort import abort
+from valkeep.migrate.cutover.abort import Site, abort
 from valkeep.migrate.run import pipeline
 from valkeep.migrate.state import StateFile
 from valkeep.runtime import ports
@@ -341,7 +341,8 @@ def aborted(pair: Pair, *, force: bool = False) -> str:
             await Connection.open(Endpoint.parse(pair.target.endpoint)) as there,
         ):
             try:
-                await abort(here, there, StateFile(pair.folder / "state"), force=force)
+                state = StateFile(pair.folder / "state")
+                await abort([Site(here, state)], there, state, force=force)
             except ValkeepError as error:
                 return error.code
             return ""

@@ -111,11 +111,9 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
         raise stopped
 
 
-async def abort(
-    source: Connection | None, target: Connection | None, state: StateFile, *, force: bool = False, shards: Sequence[Site] = ()
-) -> list[str]:
-    """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences. ``shards``: of a source that
-    is a cluster; those that were not begun with are left out.
+async def abort(sites: Sequence[Site], target: Connection | None, state: StateFile, *, force: bool = False) -> list[str]:
+    """Undo what a migration changed, from its state file and from what the servers say now; returns what was done, in sentences. ``sites``: the source, with
+    this same ``state``; of a cluster its shards, each with its own, without those that were not begun with.
 
     None stands for a server that does not answer: what can be done without it is done. Raises ``Refused`` when the target was promoted already (making the
     source writable then would let two primaries diverge) or when nobody can tell; ``force`` does it all the same.
@@ -136,7 +134,7 @@ async def abort(
             remedy="`valkeep migrate rollback` makes the source the primary again, with every write; `valkeep migrate commit` lets it go",
             code="VK-ABORT-PROMOTED",
         )
-    sites = shards if found.source_shards else (Site(source, state),)
+    folders = {state.directory, *(site.state.directory for site in sites)}
     if found.step in ("attaching", "attached"):  # what else stands there is of a migration before
         sites = [site for site in sites if site.state is state or site.found.step == "cutting"]
     role = (await target.call("ROLE"))[0] if target is not None else b""
@@ -192,8 +190,8 @@ async def abort(
             done.append(f"{error.message}: when it answers, abort again")
             return done
     state.step("aborted")
-    for one in (state, *(site.state for site in shards)):
-        discard(one.directory)
+    for folder in folders:
+        discard(folder)
     return done
 
 
