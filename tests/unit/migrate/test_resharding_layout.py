@@ -100,6 +100,14 @@ def test_a_slot_that_no_lane_has_needs_no_giver() -> None:
     assert judged(word(A, MOVED), word(B, MOVED), brought=brought).moves == (Move(9, "", "2"),)
 
 
+def test_a_shard_that_had_no_slots_takes_those_that_come_to_it_over() -> None:
+    brought = {"1": frozenset(range(20)), "2": frozenset[int]()}
+    come = {A: "0-17", B: "18-19"}
+    assert judged(word(A, come), word(B, come), brought=brought).moves == (Move(18, "1", "2"), Move(19, "1", "2"))
+    still = {A: "0-19", B: ""}
+    assert judged(word(A, still), word(B, still), brought=brought).wrong == ""
+
+
 def test_slots_that_nobody_serves_any_more_are_not_where_they_were() -> None:
     here = {A: "0-8", B: "10-19"}
     found = judged(word(A, here), word(B, here))
