@@ -107,3 +107,14 @@ def test_two_primaries_that_stay_so_are_a_finding(monkeypatch: pytest.MonkeyPatc
     assert primaries == {0: "n1"}
     assert final is not None
     assert missed == ["two nodes said at the end that they are the primary of shard 1"]
+
+
+def test_who_runs_no_more_or_claims_another_shard_disputes_nothing() -> None:
+    shards = {"n1": 0, "n2": 1, "n3": 0, "n4": 0}
+    claimed = dict.fromkeys(shards, time.monotonic_ns()) | {"n4": 0}
+    stage: Any = SimpleNamespace(
+        watch=SimpleNamespace(claimed=claimed), shard_of=shards.__getitem__, machine=lambda name: SimpleNamespace(alive=name != "n3")
+    )
+    nobody: Any = None
+    playing = play._Play(find("sentinel-kill-primary"), stage, nobody, nobody)
+    assert [playing._claims(shard) for shard in (0, 1, 2)] == [1, 1, 0]

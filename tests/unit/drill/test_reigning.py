@@ -357,3 +357,13 @@ def test_a_shard_whose_primary_nobody_ever_saw_has_no_reign() -> None:
 
 def test_a_step_is_kept_with_its_fault() -> None:
     assert struck("kill:primary@2", ("n1",), 0).step == Step("kill", "primary", after=2.0)
+
+
+def test_a_reign_that_came_to_nothing_is_told_once_also_of_a_process_that_was_started_again_before() -> None:
+    story = Story()
+    story.lines = [started(3 * S, "n3"), promoted(6500 * MS, "n3", "a", 6400, "b")]
+    story.reigning("n3", "b", 6600, 9000)
+    story.samples["n3"] += [sample(at * MS, "replica", "b", at) for at in range(9000, 10_000, 100)]
+    first, void = story.reigns()
+    assert first == Reign("n1", 0, 0, None)  # it was promoted again, and goes on
+    assert (void.node, void.begins, void.apart) == ("n3", 6500 * MS, True)
