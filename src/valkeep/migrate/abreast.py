@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from valkeep.report.events import Note, Phase, Progress, VerdictEvent
+from valkeep.report.events import Lag, Note, Phase, Progress, VerdictEvent
 
 if TYPE_CHECKING:
     from valkeep.migrate.gateway.gateway import Gateway
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Chorus", "beside", "together"]
 
+STALE: Final = 3.0  # seconds after which a lag is that of a link that is no more
+
 Done = TypeVar("Done")
 
 
 class Chorus:
-    """Each voice's progress is told as the sum of all; what it says in words, with its name; everything else but phases as it is. The voice "" sings alone.
+    """Each voice's progress is told as the sum of all, and what a target lacks of it, too; what it says in words, with its name; everything else but phases as
+    it is. The voice "" sings alone.
 
     A phase is told once: it begins with the first voice that begins it, ends with the last that is in it, and its verdict is the worst of theirs. Who begins
     one again that the others are still in begins another *round* of it; so does whoever comes when it has ended.
@@ -29,6 +32,7 @@ class Chorus:
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._told: dict[str, dict[str, Progress]] = {}  # by phase and voice
+        self._lags: dict[str, dict[str, Lag]] = {}  # by target and voice
         self._rounds: dict[str, _Round] = {}  # by phase
         self._gathering = False
 
@@ -42,6 +46,8 @@ class Chorus:
                     self._emit(replace(event, text=f"shard {name}: {event.text}"))
                 case Progress():
                     self._emit(self._sum(name, event))
+                case Lag():
+                    self._emit(self._behind(name, event))
                 case Phase(done=False):
                     self._begins(name, event)
                 case Phase() if event.name in self._rounds:
@@ -77,6 +83,14 @@ class Chorus:
             sum(one.total_keys for one in voices.values()),
             sum(one.total_bytes for one in voices.values()),
         )
+
+    def _behind(self, name: str, event: Lag) -> Lag:
+        """Bytes of all who write to this target, and the longest time."""
+        voices = self._lags.setdefault(event.target, {})
+        voices[name] = event
+        now = [one for one in voices.values() if event.at - one.at < STALE]
+        known = [one.milliseconds for one in now if one.milliseconds is not None]
+        return Lag(event.at, event.target, sum(one.bytes for one in now), max(known, default=None))
 
     def _begins(self, name: str, event: Phase) -> None:
         going = self._rounds.get(event.name)

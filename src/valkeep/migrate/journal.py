@@ -26,10 +26,10 @@ class Journal:
         self.started = clock()
         self.timeline: list[tuple[str, float]] = []
 
-    def begin(self, step: str) -> None:
+    def begin(self, step: str, detail: str = "") -> None:
         """A step begins: into the timeline, and told."""
         self.timeline.append((step, self.clock()))
-        self.emit(Phase(self.timeline[-1][1], step))
+        self.emit(Phase(self.timeline[-1][1], step, detail=detail))
 
     def say(self, level: str, text: str) -> None:
         self.emit(Note(self.clock(), level, text))

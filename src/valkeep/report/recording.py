@@ -21,6 +21,8 @@ LABELS: Final = {
     "snapshot-taken": "snapshot taken",
     "online": "target online",
     "drain-after-fence": "drain again",
+    "wait-for-shards": "wait for the other shards",
+    "wait-for-silence": "wait for silence",
     "verify-changed": "verify changes",
     "verify-full": "compare every key",
     "verify-snapshots": "compare two snapshots",

@@ -100,6 +100,17 @@ def test_progress_of_several_voices_is_their_sum_and_words_have_a_name() -> None
     ]
 
 
+def test_a_target_is_as_far_behind_as_all_that_is_written_to_it() -> None:
+    heard: list[Event] = []
+    chorus = Chorus(heard.append)
+    first, second = chorus.voice("1"), chorus.voice("2")
+    first(Lag(1.0, "a", 1000, 20.0))
+    second(Lag(1.5, "a", 7, 0.5))
+    second(Lag(2.0, "b", 3, None))
+    second(Lag(4.5, "a", 8, 0.4))  # nobody has heard of the first for a while
+    assert heard == [Lag(1.0, "a", 1000, 20.0), Lag(1.5, "a", 1007, 20.0), Lag(2.0, "b", 3, None), Lag(4.5, "a", 8, 0.4)]
+
+
 def test_a_voice_that_sings_alone_is_heard_as_it_is() -> None:
     heard: list[Any] = []
     note = Note(1.0, "info", "goes on")

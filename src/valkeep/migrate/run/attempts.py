@@ -18,7 +18,6 @@ from valkeep.migrate.cutover.cutover import Cutover, CutoverResult
 from valkeep.migrate.cutover.joint import CalledOff, Joint, Member
 from valkeep.migrate.fence import Aborted, FenceMode
 from valkeep.migrate.run.whereabouts import fence_mode
-from valkeep.report.events import Phase
 
 if TYPE_CHECKING:
     from valkeep.client.connection import Connection
@@ -152,9 +151,8 @@ class Attempts:
     async def _wait_for_go(self) -> None:
         """Until a person says so; what is written meanwhile is compared."""
         ready, gateways = self._handover.ready, self._gateways
-        self._journal.begin("waiting")
         ready.waiting = True
-        self._journal.emit(Phase(self._journal.clock(), "waiting", detail="for `valkeep migrate cutover`"))
+        self._journal.begin("waiting", "for `valkeep migrate cutover`")
         go = asyncio.create_task(ready.go.wait())
         try:
             while not go.done():
