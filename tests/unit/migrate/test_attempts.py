@@ -39,7 +39,7 @@ class Whole:
         attempts._delivery = SimpleNamespace(identify=self._identify)
         attempts._journal = SimpleNamespace(emit=lambda _event: None)
         attempts._slots = self
-        attempts._cutover = lambda leg, allies, emit: SimpleNamespace(run=lambda: self._run(leg.lane, allies))
+        attempts._cutover = lambda leg, allies, _emit: SimpleNamespace(run=lambda: self._run(leg.lane, allies))
         self.attempts = attempts
 
     async def _identify(self) -> str:
