@@ -5,28 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from valkey.cluster import ValkeyCluster
 
-from tests.support.cluster_pair import Clusters, Roamers, client_of, clusters, fill
+from tests.support.cluster_pair import Clusters, Roamers, fill
 from tests.support.cluster_target import cluster_of
+from tests.support.moving import fences, go_on, nodes_of
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
 from tests.support.writers import lost
-from valkeep.runtime.local import LocalDeployment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.server]
-
-
-@pytest.fixture(params=[("redis-8.0", "valkey-9.1", 3, 3)])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Clusters]:
-    source, target, ours, theirs = request.param
-    with clusters(source, target, tmp_path, (ours, theirs)) as found:
-        yield found
 
 
 @pytest.mark.parametrize("pair", [("redis-8.0", "valkey-9.1", 3, 3), ("redis-7.0", "valkey-8.1", 3, 5)], indirect=True)
@@ -39,14 +31,6 @@ def test_a_cluster_moves_to_another_and_no_acknowledged_write_is_lost(pair: Clus
         writers.stop()
     assert lost(writers.acknowledged(), pair.there) == []
     assert pair.markers() == []
-
-
-def nodes(cluster: LocalDeployment) -> list[Any]:
-    return [client_of(machine.endpoint.port, machine.endpoint.host) for machine in cluster.machines.values()]
-
-
-def fences(cluster: LocalDeployment) -> set[str]:
-    return {node.config_get("min-replicas-to-write")["min-replicas-to-write"] for node in nodes(cluster)}
 
 
 def test_a_person_says_when_and_all_shards_are_cut_over_together(pair: Clusters) -> None:
@@ -77,7 +61,7 @@ def test_abort_puts_every_shard_and_the_target_in_order(pair: Clusters) -> None:
         writers.wait_for_acks(3)
     assert pair.markers() == []
     assert fences(pair.source) == {"0"}
-    assert {node.config_get("import-mode")["import-mode"] for node in nodes(pair.target)} == {"no"}
+    assert {node.config_get("import-mode")["import-mode"] for node in nodes_of(pair.target)} == {"no"}
 
 
 @pytest.mark.parametrize("phase", ["cutover:pause", "cutover:fence", "cutover:wait-for-shards", "cutover:promote"])
@@ -106,13 +90,7 @@ def test_a_killed_run_goes_on_where_it_was_in_every_lane(pair: Clusters) -> None
             writers.wait_for_acks(5)
             run.kill()
         writers.wait_for_acks(5)
-        with pair.run(name="again") as again:
-            assert again.wait(60) == 0, again.stderr
-            assert "this one goes on" in again.stderr
-            assert "starts a full sync" not in again.stderr
-        writers.stop()
-    assert lost(writers.acknowledged(), pair.there) == []
-    pair.assert_same()
+        go_on(pair, writers)
 
 
 def test_a_target_shard_that_hangs_in_the_cut_over_keeps_no_writer_out_for_longer_than_the_lease(pair: Clusters) -> None:

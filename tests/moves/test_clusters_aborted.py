@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.moves.test_clusters import fences, nodes
-from tests.support.cluster_pair import Clusters, Roamers, clusters, fill
+from tests.support.cluster_pair import Clusters, Roamers, fill
+from tests.support.moving import fences, nodes_of
 from tests.support.valkeep_process import Valkeep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.server]
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Clusters]:
-    with clusters("redis-8.0", "valkey-9.1", tmp_path) as found:
-        yield found
 
 
 TOKEN = "1234567"
@@ -41,7 +34,7 @@ def killed(pair: Clusters) -> None:
         shard = json.loads((folder / "shards" / name / "migration.json").read_text())
         fence = {"fence_before": before, "fence_token": TOKEN, "fence_at": f"redis://{host}:{port}"}
         write(folder / "shards" / name, shard | fence | {"step": "cutting"})
-    for node in nodes(pair.source):
+    for node in nodes_of(pair.source):
         node.config_set("min-replicas-to-write", 255)
         node.config_set("min-replicas-max-lag", TOKEN)
 
@@ -81,12 +74,12 @@ def test_a_shard_of_the_target_that_hangs_keeps_no_writer_out(pair: Clusters, ki
     again = pair.valkeep("abort")
     assert again.process.returncode == 0, again.stderr
     assert pair.markers() == []
-    assert {node.config_get("import-mode")["import-mode"] for node in nodes(pair.target)} == {"no"}
+    assert {node.config_get("import-mode")["import-mode"] for node in nodes_of(pair.target)} == {"no"}
     assert step(pair) == "aborted"
 
 
 def test_a_shard_of_the_source_that_is_gone_for_good_is_given_up_by_force(pair: Clusters, killed: None) -> None:
-    first, *others = nodes(pair.source)
+    first, *others = nodes_of(pair.source)
     next(iter(pair.source.machines.values())).process.kill()
     said = pair.valkeep("abort")
     assert said.process.returncode == 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,26 @@ import pytest
 
 from tests.support.cluster_pair import Clusters, Roamers, clusters, fill, key_in
 from tests.support.cluster_target import cluster_of
-from tests.support.moving import Churn, cut_over, drain, hand_over, move_by_server, move_slot, name_of, nodes_of, replicas_of, still
+from tests.support.moving import (
+    Churn,
+    arrived,
+    cut_over,
+    drain,
+    go_on,
+    hand_over,
+    move_by_server,
+    move_slot,
+    name_of,
+    nodes_of,
+    replicas_of,
+    still,
+)
 from tests.support.waiting import until
 from tests.support.writers import lost
 from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.slots import even_ranges
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.server]
-
-
-@pytest.fixture(params=[("redis-8.0", "valkey-9.1", 3, 3)])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Clusters]:
-    source, target, ours, theirs = request.param
-    with clusters(source, target, tmp_path, (ours, theirs)) as found:
-        yield found
 
 
 @pytest.mark.parametrize(
@@ -50,10 +55,7 @@ def test_slots_that_move_key_by_key_arrive_with_every_acknowledged_write(pair: C
         churn.goes_on()
         still(run)
         cut_over(pair, run)
-        writers.stop()
-    assert lost(writers.acknowledged(), pair.there) == []
-    assert pair.markers() == []
-    pair.assert_same()
+        arrived(pair, writers)
 
 
 @pytest.mark.parametrize("pair", [("valkey-9.1", "valkey-9.1", 3, 5)], indirect=True)
@@ -73,9 +75,7 @@ def test_slots_that_the_servers_move_by_themselves_arrive_with_every_acknowledge
         churn.goes_on()
         still(run)
         cut_over(pair, run)
-        writers.stop()
-    assert lost(writers.acknowledged(), pair.there) == []
-    pair.assert_same()
+        arrived(pair, writers)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,8 @@ def test_a_shard_that_gives_all_its_slots_away_is_over_and_nothing_of_it_is_lost
         still(run)
         churn.goes_on()
         cut_over(pair, run)
-        writers.stop()
         assert "is over: it has no slots" in run.stderr
-    assert lost(writers.acknowledged(), pair.there) == []
-    pair.assert_same()
+        arrived(pair, writers)
 
 
 def test_a_run_that_is_killed_while_slots_move_goes_on_without_a_full_sync(pair: Clusters) -> None:
@@ -113,13 +111,7 @@ def test_a_run_that_is_killed_while_slots_move_goes_on_without_a_full_sync(pair:
                 run.kill()
                 assert attempt == 0 or "without a full sync" in run.stderr, run.stderr
         churn.goes_on()
-        with pair.run("--cutover", "manual", name="last") as run:
-            run.wait_for("waiting", 60)
-            cut_over(pair, run)
-        writers.stop()
-    assert lost(writers.acknowledged(), pair.there) == []
-    assert pair.markers() == []
-    pair.assert_same()
+        go_on(pair, writers)
 
 
 def test_there_is_no_cut_over_while_a_slot_is_on_its_way(pair: Clusters) -> None:
@@ -249,14 +241,7 @@ def test_a_run_that_is_killed_after_a_shard_was_over_goes_on_without_it(pair: Cl
             drain(pair.source, 0, 1, range(first, last + 1))
             until(lambda: "is over: it has no slots" in run.stderr, lambda: run.stderr, 30)
             run.kill()
-        with pair.run("--cutover", "manual", name="again") as again:
-            again.wait_for("waiting", 60)
-            assert "without a full sync" in again.stderr
-            cut_over(pair, again)
-        writers.stop()
-    assert lost(writers.acknowledged(), pair.there) == []
-    assert pair.markers() == []
-    pair.assert_same()
+        go_on(pair, writers)
 
 
 def test_slots_are_handed_over_although_their_new_shard_fails_over_meanwhile(tmp_path: Path) -> None:

@@ -122,11 +122,12 @@ def fill(client: Any, keys: int) -> None:
 
 @dataclass
 class Clusters:
-    """``here`` and ``there`` follow the slots of the source and of the target."""
+    """``here`` and ``there`` follow the slots of the source and of the target. ``named``: number of the source's node that commands are given."""
 
     source: LocalDeployment
     target: LocalDeployment
     folder: Path
+    named: int = 0
     here: Any = field(init=False)
     there: Any = field(init=False)
 
@@ -139,7 +140,7 @@ class Clusters:
         self.there.close()
 
     def where(self) -> tuple[str, ...]:
-        source, target = (next(iter(one.machines.values())).endpoint for one in (self.source, self.target))
+        source, target = list(self.source.machines.values())[self.named].endpoint, next(iter(self.target.machines.values())).endpoint
         return ("--source", f"valkey://{source.address}", "--target", f"valkey://{target.address}", "--state", str(self.folder / "state"))
 
     def run(self, *more: str, name: str = "run") -> Valkeep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import threading
 from collections.abc import Sequence
@@ -11,12 +12,27 @@ from typing import Any, Self
 from valkey.cluster import ValkeyCluster
 from valkey.exceptions import ResponseError, ValkeyError
 
-from tests.support.cluster_pair import Clusters, client_of, key_in
+from tests.support.cluster_pair import Clusters, Roamers, client_of, key_in
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
+from tests.support.writers import lost
 from valkeep.runtime.local import LocalDeployment
 
-__all__ = ["Churn", "cut_over", "drain", "hand_over", "move_by_server", "move_slot", "name_of", "nodes_of", "replicas_of", "still"]
+__all__ = [
+    "Churn",
+    "arrived",
+    "cut_over",
+    "drain",
+    "fences",
+    "go_on",
+    "hand_over",
+    "move_by_server",
+    "move_slot",
+    "name_of",
+    "nodes_of",
+    "replicas_of",
+    "still",
+]
 
 
 class Churn:
@@ -85,6 +101,11 @@ def _change(client: Any, rng: random.Random, slot: int, what: str) -> None:
 
 def nodes_of(cluster: LocalDeployment) -> list[Any]:
     return [client_of(machine.endpoint.port, machine.endpoint.host) for machine in cluster.machines.values()]
+
+
+def fences(cluster: LocalDeployment) -> set[str]:
+    """Of its nodes; "255": such a one is fenced."""
+    return {node.config_get("min-replicas-to-write")["min-replicas-to-write"] for node in nodes_of(cluster)}
 
 
 def name_of(node: Any) -> str:
@@ -180,3 +201,23 @@ def cut_over(pair: Clusters, run: Valkeep) -> None:
 
     until(done, lambda: run.stderr, 60)
     assert run.wait() == 0, run.stderr
+
+
+def arrived(pair: Clusters, writers: Roamers) -> None:
+    """Everything of a move that is over is in the target: each acknowledged write, every key as it is in the source, and nothing of ours."""
+    writers.stop()
+    assert lost(writers.acknowledged(), pair.there) == []
+    assert pair.markers() == []
+    pair.assert_same()
+
+
+def go_on(pair: Clusters, writers: Roamers) -> None:
+    """After a run that was killed: the next one goes on with what it has in every lane, is valid and cut over, and everything has arrived."""
+    with pair.run("--cutover", "manual", name="again") as again:
+        again.wait_for("waiting", 60)
+        assert "this one goes on" in again.stderr
+        assert "without a full sync" in again.stderr
+        assert "starts a full sync" not in again.stderr
+        cut_over(pair, again)
+    assert json.loads((again.report / "run.json").read_text())["verdict"] == "valid"
+    arrived(pair, writers)
