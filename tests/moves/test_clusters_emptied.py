@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.cluster_pair import Clusters, client_of, clusters, fill
+from tests.support.cluster_pair import Clusters, fill
+from tests.support.moving import nodes_of
 from tests.support.rdb_oracle import said
 from tests.support.waiting import until
 from valkeep.migrate.marker import is_marker
@@ -16,17 +15,6 @@ from valkeep.runtime.local import LocalDeployment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.server]
 LIBRARY = "#!lua name=%s\nredis.register_function('%s', function() return %d end)"
-
-
-@pytest.fixture(params=[("redis-7.0", "valkey-8.1", 2, 3), ("valkey-9.1", "valkey-9.1", 2, 3)])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Clusters]:
-    source, target, ours, theirs = request.param
-    with clusters(source, target, tmp_path, (ours, theirs)) as found:
-        yield found
-
-
-def nodes(cluster: LocalDeployment) -> list[Any]:
-    return [client_of(machine.endpoint.port, machine.endpoint.host) for machine in cluster.machines.values()]
 
 
 def libraries(node: Any) -> dict[bytes, bytes]:
@@ -37,9 +25,10 @@ def data(pair: Clusters, cluster: LocalDeployment) -> set[bytes]:
     return {key for key in pair.keys(cluster) if not is_marker(0, key)}
 
 
+@pytest.mark.parametrize("pair", [("redis-7.0", "valkey-8.1", 2, 3), ("valkey-9.1", "valkey-9.1", 2, 3)], indirect=True)
 def test_what_a_shard_loses_is_lost_in_the_target_and_nothing_else(pair: Clusters) -> None:
     fill(pair.here, 600)
-    source, target = nodes(pair.source), nodes(pair.target)
+    source, target = nodes_of(pair.source), nodes_of(pair.target)
     for node in source:
         node.function_load(LIBRARY % ("old", "old", 1))
     with pair.run("--cutover", "manual") as run:
