@@ -216,7 +216,8 @@ class Push:
             self._run.state.step("attaching", **self._before())
         keeps = self._expiry == expiry.IMPORT_MODE
         how = "nothing expires there meanwhile (import-mode)" if keeps else "keys whose renewal comes too late are copied again"
-        what = f"the target's {len(self._parts)} shards are" if self._run.found.shards else "the target is"
+        count = len(self._parts)
+        what = f"the target's {count} shards are" if count > 1 else "the target's only shard is" if self._run.found.shards else "the target is"
         self._run.journal.say("info", f"{what} written to as by a client; {how}")
         if wipe:
             self._run.journal.say("info", f"the target's {self._run.found.keys} keys and its functions are removed (--wipe-target)")
