@@ -179,26 +179,39 @@ def refused_as_down(shard: Any) -> int:
     return int(shard.info("errorstats").get("errorstat_CLUSTERDOWN", {}).get("count", 0))
 
 
-def test_a_target_that_is_not_complete_for_a_while_is_waited_for_and_nothing_is_done_twice(pair: ClusterPair) -> None:
+def written(here: Any, way: str, number: int) -> None:
+    """On every shard of the target: by a script, by a transaction, or by a script that is not one with its marker."""
+    match way:
+        case "commands":
+            for name in "abcdefgh":
+                here.incr(f"counter:{name}")
+        case "functions":
+            here.function_load(LIBRARY.replace("42", str(number)), replace=True)
+        case _:
+            here.flushall()
+            here.set("after", number)
+
+
+@pytest.mark.parametrize("way", ["commands", "functions", "flushall"])
+def test_a_target_that_is_not_complete_for_a_while_is_waited_for_and_nothing_is_done_twice(pair: ClusterPair, way: str) -> None:
     """As while one of its nodes is away: the others answer CLUSTERDOWN to whole batches."""
     _, last = pair.ranges()[0]  # no key of ours lies there, nor a marker
     owner = pair.shards[0]
     with pair.run("--cutover", "manual") as run:
         run.wait_for("waiting")
-        before = refused_as_down(owner)
+        written(pair.here, way, 1)
+        before = {shard: refused_as_down(shard) for shard in pair.shards}
         owner.execute_command("CLUSTER DELSLOTS", last)
         until(lambda: owner.execute_command("CLUSTER INFO")["cluster_state"] == "fail", "the cluster is not complete")
-        for name in "abcdefgh":
-            pair.here.incr(f"counter:{name}")
-        until(lambda: refused_as_down(owner) >= before + 5 or not run.running, lambda: run.stderr)  # it tries again and again
+        written(pair.here, way, 2)
+        until(lambda: refused_as_down(owner) >= before[owner] + 5 or not run.running, lambda: run.stderr)  # again and again
         assert run.running, run.stderr
         owner.execute_command("CLUSTER ADDSLOTS", last)
-        for name in "abcdefgh":
-            pair.here.incr(f"counter:{name}")
+        written(pair.here, way, 3)
         assert pair.valkeep("cutover").process.returncode == 0, run.stderr
         assert run.wait() == 0, run.stderr
     pair.assert_same()
-    assert pair.there.get("counter:a") == b"2"
+    assert {shard.fcall("answer", 0) if way == "functions" else 3 for shard in pair.shards} == {3}
     assert pair.markers() == []
 
 

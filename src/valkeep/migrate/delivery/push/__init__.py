@@ -217,7 +217,9 @@ class Push:
         keeps = self._expiry == expiry.IMPORT_MODE
         how = "nothing expires there meanwhile (import-mode)" if keeps else "keys whose renewal comes too late are copied again"
         count = len(self._parts)
-        what = f"the target's {count} shards are" if count > 1 else "the target's only shard is" if self._run.found.shards else "the target is"
+        what = (
+            f"the target's {count} shards are" if count > 1 else "the target's only shard is" if self._run.found.shards else "the target is"
+        )
         self._run.journal.say("info", f"{what} written to as by a client; {how}")
         if wipe:
             self._run.journal.say("info", f"the target's {self._run.found.keys} keys and its functions are removed (--wipe-target)")

@@ -264,7 +264,7 @@ class PushLink:
         answers = self._cut.answers(closed, odd)
         for place, answer in answers.items():
             if isinstance(answer, ServerError):
-                if place == 0 and is_down(answer):  # of a batch as a whole; the marker says so, too
+                if (place == 0 or not closed.scripted) and is_down(answer):  # nothing of it was executed; the marker says so, too
                     raise ConnectionLost(f"the cluster of {self.peer} is not complete", remedy="it is waited for")
                 raise self._refused(closed, place, answer)
         lost = [(one.database, one.key) for one in closed.renewals if expiry.renewal_found_nothing(answers[one.place])]
