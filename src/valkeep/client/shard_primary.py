@@ -109,8 +109,10 @@ class ShardPrimary:
         return "" if followed in {self.node_id, *self._others} else followed
 
     def over(self, words: Mapping[str, NodeWord]) -> bool:
-        """Whether there is no such shard any more, if it has no slots: its last primary is another's replica, or the cluster has given it up."""
-        return bool(self.strayed(words)) or given_up(words, self.node_id)
+        """Whether there is no such shard any more, if it has no slots: its last primary is another's replica, or the cluster has given it up. It has not while
+        anybody lists slots of it: they came lately, and a replica will take them over."""
+        listed = [member for word in words.values() if (member := word.member(self.node_id)) is not None]
+        return bool(self.strayed(words)) or (given_up(words, self.node_id) and not any(member.ranges for member in listed))
 
     def _why_nobody(self, words: Mapping[str, NodeWord]) -> str:
         if not words:

@@ -125,6 +125,14 @@ def test_a_shard_without_slots_whose_primary_follows_another_shard_is_over() -> 
     assert judged(word(A, gone), word(B, gone), brought=brought).over == ()  # a primary still: slots may come back
 
 
+def test_a_shard_that_fails_over_when_slots_have_just_come_to_it_is_not_over() -> None:
+    """Nothing of it is in the target yet, and everybody calls its primary failed: the replica that takes over is not promoted yet."""
+    brought = {"1": frozenset[int](), "2": frozenset(range(20))}
+    failed = {A: "master,fail"}
+    assert judged(word(B, {A: "5", B: "0-4 6-19"}, flags=failed), brought=brought).over == ()
+    assert judged(word(B, {A: "", B: "0-19"}, flags=failed), brought=brought).over == ("1",)
+
+
 def test_the_giver_is_believed_also_when_it_follows_another_shard_already() -> None:
     gone = {A: "", B: "0-19"}
     brought = {"1": frozenset({3}), "2": frozenset(range(20)) - {3}}
