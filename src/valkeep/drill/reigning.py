@@ -17,7 +17,7 @@ told to follow::
     n3            └ promoted ── reigns under c ──────┘ … told: follows b
 
 So the last who was promoted reigns only if it still says so at the end. If it says that it is a replica, and one before it is a primary under its
-id as ever, its own reign stands apart (see `strays`).
+id as ever, its own reign stands apart (see `strays`). It can not have lasted for longer than Sentinel takes to tell two primaries.
 
 On a topology that is not ours there are no logs, and nobody says what was done to it. INFO then tells of the succession, with the same
 two values as the log (master_replid2, second_repl_offset), but its moment lies somewhere between two samples: the earlier is taken.
@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from valkeep.drill.checkers.promise import SECOND, Settings, promise
+from valkeep.drill.checkers.promise import Settings, promise
 from valkeep.drill.checkers.reigns import ALWAYS, NEVER, Bound, Cause, Deposition, Reign
 from valkeep.drill.script import Step
 from valkeep.drill.serverlog import Said, starts, successions
@@ -97,12 +97,14 @@ def reigns_of(
     for shard in range(spec.shards):
         names = [name for name, its in shards.items() if its == shard]
         turns = _turns({name: samples[name] for name in names}, [line for line in lines if line.node in names], begin)
-        turns, void = _fulfilled(_succession(turns), samples)
+        turns, void = _succession(turns), list[tuple[_Turn, int]]()
+        if spec.kind is Kind.SENTINEL:  # a cluster's nodes promote replicas only, and these get an id of their own
+            turns, void = _fulfilled(turns, samples)
         for place, turn in enumerate(turns):
             after = None if turn is turns[-1] else _reaching(turns[place + 1 :])
             deposed = None if after is None else _deposition(settings, turn, after, samples[turn.node], struck)
             found.append(Reign(turn.node, turn.begins, shard, deposed))
-        found += (_void(settings, shard, turn, told) for turn, told in void)
+        found += (_void(settings, shard, turn, told, struck) for turn, told in void)
         if turns:
             known = [*turns, *(turn for turn, _ in void)]
             kept, ids = {(turn.node, turn.begins) for turn in known}, {turn.replid for turn in known}
@@ -128,7 +130,7 @@ def _fulfilled(turns: Sequence[_Turn], samples: Mapping[str, Sequence[Sample]]) 
     while (
         len(kept) > 1
         and (told := _told(samples[kept[-1].node], kept[-1]))
-        and any(_reigns_on(samples[one.node], one, kept[-1]) for one in kept[:-1])
+        and any(_reigns_on(samples[one.node], one, told) for one in kept[:-1])
     ):
         void.append((kept.pop(), told))
     return kept, void
@@ -141,18 +143,26 @@ def _told(samples: Sequence[Sample], turn: _Turn) -> int:
     return 0 if last is None else next((one.answered for one in said if one.at > last and one.role == "replica"), 0)
 
 
-def _reigns_on(samples: Sequence[Sample], turn: _Turn, later: _Turn) -> bool:
-    """Whether it still said at the last that it is a primary, and by the same id, though a later one was promoted."""
+def _reigns_on(samples: Sequence[Sample], turn: _Turn, told: int) -> bool:
+    """Whether it still says that it is a primary, and by the same id, when a later one has been told that it is none."""
     last = samples[-1] if samples else None
-    return last is not None and last.at > later.begins and (last.role, last.replid) == ("primary", turn.replid)
+    return last is not None and last.at > told and (last.role, last.replid) == ("primary", turn.replid)
 
 
-def _void(settings: Settings, shard: int, turn: _Turn, told: int) -> Reign:
-    why = "the one before it was promoted again, and went on with its own stream"
-    until = told + round(settings.slack * SECOND)
-    return Reign(
-        turn.node, turn.begins, shard, Deposition(Cause.FAILOVER, turn.begins, Bound(ALWAYS, until, why), told, turn.begins), apart=True
-    )
+def _void(settings: Settings, shard: int, turn: _Turn, told: int, struck: Sequence[Struck]) -> Reign:
+    """A reign that came to nothing may lose all that it took, but not for long: the one before it was promoted again before Sentinel told it, and then
+    this one was told as late. What a fault that struck it may cost is no more than that costs elsewhere."""
+    fault = next((one for one in reversed(struck) if turn.begins <= one.at <= told and turn.node in one.nodes), None)
+    late = promise(replace(settings, min_replicas=0), Cause.FAILOVER, at=turn.begins, promoted=turn.begins).until - turn.begins
+    last = min(told, turn.begins + 2 * late)
+    why = "the one before it was promoted again before it was told, and went on with its own stream"
+    if fault is None:
+        cause, at, bound = Cause.FAILOVER, turn.begins, Bound(ALWAYS, last, why)
+    else:
+        cause, at = _cause(fault, same=False), fault.at
+        bound = promise(settings, cause, at=at, healed=fault.healed, promoted=turn.begins)
+        bound = replace(bound, until=min(bound.until, last), why=f"{why}; {bound.why}")
+    return Reign(turn.node, turn.begins, shard, Deposition(cause, at, bound, told, turn.begins), apart=True)
 
 
 def _reaching(later: Sequence[_Turn]) -> _Turn:

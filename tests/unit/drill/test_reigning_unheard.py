@@ -6,7 +6,8 @@ import pytest
 
 from valkeep.drill.checkers.promise import Settings
 from valkeep.drill.checkers.reigns import ALWAYS, NEVER, Cause, Reign
-from valkeep.drill.reigning import reigns_of
+from valkeep.drill.reigning import Struck, reigns_of
+from valkeep.drill.script import parse_schedule
 from valkeep.drill.watch import Sample
 from valkeep.topology.spec import FoundSpec, Kind, NodeSpec, Persistence, TopologySpec
 from valkeep.topology.view import data_view
@@ -110,6 +111,58 @@ def test_a_reign_comes_to_nothing_when_the_one_before_it_is_promoted_again() -> 
 
 def test_a_reign_did_not_come_to_nothing_when_the_one_before_it_came_back_under_another_id() -> None:
     assert ("n3", 7900 * MS, False) in [(one.node, one.begins, one.apart) for one in _promoted_again(until=9000)]
+
+
+def _gave_way(spec: TopologySpec, until: int, *struck: Struck, alive: int = 70_000) -> Reign:
+    """n1 hangs from 5 s on, and is a primary under its id again from 0.5 s before ``until`` to ``alive``; n2 succeeds it at 6.5 s, and is its replica from
+    ``until`` on (ms): n2's reign."""
+    two = "n2" if spec.kind is Kind.SENTINEL else "n4"
+    found = reigns_of(
+        spec,
+        Settings(spec.kind, spec.persistence),
+        {
+            **{node.name: [] for node in spec.nodes() if node.role != "sentinel"},
+            "n1": [*seen(0, 5000, "primary", "a"), *seen(until - 500, alive, "primary", "a")],
+            two: [
+                *seen(0, 6500, "replica", "a"),
+                *seen(6500, until, "primary", "b", "a", 4930),
+                *seen(until, 70_000, "replica", "a"),
+            ],
+        },
+        [],
+        struck,
+        0,
+    )
+    return next(one for one in found if one.node == two)
+
+
+def test_a_reign_that_lasted_longer_than_two_primaries_take_to_be_told_did_not_come_to_nothing_by_that() -> None:
+    """All of it is gone, and that is not explained to the end."""
+    late = 6400 * MS + 2 * 19_000 * MS  # 4 × 2 s + 10 s, and a second of slack
+    deposed = _gave_way(TopologySpec.sentinel(), 60_000).deposed
+    assert deposed is not None
+    assert deposed.bound.until == late
+    assert deposed.until == 60_001 * MS
+    short = _gave_way(TopologySpec.sentinel(), 20_000).deposed
+    assert short is not None
+    assert short.bound.until == 20_001 * MS
+
+
+def test_no_cluster_promotes_a_primary_again() -> None:
+    reign = _gave_way(TopologySpec.cluster(), 60_000)
+    assert (reign.apart, reign.deposed) == (False, None)
+
+
+def test_a_coordinated_failover_may_lose_nothing_of_a_reign_that_came_to_nothing() -> None:
+    (step,) = parse_schedule("promote:primary(mode=coordinated)@0")
+    deposed = _gave_way(TopologySpec.sentinel(), 20_000, Struck(step, ("n2",), 19_000 * MS, 19_001 * MS)).deposed
+    assert deposed is not None
+    assert (deposed.cause, deposed.bound.since) == (Cause.COORDINATED, NEVER)
+
+
+def test_a_reign_did_not_come_to_nothing_when_the_one_before_it_was_gone_by_then() -> None:
+    reign = _gave_way(TopologySpec.sentinel(), 20_000, alive=19_900)
+    assert (reign.apart, reign.deposed) == (False, None)
 
 
 def test_info_names_the_stream_that_a_node_had_before_its_own() -> None:
