@@ -82,7 +82,10 @@ class _Cluster:
         except ValkeepError as error:
             return replace(facts, cluster=ClusterFacts(0, ()), unasked={**facts.unasked, "CLUSTER SLOTS": error.message})
         words = dict(zip(table.primaries, await asyncio.gather(*(self._word(primary) for primary in table.primaries)), strict=True))
-        wanted = [*_serving(table), *(_idle([word for word in words.values() if word is not None]) if self._idle else ())]
+        wanted = [
+            *_serving(table),
+            *(await self._without_slots([word for word in words.values() if word is not None]) if self._idle else ()),
+        ]
         asked = await asyncio.gather(*(self._ask(shard, facts) for shard in wanted))
         shards = [
             one for one in asked if one.ranges or one.facts is None or one.facts.role == "primary"
@@ -91,6 +94,17 @@ class _Cluster:
         self.primaries = tuple(where[one.address] for one in shards)
         moving = ", ".join(_moving(primary, word) for primary, word in words.items() if word is not None and word.moving)
         return replace(facts, cluster=ClusterFacts(table.served, tuple(shards), moving))
+
+    async def _without_slots(self, words: Sequence[NodeWord]) -> list[_Shard]:
+        """Primaries that own no slot by anybody's word, and not by their own: at its place there may be another node by now, or the same under another id. Who
+        does not say is asked further: the checks say what is wrong with him."""
+        named = _idle(words)
+        own = await asyncio.gather(*(self._word(shard.primary) for shard in named.values()))
+        return [
+            shard
+            for (name, shard), word in zip(named.items(), own, strict=True)
+            if word is None or (word.me.id == name and word.me.primary and not word.me.ranges)
+        ]
 
     async def _word(self, node: Endpoint) -> NodeWord | None:
         """None of whoever can't be reached, or may not be asked: the checks of each shard say so."""
@@ -127,16 +141,16 @@ def _serving(table: SlotTable) -> list[_Shard]:
     ]
 
 
-def _idle(words: Sequence[NodeWord]) -> list[_Shard]:
-    """Primaries that are named, and own no slot by anybody's word; in the order of their ids."""
-    named = {member.id: (word, member) for word in words for member in word.members if not member.flags & {"fail", "handshake"}}
-    owning = {member.id for word in words for member in word.members if member.ranges}
-    found = []
-    for name, (word, member) in sorted(named.items()):
+def _idle(words: Sequence[NodeWord]) -> dict[str, _Shard]:
+    """Primaries that are named, and own no slot by anybody's word: by their ids, in order. Left out is whom anybody has given up, or does not know yet."""
+    named = [(word, member) for word in words for member in word.members]
+    out = {member.id for _, member in named if member.ranges or member.flags & {"fail", "handshake"}}
+    found: dict[str, _Shard] = {}
+    for word, member in sorted(named, key=lambda one: one[1].id):
         place = word.place(member)
-        if member.primary and name not in owning and place is not None:
-            replicas = [word.place(other) for other in word.members if other.primary_id == name and "fail" not in other.flags]
-            found.append(_Shard(place, (), tuple(replica for replica in replicas if replica is not None)))
+        if member.primary and member.id not in out and member.id not in found and place is not None:
+            replicas = [word.place(other) for other in word.members if other.primary_id == member.id and "fail" not in other.flags]
+            found[member.id] = _Shard(place, (), tuple(replica for replica in replicas if replica is not None))
     return found
 
 

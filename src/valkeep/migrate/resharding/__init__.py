@@ -126,13 +126,14 @@ class Resharding:
         return ""
 
     @contextlib.asynccontextmanager
-    async def watching(self, fail: Callable[[BaseException], None]) -> AsyncIterator[Self]:
-        """``run`` meanwhile. ``fail``: told what ended it."""
+    async def watching(self) -> AsyncIterator[Self]:
+        """``run`` meanwhile. What ends it ends the lanes' gateways."""
         watch = asyncio.create_task(self.run(), name="slots of the source")
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
-                fail(error)
+                for one in self._holders:
+                    one.gateway.fail(error)
 
         watch.add_done_callback(ended)
         try:

@@ -131,7 +131,7 @@ class _Migration:
                 slots: Slots = Still()
                 if holders := making.holders:
                     watch = Resharding(holders, options.target, self._record, journal.emit, journal.clock)
-                    slots = await stack.enter_async_context(watch.watching(holders[0].gateway.fail))
+                    slots = await stack.enter_async_context(watch.watching())
                 lanes = await beside(gateways.values(), making.prove(delivery, slots))
                 cuts = await Attempts(options, lanes, delivery, report, self.state, journal, self.handover, slots).run()
             errors = await delivery.errors()
