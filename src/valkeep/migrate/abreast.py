@@ -94,10 +94,13 @@ class Chorus:
 
     def _begins(self, name: str, event: Phase) -> None:
         going = self._rounds.get(event.name)
-        if going is not None and not going.over and name not in going.voices:
-            going.voices.add(name)
+        if going is not None and not going.over and name not in going.begun:
+            going.begun.add(name)
+            for kept in (going.ended, going.verdicts):  # those of the one before, in which it was left
+                kept.pop(name, None)
             return
-        self._rounds[event.name] = _Round({name})
+        left = going.voices - going.ended.keys() - {name} if going is not None and not going.over else set()
+        self._rounds[event.name] = _Round({name}, left)
         self._emit(event)
 
     def _end(self, one: _Round) -> None:
@@ -115,12 +118,18 @@ class Chorus:
 
 @dataclass(slots=True)
 class _Round:
-    """Of a phase. ``voices``: those in it; ``over``: whether its end was told."""
+    """Of a phase. ``begun``: voices that have begun it; ``left``: those still in the one before, whose end is heard in this one. ``over``: whether its end was
+    told."""
 
-    voices: set[str]
+    begun: set[str]
+    left: set[str]
     ended: dict[str, Phase] = field(default_factory=dict)
     verdicts: dict[str, VerdictEvent] = field(default_factory=dict)
     over: bool = False
+
+    @property
+    def voices(self) -> set[str]:
+        return self.begun | self.left
 
 
 _GRAVITY: Final = {"valid": 0, "unknown": 1, "invalid": 2}

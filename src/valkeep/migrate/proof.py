@@ -145,7 +145,9 @@ class Proof:
         if urgent or self._journal.clock() >= self._rested:
             self._journal.say("info", "everything is compared again")
             self._verifier = await self._renewed(self._renew)
+            self._journal.begin("verify")
             await self.full()
+            self._journal.begin("verified")
         return 0
 
     async def settle(self) -> None:

@@ -182,3 +182,31 @@ def test_what_is_begun_again_is_told_again_and_steps_that_have_no_end_once() -> 
     second(Phase(5.0, "cutover:pause"))
     first(Phase(6.0, "cutover:pause"))
     assert heard == [Phase(1.0, "cutover:pause"), Phase(2.0, "cutover:drain"), Phase(5.0, "cutover:pause")]
+
+
+def rounds(*events: tuple[str, str]) -> list[str]:
+    """What is told of a phase: ("begin" | "end" | verdict, …). ``events``: voice, "begin" or the verdict with which it ends."""
+    told: list[Event] = []
+    chorus = Chorus(told.append)
+    voices = {name: chorus.voice(name) for name, _ in events}
+    for at, (name, what) in enumerate(events):
+        if what == "begin":
+            voices[name](Phase(at, "verify-round"))
+        else:
+            voices[name](Phase(at, "verify-round", done=True, detail=what))
+            voices[name](VerdictEvent(at, what, {"of": "verify-round"}))
+    return ["end" if isinstance(one, Phase) and one.done else one.verdict if isinstance(one, VerdictEvent) else "begin" for one in told]
+
+
+def test_a_lane_whose_round_lasts_longer_than_the_others_is_heard_at_last() -> None:
+    """The others begin another one meanwhile: it is in that, too, until it has ended its own."""
+    long = rounds(("1", "begin"), ("2", "begin"), ("1", "valid"), ("1", "begin"), ("1", "valid"), ("2", "invalid"))
+    assert long == ["begin", "begin", "end", "invalid"]
+
+
+def test_a_lane_that_joins_a_round_having_ended_the_one_before_is_waited_for() -> None:
+    told = rounds(
+        ("1", "begin"), ("2", "begin"), ("1", "valid"), ("1", "begin"), ("2", "valid"), ("2", "begin"), ("1", "valid"), ("2", "invalid")
+    )
+    assert told[-2:] == ["end", "invalid"]
+    assert "valid" not in told

@@ -269,7 +269,9 @@ class WayBack:
                         if not verified:
                             proof = Proof(await stack.enter_async_context(self._verifier(gateway, spool)), self._journal)
                             stack.push_async_callback(proof.close)
+                            self._journal.begin("verify")
                             await _unless_held(gateway, proof.full())
+                            self._journal.begin("verified")
                             verified = True
                         result = await self._roll_back(gateway, proof, ledger)
                 except ValkeepError as error:
