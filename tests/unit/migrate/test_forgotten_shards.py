@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from valkeep.migrate.control import Lock
 from valkeep.migrate.gateway.resumption import Resumption
 from valkeep.migrate.run.lane import forget_others
 from valkeep.migrate.state import SHARDS, MigrationState, StateFile
@@ -81,3 +83,20 @@ def test_no_symbolic_link_is_followed(tmp_path: Path, what: str) -> None:
     forget(state)
     assert (spool / "kept").read_text() == "precious"
     assert (elsewhere / SHARDS / "3" / "migration.json").exists()
+
+
+def test_a_folder_that_somebody_works_in_is_left_alone(tmp_path: Path) -> None:
+    spool = planted(tmp_path, "3", tmp_path)
+    with Lock(tmp_path / SHARDS / "3"):
+        forget(tmp_path)
+        assert spool.exists()
+    forget(tmp_path)
+    assert not spool.exists()
+
+
+def test_a_copy_of_a_folder_does_not_say_what_is_removed_of_the_original(tmp_path: Path) -> None:
+    spool = planted(tmp_path / "first", "3", tmp_path / "first")
+    shutil.copytree(tmp_path / "first" / SHARDS, tmp_path / "copy" / SHARDS)
+    forget(tmp_path / "copy")
+    assert spool.exists()
+    assert not (tmp_path / "copy" / SHARDS).exists()

@@ -74,8 +74,8 @@ class Resumption:
         self.path = directory / FILE
         self.channels: dict[str, Kept] = {}
         self.ledger: LedgerMark | None = None
-        name = FOLDER + hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]
-        self._standing = _Standing(boot_id(), str((spool / name).absolute()), str(ledger.absolute()) if ledger else None)
+        self._name = FOLDER + hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]
+        self._standing = _Standing(boot_id(), str((spool / self._name).absolute()), str(ledger.absolute()) if ledger else None)
 
     @property
     def spool_folder(self) -> Path:
@@ -157,13 +157,14 @@ class Resumption:
             self.remove()
 
     def remove(self) -> None:
-        """It will not be gone on with: give its space back. Also what an earlier one left that cannot be read."""
+        """It will not be gone on with: give its space back. Also what an earlier one left that cannot be read, or elsewhere; but of a folder that is a copy
+        of another only what is its own."""
         folders = {self.spool_folder}
         try:
             found = self._read()
         except ValkeepError:
             found = None
-        if found is not None and Path(found.spool).name.startswith(FOLDER):
+        if found is not None and Path(found.spool).name == self._name:
             folders.add(Path(found.spool))
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)

@@ -16,6 +16,7 @@ from valkeep.client.cluster_nodes import ClusterNodes
 from valkeep.client.connection import Connection
 from valkeep.client.server_info import server_info
 from valkeep.client.shard_primary import NoShardPrimary, ShardPrimary
+from valkeep.migrate.control import is_locked
 from valkeep.migrate.gateway.resumption import Resumption
 from valkeep.migrate.run.whereabouts import Whereabouts
 from valkeep.migrate.state import SHARDS, StateFile
@@ -130,12 +131,12 @@ async def starts(options: RunOptions, here: Endpoint, state: StateFile, journal:
 
 def forget_others(options: RunOptions, lanes: Iterable[Start]) -> None:
     """Of a run that begins anew: remove what runs before it left of shards that are none of these, their spools above all. Only what Valkeep writes itself,
-    and through no symbolic link; a folder that has something else in it stays."""
+    and through no symbolic link; what else is in such a folder stays, with it. Whoever works there just now is left alone."""
     shards, ours = options.state_directory / SHARDS, {lane.name for lane in lanes}
     if shards.is_symlink() or not shards.is_dir():
         return
     for folder in sorted(shards.iterdir()):
-        if folder.name in ours or not folder.name.isdecimal() or folder.is_symlink() or not folder.is_dir():
+        if folder.name in ours or not folder.name.isdecimal() or folder.is_symlink() or not folder.is_dir() or is_locked(folder):
             continue
         resumption, state = Resumption(folder, options.spool or options.state_directory, None), StateFile(folder)
         if resumption.path.is_symlink():  # it would say where the spool is
