@@ -6,7 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.support.cluster_pair import clusters, fill
+from valkeep.migrate.gateway.resumption import Resumption
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.server]
 
 
 def test_what_is_left_of_a_shard_that_is_no_more_is_removed_when_the_move_begins_anew(tmp_path: Path) -> None:
@@ -18,7 +23,7 @@ def test_what_is_left_of_a_shard_that_is_no_more_is_removed_when_the_move_begins
         shards = tmp_path / "state" / "shards"
         spool = Path(json.loads((shards / "2" / "gateway.json").read_text())["spool"])
         shutil.copytree(shards / "2", shards / "3")  # as if there had been three
-        third = spool.with_name("valkeep-kept-000000000000")
+        third = Resumption(shards / "3", spool.parent, None).spool_folder
         shutil.copytree(spool, third)
         standing = json.loads((shards / "3" / "gateway.json").read_text()) | {"spool": str(third)}
         (shards / "3" / "gateway.json").write_text(json.dumps(standing))
