@@ -120,6 +120,8 @@ def _cluster(spec: TopologySpec, view: View, data: list[NodeSpec], addresses: Ma
                 commands.append(Command(node.name, ("CLUSTER", "REPLICATE", ids[heir])))
         elif mine.role == "replica" and not mine.link_up:
             missing.append(f"{node.name}'s link to its primary is down")
+        elif unheard := _unheard(mine, seen):
+            missing.append(f"{node.name} does not know yet whose replica is {', '.join(unheard)}")
         if mine.state != "ok":
             missing.append(f"{node.name} says that the cluster's state is {mine.state or 'unknown'}")
         elif view.covered(mine) != SLOTS:
@@ -130,6 +132,16 @@ def _cluster(spec: TopologySpec, view: View, data: list[NodeSpec], addresses: Ma
         if mine.role == "primary" and len(mine.online) < followers:
             missing.append(f"{node.name} counts {len(mine.online)} of {followers} replicas as online")
     return Plan(tuple(missing), tuple(commands))
+
+
+def _unheard(mine: NodeView, seen: Mapping[str, NodeView]) -> list[str]:
+    """Replicas that this node would not name to a client that asks it who serves the slots."""
+    follows = {member.id: member.primary_id for member in mine.members}
+    return [
+        name
+        for name, other in seen.items()
+        if other.me is not None and other.me.primary_id and follows.get(other.me.id) != other.me.primary_id
+    ]
 
 
 def _unowned(spec: TopologySpec, seen: Mapping[str, NodeView], data: list[NodeSpec]) -> Iterator[Command]:

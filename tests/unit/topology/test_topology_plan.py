@@ -171,3 +171,10 @@ def test_a_whole_cluster_misses_nothing_and_one_with_a_failed_state_does() -> No
     assert plan_for(CLUSTER, view, CLUSTER_AT).missing == ()
     nodes = {**view.nodes, "n4": replace(view.nodes["n4"], state="fail")}
     assert plan_for(CLUSTER, View(0, nodes), CLUSTER_AT).missing == ("n4 says that the cluster's state is fail",)
+
+
+def test_a_node_that_would_not_name_a_replica_yet_is_waited_for() -> None:
+    view = _cluster_view()
+    members = tuple(replace(member, primary_id="") if member.id == "id5" else member for member in view.nodes["n6"].members)
+    plan = plan_for(CLUSTER, View(0, {**view.nodes, "n6": replace(view.nodes["n6"], members=members)}), CLUSTER_AT)
+    assert (plan.missing, plan.commands) == (("n6 does not know yet whose replica is n5",), ())
