@@ -104,11 +104,10 @@ class Watch:
                 await connection.close()
 
     async def _note(self, name: str, replies: list[Value], at: int) -> None:
-        padded = [*replies, None, None, None][:3]
         if name in self._named:
-            self._named[name] = sentinel_view(name, padded)
+            self._named[name] = sentinel_view(name, replies)
         else:
-            seen, before = data_view(name, padded), self._last[name]
+            seen, before = data_view(name, replies), self._last[name]
             if (seen.role, seen.replid) != (before.role, before.replid):
                 self.since[name] = at
             self._last[name] = seen

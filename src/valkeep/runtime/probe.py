@@ -77,7 +77,7 @@ def _texts(replies: Sequence[Value]) -> list[Value]:
 def _data(name: str, replies: Sequence[Value] | None) -> NodeView:
     if replies is None:
         return NodeView(name, reached=False)
-    return data_view(name, [*_texts(replies), None, None][:3])
+    return data_view(name, _texts(replies))
 
 
 def _sentinel(name: str, replies: Sequence[Value] | None) -> SentinelView:

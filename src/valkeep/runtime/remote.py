@@ -132,7 +132,7 @@ async def _replicated(place: Endpoint) -> Found:
     for _ in range(_HOPS):
         async with await Connection.open(place, PATIENCE, client_name="valkeep-discover") as connection:
             info = await server_info(connection)
-            seen = data_view("n1", [*await connection.pipeline(PROBES[:1]), None, None])
+            seen = data_view("n1", await connection.pipeline(PROBES[:1]))
         if info.role != "replica":
             break
         place = _at(place, {"ip": info.fields.get("master_host", ""), "port": info.fields.get("master_port", "0")})

@@ -121,7 +121,7 @@ def _cluster(spec: TopologySpec, view: View, data: list[NodeSpec], addresses: Ma
         elif mine.role == "replica" and not mine.link_up:
             missing.append(f"{node.name}'s link to its primary is down")
         elif unheard := _unheard(mine, seen):
-            missing.append(f"{node.name} does not know yet whose replica is {', '.join(unheard)}")
+            missing.append(f"{node.name} does not tell clients of {', '.join(unheard)} yet")
         if mine.state != "ok":
             missing.append(f"{node.name} says that the cluster's state is {mine.state or 'unknown'}")
         elif view.covered(mine) != SLOTS:
@@ -135,12 +135,14 @@ def _cluster(spec: TopologySpec, view: View, data: list[NodeSpec], addresses: Ma
 
 
 def _unheard(mine: NodeView, seen: Mapping[str, NodeView]) -> list[str]:
-    """Replicas that this node would not name to a client that asks it who serves the slots."""
+    """Replicas that this node does not name to a client that asks it who serves the slots, or as somebody else's."""
     follows = {member.id: member.primary_id for member in mine.members}
     return [
         name
         for name, other in seen.items()
-        if other.me is not None and other.me.primary_id and follows.get(other.me.id) != other.me.primary_id
+        if (me := other.me) is not None
+        and me.primary_id
+        and (follows.get(me.id) != me.primary_id or (mine.named is not None and me.id not in mine.named))
     ]
 
 

@@ -23,8 +23,8 @@ __all__ = [
     "sentinel_view",
 ]
 
-PROBES: Final[tuple[tuple[str, ...], ...]] = (("INFO", "replication"), ("CLUSTER", "INFO"), ("CLUSTER", "NODES"))
-"""What a data node is asked; outside a cluster the last two are errors, passed on as None."""
+PROBES: Final[tuple[tuple[str, ...], ...]] = (("INFO", "replication"), ("CLUSTER", "INFO"), ("CLUSTER", "NODES"), ("CLUSTER", "SLOTS"))
+"""What a data node is asked; outside a cluster only the first."""
 SENTINEL_PROBES: Final = ("MASTER", "REPLICAS", "SENTINELS")
 
 
@@ -32,7 +32,8 @@ SENTINEL_PROBES: Final = ("MASTER", "REPLICAS", "SENTINELS")
 class NodeView:
     """A data node. ``role``: primary or replica, as it says itself. ``primary``: host:port that a replica follows. ``offset``: bytes of its
     stream. ``online``: address → acknowledged offset of the replicas that a primary calls online. ``state``: of the cluster (ok, fail), or "".
-    ``old``: the id of the stream that it had before its own, ``old_offset``: up to which byte; "" and -1 where it had none."""
+    ``named``: ids of the nodes that it names to a client that asks who serves the slots (it leaves out replicas whose offset it has not heard yet);
+    None: not said. ``old``: the id of the stream that it had before its own, ``old_offset``: up to which byte; "" and -1 where it had none."""
 
     name: str
     reached: bool
@@ -45,6 +46,7 @@ class NodeView:
     state: str = ""
     epoch: int = 0
     members: tuple[ClusterMember, ...] = ()
+    named: frozenset[str] | None = None
     old: str = ""
     old_offset: int = -1
 
@@ -105,16 +107,17 @@ def _fields(text: object) -> dict[str, str]:
 
 
 def data_view(name: str, replies: Sequence[Any]) -> NodeView:
-    """From the replies to `PROBES`; a reply that is no text (an error, None) counts as not said."""
-    info, state, nodes = (_fields(replies[0]), _fields(replies[1]), replies[2])
+    """From the replies to `PROBES` or the first of them; a reply of another form (an error, None) counts as not said."""
+    said, cluster, nodes, slots = [*replies, None, None, None, None][:4]
+    info, state = _fields(said), _fields(cluster)
     if "role" not in info:
         return NodeView(name, reached=False)
     online: dict[str, int] = {}
     for key, value in info.items():
         if key.startswith("slave") and key[5:].isdecimal():
-            said = dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
-            if said.get("state") == "online":
-                online[f"{said.get('ip')}:{said.get('port')}"] = int(said.get("offset", 0))
+            one = dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+            if one.get("state") == "online":
+                online[f"{one.get('ip')}:{one.get('port')}"] = int(one.get("offset", 0))
     primary = info["role"] == "master"
     old = info.get("master_replid2", "")
     old = old if old.strip("0") else ""
@@ -130,9 +133,15 @@ def data_view(name: str, replies: Sequence[Any]) -> NodeView:
         state=state.get("cluster_state", ""),
         epoch=int(state.get("cluster_my_epoch", "0")),
         members=cluster_members(nodes.decode("utf-8", "replace")) if isinstance(nodes, bytes) else (),
+        named=_named(slots) if isinstance(slots, list) else None,
         old=old,
         old_offset=int(info.get("second_repl_offset", "0")) - 1 if old else -1,
     )
+
+
+def _named(slots: Sequence[Any]) -> frozenset[str]:
+    """The ids in a CLUSTER SLOTS reply: ``[first, last, [host, port, id, …] …]`` for each range."""
+    return frozenset(node[2].decode() for entry in slots for node in entry[2:])
 
 
 def sentinel_probes(monitored: str) -> tuple[tuple[str, ...], ...]:
@@ -148,10 +157,11 @@ def _pairs(reply: object) -> dict[str, str]:
 
 
 def sentinel_view(name: str, replies: Sequence[Any]) -> SentinelView:
-    """From the replies to `sentinel_probes`."""
-    watched = _pairs(replies[0])
+    """From the replies to `sentinel_probes` or the first of them."""
+    asked, replicas, sentinels = [*replies, None, None, None][:3]
+    watched = _pairs(asked)
     if "ip" not in watched:
-        return SentinelView(name, reached=isinstance(replies[0], list))
+        return SentinelView(name, reached=isinstance(asked, list))
 
     def others(reply: object) -> dict[str, bool]:
         listed = map(_pairs, reply) if isinstance(reply, list) else ()
@@ -167,6 +177,6 @@ def sentinel_view(name: str, replies: Sequence[Any]) -> SentinelView:
         reached=True,
         primary=f"{watched['ip']}:{watched['port']}",
         down=bool(flags & {"s_down", "o_down", "disconnected"}),
-        replicas=others(replies[1]),
-        sentinels=others(replies[2]),
+        replicas=others(replicas),
+        sentinels=others(sentinels),
     )

@@ -167,9 +167,9 @@ def test_a_reign_did_not_come_to_nothing_when_the_one_before_it_was_gone_by_then
 
 def test_info_names_the_stream_that_a_node_had_before_its_own() -> None:
     text = b"role:master\r\nmaster_replid:%b\r\nmaster_replid2:%b\r\nmaster_repl_offset:99\r\nsecond_repl_offset:%d\r\n"
-    view = data_view("n1", [text % (b"b" * 40, b"a" * 40, 57), None, None])
+    view = data_view("n1", [text % (b"b" * 40, b"a" * 40, 57)])
     assert (view.old, view.old_offset) == ("a" * 40, 56)
-    never = data_view("n1", [text % (b"b" * 40, b"0" * 40, -1), None, None])
+    never = data_view("n1", [text % (b"b" * 40, b"0" * 40, -1)])
     assert (never.old, never.old_offset) == ("", -1)
 
 

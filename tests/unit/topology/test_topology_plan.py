@@ -20,15 +20,16 @@ NODES = (
     b"11568539437e59e2c3776b7b686e3aacbb831d7e 127.0.1.4:7000@17000 slave 81efd06fd14378f067ba606ce4f75af4bf2e2997 0 1700000000000 1 connected\n"
     b"c29388a7d81040710e52831bdaa61e856cb81e21 127.0.1.2:7000@17000 master,fail - 1 1 2 disconnected 5462-10922 16000\n"
 )
+SLOTS = [[0, 5460, [b"127.0.1.1", 7000, b"81efd06fd14378f067ba606ce4f75af4bf2e2997", []]]]
 
 
 def test_a_primary_counts_only_replicas_that_are_online() -> None:
-    seen = data_view("n1", [INFO, None, None])
+    seen = data_view("n1", [INFO])
     assert (seen.role, seen.offset, dict(seen.online)) == ("primary", 3188, {"127.0.1.2:7000": 3174})
 
 
 def test_members_of_a_cluster_are_read_with_flags_slots_and_migrations() -> None:
-    seen = data_view("n1", [INFO, b"cluster_state:ok\r\ncluster_my_epoch:1\r\n", NODES])
+    seen = data_view("n1", [INFO, b"cluster_state:ok\r\ncluster_my_epoch:1\r\n", NODES, SLOTS])
     me, replica, failed = seen.members
     assert me.ranges == ((0, 5460),)
     assert me.moving
@@ -37,16 +38,20 @@ def test_members_of_a_cluster_are_read_with_flags_slots_and_migrations() -> None
     assert failed.ranges == ((5462, 10922), (16000, 16000))
     assert seen.slot_count == 5461
     assert View(0, {"n1": seen}).covered(seen) == 5461  # what the failed one has is not served
+    assert seen.named == {me.id}  # of the replica no client hears yet
+    assert data_view("n1", [INFO, None, NODES, None]).named is None
 
 
 def test_a_node_that_said_nothing_is_not_reached() -> None:
-    assert not data_view("n1", [None, None, None]).reached
+    assert not data_view("n1", [None, None, None, None]).reached
+    assert not data_view("n1", []).reached
 
 
 def test_a_sentinel_that_knows_no_such_primary_is_reached_and_watches_nothing() -> None:
     seen = sentinel_view("s1", [[b"ip", b"127.0.1.1", b"port", b"7000", b"flags", b"master,s_down"], [], []])
     assert (seen.primary, seen.down) == ("127.0.1.1:7000", True)
     assert sentinel_view("s1", [None, None, None]).primary == ""
+    assert not sentinel_view("s1", []).reached
 
 
 SENTINEL = TopologySpec.sentinel()
@@ -177,4 +182,8 @@ def test_a_node_that_would_not_name_a_replica_yet_is_waited_for() -> None:
     view = _cluster_view()
     members = tuple(replace(member, primary_id="") if member.id == "id5" else member for member in view.nodes["n6"].members)
     plan = plan_for(CLUSTER, View(0, {**view.nodes, "n6": replace(view.nodes["n6"], members=members)}), CLUSTER_AT)
-    assert (plan.missing, plan.commands) == (("n6 does not know yet whose replica is n5",), ())
+    assert (plan.missing, plan.commands) == (("n6 does not tell clients of n5 yet",), ())
+    everybody = frozenset(member.id for member in view.nodes["n6"].members)
+    for named, missing in ((everybody, ()), (everybody - {"id5"}, ("n6 does not tell clients of n5 yet",))):
+        nodes = {**view.nodes, "n6": replace(view.nodes["n6"], named=named)}
+        assert plan_for(CLUSTER, View(0, nodes), CLUSTER_AT).missing == missing
