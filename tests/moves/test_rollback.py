@@ -136,6 +136,11 @@ def test_after_a_rollback_the_old_server_has_every_write_that_either_side_acknow
         rolled = pair.valkeep("rollback")
         assert rolled.process.returncode == 0, rolled.stderr
         assert run.wait() == 0, run.stderr
+        steps = run.phases()[run.phases().index("way-back:current") :]
+        assert [step for step in steps if step in ("verify", "verified")] == [
+            "verify",
+            "verified",
+        ]  # of the old server, before it is cut back to
         before.wait_for_acks(5)
         assert (fence_of(pair.here), fence_of(pair.there)) == (OPEN, FENCED)
         before.stop()

@@ -35,6 +35,12 @@ def test_an_error_said_again_has_no_traceback_of_the_first() -> None:
     assert (again.__traceback__, again.__context__, again.message) == (None, None, "no")
 
 
+def test_a_lost_connection_is_passing_unless_somebody_knew_that_it_is_not() -> None:
+    assert ConnectionLost("gone", remedy="look").passing
+    assert not ConnectionLost("gone", remedy="look", code="VK-A").passing
+    assert not Odd(7).passing
+
+
 def test_what_is_given_is_said_instead() -> None:
     error = ConnectionLost("gone", remedy="look", code="VK-A")
     again = error.saying(remedy="look twice", code="VK-B")

@@ -141,7 +141,7 @@ def data_view(name: str, replies: Sequence[Any]) -> NodeView:
 
 def _named(slots: Sequence[Any]) -> frozenset[str]:
     """The ids in a CLUSTER SLOTS reply: ``[first, last, [host, port, id, …] …]`` for each range."""
-    return frozenset(node[2].decode() for entry in slots for node in entry[2:])
+    return frozenset(name.decode() for entry in slots for node in entry[2:] for name in node[2:3])
 
 
 def sentinel_probes(monitored: str) -> tuple[tuple[str, ...], ...]:

@@ -60,6 +60,11 @@ def test_one_that_is_a_replica_by_its_own_word_is_not_asked(monkeypatch: pytest.
     assert asked(monkeypatch, THERE, THERE, own=THERE.replace("master -", f"slave {A}")) == []
 
 
+def test_one_that_has_slots_by_its_own_word_is_not_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table that was asked for names it soon; a lane of a shard that is asked twice would be two."""
+    assert asked(monkeypatch, THERE, THERE, own=THERE.replace("connected", "connected 5")) == []
+
+
 def test_one_that_does_not_answer_is_asked_further(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a check says what is wrong with it."""
     assert asked(monkeypatch, THERE, THERE, own="") == [HERE.address]

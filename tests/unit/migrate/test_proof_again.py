@@ -15,6 +15,7 @@ from valkeep.migrate.journal import Journal
 from valkeep.migrate.outcome import NotEqual
 from valkeep.migrate.proof import Proof
 from valkeep.migrate.verify import Comparison, Verifier
+from valkeep.report.events import Event, Phase
 
 VALID = Comparison(verdict="valid", keys_source=7)
 LATER = Comparison(verdict="valid", keys_source=8)
@@ -50,7 +51,8 @@ class Story:
     def __init__(self, first: Scripted, *verifiers: Scripted | Exception, lane: str = "", clock: Callable[[], float] = lambda: 0.0) -> None:
         self.verifiers = list(verifiers)
         self.history = "one"
-        journal = Journal(None, lambda _: None, clock)
+        self.heard: list[Event] = []
+        journal = Journal(None, self.heard.append, clock)
         self.proof = Proof(cast("Verifier", first), journal, self.renew, lambda: self.history, lane)
 
     async def renew(self) -> Verifier:
@@ -63,6 +65,10 @@ class Story:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.0)
+
+
+def begun(story: Story) -> list[str]:
+    return [event.name for event in story.heard if isinstance(event, Phase)]
 
 
 def run(work: Any) -> Any:
@@ -118,6 +124,14 @@ def test_a_round_whose_link_broke_is_followed_by_a_full_comparison() -> None:
     run(story.proof.round())
     assert story.proof.comparison == LATER
     assert story.verifiers == []
+    assert begun(story) == ["verify", "verified"]  # of the second one; the first is its caller's step
+
+
+def test_a_round_in_which_everything_holds_is_no_step_of_its_own() -> None:
+    story = Story(Scripted(VALID, VALID))
+    run(story.proof.full())
+    run(story.proof.round())
+    assert begun(story) == []
 
 
 def test_while_nobody_waits_everything_is_not_compared_again_right_after_it_was() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,13 @@ class Gateway:
     def __init__(self) -> None:
         self.channels = [SimpleNamespace(source_offset=5, checkpoint=SimpleNamespace(source=3))]
         self.asked: list[int] = []
+
+    @functools.cached_property
+    def ended(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
+
+    def fail(self, error: BaseException) -> None:
+        self.ended.set_exception(error)
 
     async def drained(self, offset: int) -> None:
         self.asked.append(offset)
@@ -128,6 +136,32 @@ def test_what_nobody_can_put_right_ends_the_watch_and_whoever_waits(story: Story
             assert error.value.code == "VK-TARGET-LOST"
 
     asyncio.run(asyncio.wait_for(watched(), 10))
+
+
+def test_what_ends_the_watch_ends_every_lane_of_a_run_that_waits_for_nothing_else(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost(*_: object) -> None:
+        raise ConnectionLost("no target is attached", remedy="see its log", code="VK-TARGET-LOST")
+
+    async def run() -> None:
+        async with story.slots.watching():
+            for gateway in story.gateways:
+                with pytest.raises(ConnectionLost, match="no target"):
+                    await gateway.ended
+
+    story.lines = MOVED
+    monkeypatch.setattr(Gateway, "drained", lost)
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_a_watch_that_is_not_needed_any_more_ends_nothing(story: Story) -> None:
+    async def run() -> list[bool]:
+        async with story.slots.watching():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return [gateway.ended.done() for gateway in story.gateways]
+
+    story.lines = STILL
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == [False, False]
 
 
 def test_a_shard_that_is_over_has_its_feed_closed_and_is_not_asked_for(story: Story) -> None:
