@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.nodes import start
+from tests.support.waiting import holds
 from valkeep import cli
 from valkeep.client.endpoint import Endpoint
 from valkeep.drill import run as running
@@ -98,8 +99,7 @@ def test_a_file_in_the_current_folder_is_not_taken_for_a_module(tmp_path: Path, 
             load = Load("append", (ClientSpec("c1"),), 3000)
             async with Recorder(load, Targets(Kind.STANDALONE, {"n1": Endpoint(*node.address)}), tmp_path / "work", 1) as recorder:
                 await recorder.start()
-                while recorder.operations < 100:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+                await holds(lambda: recorder.operations >= 100, "nothing is recorded")
                 return len((await recorder.finish()).history)
 
     assert asyncio.run(main()) >= 100

@@ -61,6 +61,11 @@ async def ask(endpoint: Endpoint, *words: str | bytes) -> Value:
         return await connection.call(*words)
 
 
+async def names(sentinel: Endpoint, node: Endpoint) -> bool:
+    """Whether this node is the primary, by a sentinel's word."""
+    return bool(await ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MONITORED) == [node.host.encode(), b"%d" % node.port])
+
+
 async def ours(deployment: LocalDeployment) -> list[Value]:
     """Keys of a load that stay on a node that runs: a replica that is just being synchronised gets the deletion a moment later."""
     nodes = [one.endpoint for one in deployment.of("primary", "replica") if one.alive]
@@ -136,16 +141,16 @@ def test_what_replicas_did_not_have_when_somebody_killed_the_primary_is_a_loss_e
 def test_what_was_written_to_a_successor_whose_predecessor_was_promoted_again_is_a_loss_explained() -> None:
     """Sentinel takes 8 s to tell a primary that it is none any more. Until then it may be promoted again, and goes on as if nothing had been."""
 
-    async def there_and_back(deployment: LocalDeployment, seen: Seen) -> None:
+    async def over_to(successor: str, deployment: LocalDeployment, seen: Seen) -> None:
         sentinel = deployment.machines["s1"].endpoint
-        for successor in ("n2", "n1"):
-            await ask(sentinel, "SENTINEL", "FAILOVER", MONITORED)
-            port = b"%d" % deployment.machines[successor].endpoint.port
-            async with asyncio.timeout(8):
-                while (await ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MONITORED))[1] != port:  # noqa: ASYNC110  # type: ignore[index]
-                    await asyncio.sleep(0.02)
-            acked = seen.acked
-            await holds(lambda: seen.acked > acked + 1500, "clients do not follow")  # noqa: B023
+        await ask(sentinel, "SENTINEL", "FAILOVER", MONITORED)
+        await holds(lambda: names(sentinel, deployment.machines[successor].endpoint), f"{successor} is not promoted", 8)
+        acked = seen.acked
+        await holds(lambda: seen.acked > acked + 1500, "clients do not follow")
+
+    async def there_and_back(deployment: LocalDeployment, seen: Seen) -> None:
+        await over_to("n2", deployment, seen)
+        await over_to("n1", deployment, seen)
 
     outcome, seen = observed(TopologySpec.sentinel(replicas=1), there_and_back, by="s2", seconds=7.0)
     assert outcome.verdict == "valid", outcome.reasons
@@ -166,9 +171,12 @@ def test_a_cluster_whose_slots_are_shared_out_in_any_way_is_judged_shard_by_shar
             await ask(first, "CLUSTER", "SETSLOT", slot, "MIGRATING", to)
             for place in (third, first):
                 await ask(place, "CLUSTER", "SETSLOT", slot, "NODE", to)
-        async with asyncio.timeout(20):
-            while await _slices(deployment) != (((0, 0), (101, 5460)), ((1, 100), (10922, 16383)), ((5461, 10921),)):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        wanted = ((0, 0), (101, 5460)), ((1, 100), (10922, 16383)), ((5461, 10921),)
+
+        async def everywhere() -> bool:
+            return await _slices(deployment) == wanted
+
+        await holds(everywhere, "the slots are not shared out", 20)
 
     async def kill(deployment: LocalDeployment, seen: Seen) -> None:
         await deployment.machines["n3"].kill()
@@ -444,13 +452,15 @@ def test_the_keys_go_also_when_it_is_called_off(tmp_path: Path, number: signal.S
     async def main() -> None:
         async with LocalDeployment(TopologySpec.standalone()) as deployment:
             there = deployment.machines["n1"].endpoint
+
+            async def written() -> bool:
+                return await _count(there) >= 50
+
             words = ("drill", "observe", "--url", f"redis://{there.address}", "--allow-remote", there.address)
             env = {**os.environ, "TMPDIR": str(tmp_path)}
             job = await asyncio.create_subprocess_exec(*command(*words), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                async with asyncio.timeout(30):
-                    while await _count(there) < 50:  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)
+                await holds(written, "nothing is written")
                 job.send_signal(number)
                 assert await asyncio.wait_for(job.wait(), 30) == 128 + number
                 assert await _count(there) == 0

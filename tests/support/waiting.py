@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +21,8 @@ def until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: 
 
 
 async def holds(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
-    """The same for who waits on an event loop, which goes on meanwhile."""
+    """The same for who waits on an event loop, which goes on meanwhile. ``condition`` may have to be awaited."""
     deadline = time.monotonic() + timeout
-    while not condition():
+    while not (await value if inspect.isawaitable(value := condition()) else value):
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         await asyncio.sleep(0.01)

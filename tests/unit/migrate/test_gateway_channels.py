@@ -10,6 +10,7 @@ from typing import Any
 from tests.support.fixtures_snapshots import item
 from tests.support.scripted_feed import REPLID, ScriptedFeed
 from tests.support.scripted_primary import command, payload, sealed
+from tests.support.waiting import holds
 from valkeep.migrate.feed import Position
 from valkeep.migrate.gateway.gateway import Gateway, GatewayOptions
 from valkeep.migrate.gateway.ledger import Ledger
@@ -51,9 +52,7 @@ async def lives(tmp_path: Path, *ones: Callable[[Gateway, Source], Any], copies:
 
 
 async def settled(gateway: Gateway) -> None:
-    async with asyncio.timeout(5):
-        while any(one.wanted or one.held_bytes or one.copying for one in gateway.channels):  # noqa: ASYNC110 - it has no event of its own
-            await asyncio.sleep(0.001)
+    await holds(lambda: not any(one.wanted or one.held_bytes or one.copying for one in gateway.channels), "it has not settled", 5)
 
 
 def test_of_a_transaction_cut_by_a_kill_no_channel_gets_a_part_twice(tmp_path: Path) -> None:

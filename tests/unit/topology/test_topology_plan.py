@@ -38,7 +38,7 @@ def test_members_of_a_cluster_are_read_with_flags_slots_and_migrations() -> None
     assert failed.ranges == ((5462, 10922), (16000, 16000))
     assert seen.slot_count == 5461
     assert View(0, {"n1": seen}).covered(seen) == 5461  # what the failed one has is not served
-    assert seen.named == {me.id}  # of the replica no client hears yet
+    assert seen.named == frozenset({me.id})  # of the replica no client hears yet
     assert data_view("n1", [INFO, None, NODES, None]).named is None
 
 
