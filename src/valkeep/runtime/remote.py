@@ -3,7 +3,7 @@
     found = await discover(Endpoint.parse("redis://10.0.0.5:26379"))       a sentinel, any node of a cluster, a primary or a replica
     async with RemoteDeployment(found) as deployment: …                    a Deployment whose machines refuse every verb
 
-Discovery reads only: INFO, CLUSTER NODES, SENTINEL MASTERS, REPLICAS and SENTINELS, CONFIG GET. Every node that its own topology believes
+Discovery reads only: INFO, CLUSTER NODES and SLOTS, SENTINEL MASTERS, REPLICAS and SENTINELS, CONFIG GET. Every node that its own topology believes
 to be alive has to answer from here, at the address that it announces: clients will be sent there. What is called failed is left out,
 with a word about it. No node is named for a role that it may lose: n1 … are the primaries of now and then their replicas.
 
