@@ -25,7 +25,7 @@ _rng = random.Random(20)
         (Kill("wire:promote-unsent"), "fenced"),
         (Kill("wire:promote", source="redis-7.0", target="valkey-8.1"), "promoted"),
         (Kill("wire:keep"), "promoted"),
-        (Kill("cutover:verify-changed", fence="direct"), "fenced"),
+        (Kill("wire:last-look", fence="direct"), "fenced"),
     ],
     ids=lambda value: value.point if isinstance(value, Kill) else value,
 )

@@ -69,7 +69,7 @@ WIRE: dict[str, tuple[str, bytes, str, bool]] = {
     "wire:keep-unsent": ("source", b"$7\r\nREWRITE\r\n", "before", True),
     "wire:keep": ("source", b"$7\r\nREWRITE\r\n", "after", False),
 }
-BEHIND = {"wire:last-look": FENCE}  # what has to have been passed on first: there are looks before it, too
+BEHIND_THE_FENCE = {"wire:last-look"}  # there are looks before it, too; and on a busy machine a cut-over may be called off, and tried again
 POINTS = (*PHASES, *WIRE)
 
 
@@ -132,12 +132,16 @@ def perform(kill: Kill, folder: Path, *, plant: Callable[[Any], None] | None = N
             if kill.point in WIRE:
                 which, request, when, drop = WIRE[kill.point]
                 proxy = to_source if which == "source" else to_target
-                if kill.point in BEHIND:
-                    passed = proxy.when(BEHIND[kill.point])
-                    until(lambda: passed.is_set() or not run.running, lambda: run.stderr, 40.0)
-                before = run.kill if when == "before" else None
-                seen = proxy.when(request, drop=drop, before=before, after=None if before else run.kill)
-                until(lambda: seen.is_set() or not run.running, lambda: run.stderr, 40.0)
+
+                def strike() -> None:
+                    if kill.point in BEHIND_THE_FENCE and not _is_fenced(here):
+                        proxy.when(request, after=strike)
+                    else:
+                        run.kill()
+
+                before = strike if when == "before" else None
+                proxy.when(request, drop=drop, before=before, after=None if before else strike)
+                until(lambda: not run.running, lambda: run.stderr, 40.0)
             else:
                 run.wait_for(kill.point, 60)
                 time.sleep(kill.delay)
@@ -166,7 +170,7 @@ def _judge(
     step = _step(folder)
     time.sleep(4 * DELAY)  # what was sent before the kill is still within the proxies
     promoted = step in ("cutting", "promoted") and there.execute_command("ROLE")[0] == b"master"
-    fenced = here.config_get("min-replicas-to-write")["min-replicas-to-write"] == "255"
+    fenced = _is_fenced(here)
     if promoted:
         wrong += _judge_promoted(writers, here, there, plant, fenced=fenced)
         code, said = _valkeep(folder, "migrate", "abort", *pair)
@@ -216,6 +220,10 @@ def _judge_promoted(writers: Writers, here: Any, there: Any, plant: Callable[[An
     if writers.refused == refused:
         wrong.append("the source did not refuse the writers")
     return wrong + [f"target: {one}" for one in lost(writers.acknowledged(), there)][:5]
+
+
+def _is_fenced(source: Any) -> bool:
+    return bool(source.config_get("min-replicas-to-write")["min-replicas-to-write"] == "255")
 
 
 def _step(folder: Path) -> str:
