@@ -3,6 +3,7 @@ either acknowledged must be on whoever is the primary in the end."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from tests.support import nodes
 from tests.support.pair import Pair
 from tests.support.waiting import until
 from tests.support.writers import Writers, lost
+from valkeep.migrate.control import ask
 
 pytestmark = [pytest.mark.slow]
 Client = Callable[..., Any]
@@ -306,9 +308,18 @@ def test_a_way_back_that_nobody_keeps_can_be_committed(pair: Pair) -> None:
     assert (fence_of(pair.here), pair.here.execute_command("ROLE")[0]) == (FENCED, b"master")
 
 
-def test_before_the_way_back_stands_there_is_nothing_to_decide(pair: Pair) -> None:
+def test_before_the_cut_over_there_is_nothing_to_decide_and_right_behind_it_there_is(pair: Pair) -> None:
+    async def both() -> tuple[dict[str, Any] | None, ...]:
+        return await ask(pair.folder / "state", "cutover"), await ask(pair.folder / "state", "commit")
+
     with pair.run("--rollback", "--cutover", "manual") as run:
         run.wait_for("waiting")
-        assert pair.valkeep("rollback").process.returncode != 0
-        assert pair.valkeep("commit").process.returncode != 0
+        for what in ("rollback", "commit"):
+            said = pair.valkeep(what)
+            assert (said.process.returncode, said.code) == (4, "VK-ROLLBACK-NOT-YET")
         assert fence_of(pair.here) == OPEN
+        cut, committed = asyncio.run(both())
+        assert cut is not None
+        assert committed is not None
+        assert (cut["promoted"], committed["outcome"]) == (pair.target.endpoint, "committed")
+        assert run.wait() == 0, run.stderr

@@ -23,6 +23,7 @@ from valkeep.migrate.control import ask
 
 pytestmark = [pytest.mark.slow]
 Client = Callable[..., Any]
+INFO = b"$4\r\nINFO\r\n"
 PROMOTE = b"*3\r\n$9\r\nREPLICAOF\r\n$2\r\nNO\r\n$3\r\nONE\r\n"
 
 
@@ -98,6 +99,26 @@ def proxied(server: Server, client: Client, tmp_path: Path) -> Iterator[ProxiedP
     source, target = server("redis-7.0"), server("valkey-9.1")
     with Proxy(source.address) as to_source, Proxy(target.address) as to_target:
         yield ProxiedPair(source, target, client(source), client(target), tmp_path, to_source, to_target)
+
+
+def test_a_way_back_tells_how_far_it_is_from_its_first_moment_on(proxied: ProxiedPair) -> None:
+    pair = proxied
+    told: list[dict[str, Any]] = []
+
+    def look() -> None:
+        told.append(pair.valkeep_status())
+        pair.to_target.when(INFO, after=look)
+
+    with pair.run("--rollback") as run:
+        pair.to_target.when(PROMOTE, after=lambda: pair.to_target.when(INFO, after=look))
+        run.wait_for("way-back:current", 60)
+        told.append(pair.valkeep_status())
+        assert pair.valkeep("commit").process.returncode == 0
+    doing = [one["live"]["doing"] for one in told]
+    assert "way-back:attach" in doing
+    assert doing[-1] == "way-back"
+    assert told[-1]["todo"].startswith("valkeep migrate commit or rollback")
+    assert all(one["running"] and one["live"]["held"] == "" for one in told)
 
 
 def test_ctrl_c_at_the_promotion_of_a_rollback_says_that_it_is_complete(proxied: ProxiedPair) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from valkeep.errors import Refused
+from valkeep.errors import ConnectionLost, Refused, ValkeepError
 from valkeep.migrate.back import decision
 from valkeep.migrate.back.decision import Decision
+from valkeep.migrate.back.old import lost
 
 
 def test_who_decides_before_the_way_back_stands_is_answered_when_it_does() -> None:
@@ -24,6 +25,27 @@ def test_who_decides_before_the_way_back_stands_is_answered_when_it_does() -> No
         return what, await asking
 
     assert asyncio.run(story()) == ("commit", {"done": ["it is let go"]})
+
+
+def test_before_the_cut_over_nobody_waits_for_a_way_back() -> None:
+    for say in ("commit", "rollback"):
+        with pytest.raises(Refused, match="not cut over") as refused:
+            asyncio.run(getattr(Decision(due=lambda: False), say)())
+        assert refused.value.code == "VK-ROLLBACK-NOT-YET"
+
+
+def test_whoever_decides_about_a_way_back_that_ends_is_told_why_before_and_afterwards() -> None:
+    async def story() -> list[BaseException | dict[str, Any]]:
+        made = Decision()
+        asking = asyncio.create_task(made.commit())
+        await asyncio.sleep(0)
+        made.ended(lost("it was restarted"))
+        made.ended(ValkeepError("another word", remedy="none"))
+        return [*await asyncio.gather(asking, made.rollback(), return_exceptions=True)]
+
+    for told in asyncio.run(story()):
+        assert isinstance(told, ConnectionLost)
+        assert (told.code, "it was restarted" in told.message) == ("VK-ROLLBACK-LOST", True)
 
 
 def test_a_way_back_that_does_not_come_to_stand_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ async def roll_back(options: RunOptions, emit: Emit, clock: Callable[[], float])
             finally:
                 for task in (keeping, asking):
                     task.cancel()
-                await asyncio.wait({keeping, asking})
+                await asyncio.gather(keeping, asking, return_exceptions=True)
 
 
 async def _as_soon_as_it_stands(decision: Decision) -> None:

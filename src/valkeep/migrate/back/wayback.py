@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from valkeep.migrate.outcome import RunOptions
 
-__all__ = ["WayBack", "let_go"]
+__all__ = ["WayBack", "let_go", "not_kept"]
 
 PATIENCE_SECONDS = 300.0
 GUARD_SECONDS = 0.5
@@ -81,9 +81,7 @@ class WayBack:
     async def told(self) -> dict[str, Any]:
         """`valkeep migrate status`."""
         source = self._options.target.display
-        if self._gateway is None:
-            return {"pid": os.getpid(), "doing": "way-back:attach", "source": source, "targets": []}
-        return told({"": self._gateway}, source, "way-back")
+        return told({"": self._gateway}, source, "way-back") if self._gateway is not None else told({}, source, "way-back:attach")
 
     async def keep(self) -> WayBackResult:
         """Until somebody decides. Raises ``VK-ROLLBACK-LOST`` when there is nothing left to decide."""
@@ -116,9 +114,7 @@ class WayBack:
             case "committed":
                 what = "it was committed; `valkeep migrate commit` again says whether the old server was let go"
             case _:
-                return ValkeepError(
-                    f"the way back is not kept any more: {UNDECIDED}", remedy="say it once more", code="VK-ROLLBACK-NOT-YET"
-                )
+                return not_kept()
         return Refused(f"the way back is over: {what}", remedy="nothing is left to decide", code="VK-ROLLBACK-NONE")
 
     async def _keep(self, ledger: Ledger, target: TargetFormat, resumption: Resumption) -> WayBackResult:
@@ -354,6 +350,11 @@ async def _unless_held(gateway: Gateway, work: Coroutine[Any, Any, object]) -> N
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
+
+
+def not_kept() -> ValkeepError:
+    """For whoever wants to decide when nobody keeps it (any more)."""
+    return ValkeepError(f"the way back is not kept any more: {UNDECIDED}", remedy="say it once more", code="VK-ROLLBACK-NOT-YET")
 
 
 def let_go(directory: Path) -> None:

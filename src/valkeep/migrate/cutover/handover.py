@@ -40,7 +40,9 @@ class Handover:
         self._outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def go(self) -> dict[str, Any]:
-        """`valkeep migrate cutover`: answers when the cut-over is over. Raises ``Refused`` before there is something to be cut over."""
+        """`valkeep migrate cutover`: answers when the cut-over is over. Raises ``Refused`` before there is something to be cut over, and afterwards."""
+        if self.is_cut_over():
+            raise Refused("the migration is cut over already: the target is the primary", remedy="move the writers to the target")
         if not self.ready.waiting:
             raise Refused("the migration is not ready to be cut over yet", remedy="wait until it says that it waits for the cut-over")
         self.ready.go.set()
@@ -49,24 +51,24 @@ class Handover:
     async def stop(self) -> dict[str, Any]:
         """`valkeep migrate abort`: as Ctrl-C, and answers what was undone. Raises ``Refused`` once the target is promoted."""
         self._refuse_when_promoted()
-        if self._task is not None and not self.told_to_stop:
+        if self._task is not None and not self.told_to_stop and not self._over.is_set():
+            self.told_to_stop = True
             self._task.cancel()
-        self.told_to_stop = True
         await self._over.wait()
         self._refuse_when_promoted()  # it was past the point of no return
         return {"done": self.undone or [NOTHING_UNDONE]}
 
     def _refuse_when_promoted(self) -> None:
-        if self._at("promoted"):
+        if self.is_cut_over():
             raise Refused(
                 "the cut-over is complete: the target is the primary, and the source refuses writes",
                 remedy="move the writers to the target",
                 code="VK-ABORT-PROMOTED",
             )
 
-    def _at(self, step: str) -> bool:
+    def is_cut_over(self) -> bool:
         state = self._state.current
-        return state is not None and state.step == step
+        return state is not None and state.step == "promoted"
 
     def answer(self, outcome: dict[str, Any] | ValkeepError, *, again: bool = False) -> None:
         """Tell whoever said go. ``again``: the migration goes on, and may be told to go once more."""
@@ -87,7 +89,7 @@ class Handover:
 
     def aborted(self) -> ValkeepError:
         """What the migration itself says when it was stopped."""
-        if self._at("promoted"):
+        if self.is_cut_over():
             return ValkeepError(
                 "`valkeep migrate abort` came after the point of no return: the cut-over is complete, the target is the primary and the source refuses writes",
                 remedy="move the writers to the target",

@@ -26,7 +26,7 @@ from valkeep.client.server_info import ServerInfo
 from valkeep.errors import ExitCode
 from valkeep.migrate.abreast import Chorus, beside
 from valkeep.migrate.back.decision import Decision
-from valkeep.migrate.back.wayback import WayBack, let_go
+from valkeep.migrate.back.wayback import WayBack, let_go, not_kept
 from valkeep.migrate.control import Control, Handler, Lock
 from valkeep.migrate.cutover.cutover import CutoverResult
 from valkeep.migrate.cutover.handover import Handover, Ready
@@ -84,6 +84,9 @@ class _Migration:
         self.state = StateFile(options.state_directory)
         self.handover = Handover(ready, self.state)
         self.promoter = promoter
+        self.decision = Decision(due=self.handover.is_cut_over)
+        self.way_back: WayBack | None = None
+        self.gateways: Mapping[str, Gateway] = {}
         self.starts: tuple[Start, ...] = ()
         self.footing = Footing.ANEW
 
@@ -105,6 +108,16 @@ class _Migration:
         if not self.footing.goes_on:  # it may not be the one of that run
             self.starts = await starts(options, here, self.state, journal)
         report = await self._preflight(here)
+        async with contextlib.AsyncExitStack() as asking:
+            result = await self._move(report, asking)
+            if options.rollback:
+                result = replace(result, way_back=await self._keep_way_back())
+                journal.write_if_possible("run.json", result.to_json())
+        return result
+
+    async def _move(self, report: PreflightReport, asking: contextlib.AsyncExitStack) -> RunResult:
+        """``asking``: what other commands find us by; left open for whoever keeps the way back."""
+        options, journal = self.options, self.journal
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await Connection.open(options.target, client_name="valkeep-migrate"))
             found = await look(target, options.field_ttl, wipe=options.wipe_target, databases=report.databases, ours=self.footing.goes_on)
@@ -118,9 +131,8 @@ class _Migration:
             making = Lanes(options, journal, Chorus(journal.emit), spool, stack, goes_on=self.footing.goes_on)
             await making.begin(self.starts, found, also)
             gateways = making.gateways
-            answers = {"cutover": self.handover.go, "abort": self.handover.stop, "status": self._told(gateways)}
-            await stack.enter_async_context(Control(options.state_directory, answers))
-            stack.callback(self.handover.ended)  # before the control socket closes: whoever asked gets an answer
+            await self._answer(gateways, asking)
+            stack.callback(self._move_ended)
             if options.metrics is not None:
                 stack.enter_context(watched(gateways, options.metrics, lambda: ""))
             shards, told = standings(self.starts, {}), self.footing is Footing.TOLD
@@ -142,18 +154,26 @@ class _Migration:
             journal.write_if_possible("verification.json", result.verification.to_json())
         journal.emit(VerdictEvent(journal.clock(), result.verdict, {"mismatches": result.mismatches}))
         journal.write_if_possible("run.json", result.to_json())
-        if options.rollback:
-            result = replace(result, way_back=await self._keep_way_back())
-            journal.write_if_possible("run.json", result.to_json())
         return result
+
+    async def _answer(self, gateways: Mapping[str, Gateway], asking: contextlib.AsyncExitStack) -> None:
+        """Other commands, from now on: without a gap between the cut-over and the way back, so that it can be decided about at once."""
+        self.gateways = gateways
+        answers: dict[str, Handler] = {"cutover": self.handover.go, "abort": self.handover.stop, "status": self._told}
+        if self.options.rollback:
+            answers |= {"commit": self.decision.commit, "rollback": self.decision.rollback}
+        await asking.enter_async_context(Control(self.options.state_directory, answers))
+        asking.callback(self.decision.ended, not_kept())
+
+    def _move_ended(self) -> None:
+        """Whoever asked gets an answer, and the gateways are not looked at any more."""
+        self.gateways = {}
+        self.handover.ended()
 
     async def _keep_way_back(self) -> WayBackResult:
         """Until somebody says `valkeep migrate commit` or `rollback`."""
-        decision = Decision()
-        way_back = WayBack(self.options, self.state, self.journal, decision)
-        answers = {"commit": decision.commit, "rollback": decision.rollback, "abort": self.handover.stop, "status": way_back.told}
-        async with Control(self.options.state_directory, answers):
-            return await way_back.keep()
+        self.way_back = WayBack(self.options, self.state, self.journal, self.decision)
+        return await self.way_back.keep()
 
     # -- steps ----------------------------------------------------------------------------------------------------------------------
 
@@ -187,13 +207,13 @@ class _Migration:
             async with await start.where.writers(await start.source.resolve()) as writers:
                 await expect_down(writers)
 
-    def _told(self, gateways: Mapping[str, Gateway]) -> Handler:
-        async def told_now() -> dict[str, Any]:
-            step = self.journal.timeline[-1][0]
-            doing = "waiting" if self.handover.ready.waiting else "cutting over" if step == "waiting" else step
-            return told(gateways, self.options.source.display, doing)
-
-        return told_now
+    async def _told(self) -> dict[str, Any]:
+        """`valkeep migrate status`."""
+        if self.way_back is not None:
+            return await self.way_back.told()
+        step = self.journal.timeline[-1][0]
+        doing = "waiting" if self.handover.ready.waiting else "cutting over" if step == "waiting" else step
+        return told(self.gateways, self.options.source.display, doing)
 
     def _result(
         self,
