@@ -141,6 +141,36 @@ def test_superseded_values_of_a_register_went_with_the_primary() -> None:
     assert second in survival.lost
 
 
+@pytest.mark.parametrize(("until", "survivors"), [(100_000, 0), (110_000, 1)])
+def test_an_expire_that_was_lost_before_anything_else_of_its_writer_is_allowed(until: int, survivors: int) -> None:
+    """It leaves no trace but that an older one stands there."""
+    story, end = moved()
+    numbers = [story.ok("expire", b"0|f", 100 + 10 * step, node) for step, node in enumerate(("source", "target", "target"))]
+    story.ok("set", b"0|s", 12, "target")  # lost, too, and seen to be
+    end.expiries[b"0|f"] = until
+    survival = survival_at(story.history, end, "target")
+    assert survival.survived & set(numbers) == set(numbers[1 : 1 + survivors])
+    assert survival.lost >= set(numbers[1 + survivors :])
+    judgement = judge_failover(story.history, end, killed="target", promised_until=None)
+    assert (judgement.verdict, judgement.lost) == ("valid", 3 - survivors)
+
+
+def test_what_was_never_there_before_the_failover_may_have_gone_with_the_primary() -> None:
+    story, end = moved()
+    new, late = story.ok("set", b"0|n", 1, "target"), story.ok("expire", b"0|m", 100, "target")
+    end.expiries[b"0|m"] = -1
+    assert survival_at(story.history, end, "target").lost == {new, late}
+    assert judge_failover(story.history, end, killed="target", promised_until=None).verdict == "valid"
+
+
+def test_an_expiry_of_nobody_is_no_loss_that_a_failover_explains() -> None:
+    story, end = moved()
+    story.ok("expire", b"0|e", 200, "target", 1)
+    end.expiries[b"0|e"] = 150_000
+    assert survival_at(story.history, end, "target").lost == set()
+    assert judge_failover(story.history, end, killed="target", promised_until=None).verdict == "invalid"
+
+
 def test_offset_samples_bound_what_a_promoted_replica_must_have() -> None:
     samples = OffsetSamples([(100, 10), (200, 20), (300, 30)])
     assert samples.promised_until(25) == 200

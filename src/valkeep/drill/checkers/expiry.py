@@ -12,9 +12,16 @@ from valkeep.drill.checkers.judgement import Findings, Judgement
 from valkeep.drill.checkers.registers import by_key, last_acked
 from valkeep.drill.history import Operation, Outcome
 
-__all__ = ["ABSENT", "PERSISTENT", "check_expiries"]
+__all__ = ["ABSENT", "PERSISTENT", "check_expiries", "is_from"]
 
 PERSISTENT, ABSENT = -1, -2  # what PEXPIRETIME answers for a key without a TTL, and for no key
+SLACK_MS = 5
+
+
+def is_from(operation: Operation, found: int, origin_unix_ns: int, slack_ms: int = SLACK_MS) -> bool:
+    """Whether this EXPIRE may have left this PEXPIRETIME."""
+    low, high = _window(operation, origin_unix_ns, slack_ms)
+    return low <= found <= high
 
 
 def check_expiries(
@@ -23,7 +30,7 @@ def check_expiries(
     *,
     origin_unix_ns: int,
     initial: Mapping[bytes, int] | None = None,
-    slack_ms: int = 5,
+    slack_ms: int = SLACK_MS,
 ) -> Judgement:
     """``value`` of an operation: seconds. ``final``: PEXPIRETIME in ms. ``origin_unix_ns``: wall time at the history's zero."""
     findings = Findings("expire")

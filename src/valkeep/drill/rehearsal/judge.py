@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from valkeep.drill.checkers.counters import check_counters
-from valkeep.drill.checkers.expiry import check_expiries
+from valkeep.drill.checkers.expiry import ABSENT, PERSISTENT, check_expiries, is_from
 from valkeep.drill.checkers.failover import Survival, check_suffix, lost_suffix
 from valkeep.drill.checkers.judgement import Judgement, judged, worst
 from valkeep.drill.checkers.registers import by_key, check_registers
@@ -122,13 +122,24 @@ def survival_at(history: History, end: EndState, node: str) -> Survival:
             if operation.outcome is Outcome.OK and operation.node == node and isinstance(operation.result, int):
                 sort(operation, there=operation.result <= limit)
     for key, listed in by_key(history.of("set")).items():
-        acked = [operation for operation in listed if operation.outcome is Outcome.OK]
-        if not acked or acked[-1].node != node:
-            continue  # overwritten since: no trace
-        place = next((at for at, operation in enumerate(acked) if operation.value == end.registers.get(key)), None)
-        if place is None:
-            continue  # an indefinite value stands there, or the register checker says what is wrong
-        for at, operation in enumerate(acked):
-            if operation.node == node and at >= place:
-                sort(operation, there=at == place)
+        value = end.registers.get(key)
+        _sort_by_the_last(listed, node, sort, [operation.value == value for operation in listed], untouched=value is None)
+    for key, listed in by_key(history.of("expire")).items():
+        until = end.expiries.get(key, ABSENT)
+        left = [is_from(operation, until, history.origin_unix_ns) for operation in listed]
+        _sort_by_the_last(listed, node, sort, left, untouched=until == PERSISTENT)
     return Survival(frozenset(survived), frozenset(lost))
+
+
+def _sort_by_the_last(listed: list[Operation], node: str, sort: Callable[..., None], found: list[bool], *, untouched: bool) -> None:
+    """Of what each operation overwrites. ``found``: what of it stands there now; ``untouched``: as before the first. Where others wrote since, or something
+    indefinite stands there, nothing shows; what is wrong is found by the checkers."""
+    acked = [(operation, there) for operation, there in zip(listed, found, strict=True) if operation.outcome is Outcome.OK]
+    if not acked or acked[-1][0].node != node:
+        return
+    place = next((at for at in range(len(acked) - 1, -1, -1) if acked[at][1]), -1)
+    if place < 0 and not untouched:
+        return
+    for at, (operation, _) in enumerate(acked):
+        if operation.node == node and at >= place:
+            sort(operation, there=at == place)
