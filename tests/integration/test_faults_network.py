@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.network_contract import Caller
 from tests.support.staged import ask, becomes, staged, struck
+from tests.support.waiting import holds
 from valkeep.client.connection import Connection
 from valkeep.drill.faults import FAULTS, check, needs
 from valkeep.drill.script import HEAL, Load, parse_schedule
@@ -32,13 +34,16 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(bounded())
 
 
-async def heard(stage: Stage, client: str, node: str) -> bool:
-    """Whether this client's PING is answered within 0.4 s."""
+async def heard(stage: Stage, client: str, node: str, timeout: float = 10.0) -> bool:
+    """Whether this client's PING is answered within ``timeout`` seconds."""
 
     def say() -> bool:
-        caller = Caller(stage.deployment, client, node, 0.4)  # type: ignore[arg-type]
+        try:
+            caller = Caller(stage.deployment, client, node, timeout)  # type: ignore[arg-type]
+        except TimeoutError:
+            return False
         with caller.socket:
-            return caller.ask("PING", 0.4) != ""
+            return caller.ask("PING", timeout) != ""
 
     return await asyncio.to_thread(say)
 
@@ -48,7 +53,7 @@ async def copies(stage: Stage, milliseconds: int) -> Any:
     connection = await Connection.open(stage.machine("n1").endpoint)
     try:
         await connection.call("SET", "k", "1")
-        return await connection.call("WAIT", 1, milliseconds, timeout=10.0)
+        return await connection.call("WAIT", 1, milliseconds, timeout=20.0)
     finally:
         await connection.close()
 
@@ -60,13 +65,13 @@ def test_a_partition_takes_named_clients_along_and_leaves_the_others_on_the_far_
             injected = await struck(stage, "partition:primary,c1")
             assert injected.nodes == ("n1", "c1")
             assert await heard(stage, "c1", "n1")
-            assert not await heard(stage, "c1", "n2")
-            assert not await heard(stage, "c2", "n1")
+            assert not await heard(stage, "c1", "n2", 0.4)
+            assert not await heard(stage, "c2", "n1", 0.4)
             assert await heard(stage, "c2", "n2")
             assert await copies(stage, 100) == 0
             await injected.heal()
             assert await heard(stage, "c2", "n1")
-            assert await copies(stage, 5000) == 1
+            assert await copies(stage, 10_000) == 1
 
     run(main())
 
@@ -78,7 +83,10 @@ def test_a_one_way_partition_stops_writes_or_only_what_the_replica_hears(way: st
         async with staged(PAIR, "proxy") as stage:
             await struck(stage, f"partition:n2(way={way})")
             assert await copies(stage, 300) == 0  # out: it has the write, and nobody hears its ACK
-            assert await ask(stage, "n2", "GET", "k") == (b"1" if way == "out" else None)
+            if way == "in":
+                assert await ask(stage, "n2", "GET", "k") is None
+            else:
+                await holds(lambda: ask(stage, "n2", "GET", "k"), "the replica has the write")
 
     run(main())
 
@@ -93,11 +101,14 @@ def test_an_isolated_node_still_serves_every_client_and_a_slow_link_slows_only_i
             assert await copies(stage, 100) == 0
             await isolated.heal()
             slow = await struck(stage, "slow-link:replica(ms=120)")
+            best = math.inf
+            for _ in range(5):
+                begun = time.monotonic()
+                assert await heard(stage, "c1", "n1")
+                best = min(best, time.monotonic() - begun)
+            assert best < 0.2
             begun = time.monotonic()
-            assert await heard(stage, "c1", "n1")
-            assert time.monotonic() - begun < 0.12
-            begun = time.monotonic()
-            assert await copies(stage, 3000) == 1
+            assert await copies(stage, 10_000) == 1
             assert time.monotonic() - begun >= 0.24
             await slow.heal()
 

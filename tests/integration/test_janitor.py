@@ -61,7 +61,7 @@ def test_kill_minus_nine_at_any_moment_leaves_no_process_and_no_folder(tmp_path:
     rest = keeper.communicate()[0].split()
     pids += [int(word) for word in rest if word.isdecimal()]
     until(lambda: all(map(gone, pids)) and not folder.exists(), "processes and folder gone")
-    assert time.monotonic() - killed < 5
+    assert time.monotonic() - killed < 10
     assert ran.exists()
 
 

@@ -47,7 +47,7 @@ def test_delay_is_the_proxys_business_and_a_person_has_the_last_word() -> None:
 
 def test_a_process_with_threads_can_not_move_into_a_namespace() -> None:
     code = (
-        "import threading, time; threading.Thread(target=time.sleep, args=(5,), daemon=True).start()\n"
+        "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
         "from valkeep.runtime.network import namespace; namespace.enter()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)

@@ -6,6 +6,7 @@ python -m tests.support.network_contract namespace|proxy CASE
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import sys
 import time
@@ -31,7 +32,7 @@ def names(text: str) -> frozenset[str]:
 class Caller:
     """A client with an address of its own, on a plain socket: what it does not get, it did not get."""
 
-    def __init__(self, deployment: LocalDeployment, name: str, node: str, timeout: float = 5.0) -> None:
+    def __init__(self, deployment: LocalDeployment, name: str, node: str, timeout: float = 10.0) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(timeout)
         self.socket.bind((deployment.network.source(name), 0))
@@ -40,7 +41,7 @@ class Caller:
     def say(self, line: str) -> None:
         self.socket.sendall(line.encode() + b"\r\n")
 
-    def hear(self, timeout: float = 5.0) -> str:
+    def hear(self, timeout: float = 10.0) -> str:
         """One reply; "" when none comes within ``timeout`` seconds."""
         self.socket.settimeout(timeout)
         try:
@@ -48,25 +49,26 @@ class Caller:
         except TimeoutError:
             return ""
 
-    def ask(self, line: str, timeout: float = 5.0) -> str:
+    def ask(self, line: str, timeout: float = 10.0) -> str:
         self.say(line)
         return self.hear(timeout)
 
 
-def connects(deployment: LocalDeployment, name: str, node: str) -> bool:
-    """Whether a new connection of this client gets an answer within half a second."""
+def connects(deployment: LocalDeployment, name: str, node: str, timeout: float = 10.0) -> bool:
+    """Whether a new connection of this client gets an answer within ``timeout`` seconds."""
     try:
-        caller = Caller(deployment, name, node, 0.5)
+        caller = Caller(deployment, name, node, timeout)
     except TimeoutError:
         return False
-    return caller.ask("PING", 0.5) != ""
+    with caller.socket:
+        return caller.ask("PING", timeout) != ""
 
 
 @case
 async def a_cut_stops_replication_and_the_heal_lets_it_go_on(deployment: LocalDeployment) -> None:
     primary = await Connection.open(deployment.machines["n1"].endpoint)
     await primary.call("SET", "k", "1")
-    assert await primary.call("WAIT", 1, 5000, timeout=10) == 1
+    assert await primary.call("WAIT", 1, 10_000, timeout=20) == 1
     await deployment.network.cut(names("n1"), names("n2"))
     await primary.call("SET", "k", "2")
     assert await primary.call("WAIT", 1, 400, timeout=10) == 0
@@ -82,7 +84,7 @@ async def a_cut_client_hears_nothing_on_old_and_new_connections_and_others_do(de
     await deployment.network.cut(names("c1"), names("n1"))
     await deployment.network.cut(names("n1"), names("c1"))
     assert cut_off.ask("SET k 1", 0.4) == ""
-    assert not await asyncio.to_thread(connects, deployment, "c1", "n1")
+    assert not await asyncio.to_thread(connects, deployment, "c1", "n1", 0.5)
     assert other.ask("GET k") == "$-1\r\n"
     assert connects(deployment, "c2", "n1")
     assert connects(deployment, "c1", "n2")
@@ -109,9 +111,13 @@ async def delay_makes_both_ways_slow_until_the_heal(deployment: LocalDeployment)
     caller, other = Caller(deployment, "c1", "n1"), Caller(deployment, "c2", "n1")
 
     def took(one: Caller) -> float:
-        begun = time.monotonic()
-        assert one.ask("PING") == "+PONG\r\n"
-        return time.monotonic() - begun
+        """At best: a busy machine makes single ones slower, and none faster."""
+        best = math.inf
+        for _ in range(5):
+            begun = time.monotonic()
+            assert one.ask("PING") == "+PONG\r\n"
+            best = min(best, time.monotonic() - begun)
+        return best
 
     assert took(caller) < 0.1
     await deployment.network.delay(names("c1"), 150)

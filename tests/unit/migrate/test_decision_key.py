@@ -45,14 +45,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     terminal.close()
 
 
-def went(ready: Ready, act: Callable[[], Awaitable[None]]) -> bool:
-    """Whether somebody said go, soon after ``act``."""
+def went(ready: Ready, act: Callable[[], Awaitable[None]], patience: float = 0.5) -> bool:
+    """Whether somebody said go, within ``patience`` seconds after ``act``."""
 
     async def story() -> bool:
         async with decision_key.key_decides(ready, enabled=True):
             await act()
             try:
-                await asyncio.wait_for(ready.go.wait(), 0.5)
+                await asyncio.wait_for(ready.go.wait(), patience)
             except TimeoutError:
                 return False
         return True
@@ -64,7 +64,7 @@ def test_enter_means_go_once_the_migration_waits(terminal: Terminal) -> None:
     async def act() -> None:
         terminal.type(b"\n")
 
-    assert went(Ready(waiting=True), act)
+    assert went(Ready(waiting=True), act, 10.0)
 
 
 def test_enter_before_that_is_forgotten(terminal: Terminal) -> None:

@@ -161,19 +161,20 @@ def test_whatever_happens_to_whom_and_when_all_are_promoted_or_none(seed: int) -
 
 def test_patience_that_ends_in_the_moment_of_the_decision_takes_nobody_out_of_it() -> None:
     async def story() -> Attempt:
-        attempt = Attempt(seconds=0.05)
-        looked = asyncio.get_running_loop().create_future()
+        attempt = Attempt(seconds=0.5)
+        looking, looked = asyncio.Event(), asyncio.get_running_loop().create_future()
 
         async def look() -> None:
+            looking.set()
             await looked
 
         def late() -> None:  # the last one goes on in the very turn of the loop in which the first one's time is over
             looked.set_result(None)
-            time.sleep(0.06)
+            time.sleep(0.6)
 
-        attempt.joint = Joint(NAMES, 0.05, look)
+        attempt.joint = Joint(NAMES, 0.5, look)
         shards = [asyncio.create_task(attempt.shard(name)) for name in NAMES]
-        await asyncio.sleep(0.01)
+        await looking.wait()
         asyncio.get_running_loop().call_soon(late)
         await asyncio.gather(*shards, return_exceptions=True)
         return attempt
@@ -185,12 +186,6 @@ def test_patience_that_ends_in_the_moment_of_the_decision_takes_nobody_out_of_it
 
 
 def test_writers_are_kept_out_for_one_lease_in_all_and_not_for_one_at_each_gate() -> None:
-    async def story() -> tuple[Attempt, float]:
-        attempt = Attempt(seconds=0.3)
-        began = asyncio.get_running_loop().time()
-        await attempt.run(before=0.2, between=0.2)
-        return attempt, asyncio.get_running_loop().time() - began
-
-    attempt, took = asyncio.run(story())
+    attempt = Attempt(seconds=1.5)
+    asyncio.run(attempt.run(before=1.0, between=1.0))  # the second gate opens when the first one's lease is over, and within another one
     assert attempt.promoted == []
-    assert took < 0.45

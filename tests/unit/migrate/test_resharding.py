@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import holds
 from valkeep.client.cluster_nodes import ClusterNodes, NodeWord
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
@@ -184,7 +185,7 @@ def test_a_shard_that_is_over_is_let_go_while_others_still_copy_what_it_had(stor
         await story.slots._look()
         assert story.slots._work is not None
         assert not story.feeds[0].closed  # what it said is not in the target yet
-        await asyncio.sleep(0.01)
+        await holds(lambda: "1" not in story.slots._needed, "what it said is in the target")
         await story.slots._look()
         story.slots._work.cancel()
 

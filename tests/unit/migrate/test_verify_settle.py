@@ -161,7 +161,7 @@ def test_looking_ends_when_time_is_up_and_owes_the_rest(tmp_path: Path) -> None:
         stream.written.note(0, b"%d" % number, 50)
 
     async def story() -> None:
-        await settler.settle(0.05)
+        await settler.settle(0.5)
         assert settler.late > 0
         assert (settler.looked, len(settler.debt)) == (4, 7)
         await settler.settle(5.0)
