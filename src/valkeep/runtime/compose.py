@@ -161,8 +161,7 @@ class ComposeDeployment(EndsItself):
     async def up(self) -> None:
         """Start every container; `ready` proves that they are a topology."""
         self._janitor = await asyncio.to_thread(Janitor)
-        self.folder = temporary_folder()
-        self._janitor.remove(self.folder)
+        self.folder = temporary_folder(self._janitor.remove)
         for _ in range(2):  # a `compose up` that was under way may still create something while the first one runs
             self._janitor.run([*self.docker.compose, *self._down])
         if not self.image:

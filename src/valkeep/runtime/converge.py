@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 
 from valkeep.client.server_info import text_of
-from valkeep.errors import ServerError, ValkeepError
+from valkeep.errors import ValkeepError
 from valkeep.runtime.probe import Prober
 from valkeep.topology.plan import plan_for
 from valkeep.topology.slots import tag_for
@@ -63,7 +63,7 @@ async def prove(spec: TopologySpec, prober: Prober, view: View, *, timeout: floa
                 if isinstance(acked, int) and acked >= replicas:
                     break
                 why = f"WAIT counted {acked} of {replicas} replicas"
-            except ServerError as error:  # NOREPLICAS while the lag is not known yet, CLUSTERDOWN while the news spreads
+            except ValkeepError as error:  # NOREPLICAS while the lag is not known yet, CLUSTERDOWN while the news spreads, a late answer
                 why = text_of(error.message)
                 await asyncio.sleep(0.02)
             if time.monotonic() > deadline:

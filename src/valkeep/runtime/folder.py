@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -16,8 +18,9 @@ _held: dict[Path, IO[str]] = {}
 _OWNER = ".owner"
 
 
-def temporary_folder() -> Path:
+def temporary_folder(tell: Callable[[Path], None] = lambda _: None) -> Path:
     """``valkeep-node-PID-…``, locked while this process lives; first removes those of this user whose process was killed before it could.
+    ``tell``: called with every name that it has, before it is made (`Janitor.remove`).
 
     A lock, because numbers of processes mean nothing to who sees this folder from another container."""
     place = Path(tempfile.gettempdir())
@@ -27,11 +30,14 @@ def temporary_folder() -> Path:
                 shutil.rmtree(left, ignore_errors=True)
     for gone in [folder for folder in _held if not folder.exists()]:
         _held.pop(gone).close()
-    fresh = Path(tempfile.mkdtemp(prefix=".valkeep-node-"))
+    token = secrets.token_hex(6)
+    fresh, folder = place / f".valkeep-node-{token}", place / f"valkeep-node-{os.getpid()}-{token}"
+    tell(fresh)
+    tell(folder)
+    fresh.mkdir(mode=0o700)
     lock = (fresh / _OWNER).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    folder = place / f"valkeep-node-{os.getpid()}-{fresh.name.rpartition('-')[2]}"  # now it is locked, it may be seen
-    fresh.rename(folder)
+    fresh.rename(folder)  # now it is locked, it may be seen
     _held[folder] = lock
     return folder
 

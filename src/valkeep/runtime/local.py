@@ -173,9 +173,7 @@ class LocalDeployment(EndsItself):
     async def up(self) -> None:
         """Start every node; `ready` proves that they are a topology."""
         self._janitor = await asyncio.to_thread(Janitor)
-        self.folder = await asyncio.to_thread(self._roomy_folder)
-        if self._owned:
-            self._janitor.remove(self.folder)
+        self.folder = self._roomy_folder(self._janitor)  # in no thread: a cancelled one would go on, and nobody knew what it made
         if self.spec.tls:
             hosts = {host for node in self.spec.nodes() for host, _ in (self.network.listen(node.name), self.network.announced(node.name))}
             self.certificate = await asyncio.to_thread(certificate.make, self.folder / "tls", [f"IP:{host}" for host in sorted(hosts)])
@@ -192,7 +190,7 @@ class LocalDeployment(EndsItself):
             await _start(self.of("primary"))
             await _start([*self.of("replica"), *sentinels])
 
-    def _roomy_folder(self) -> Path:
+    def _roomy_folder(self, janitor: Janitor) -> Path:
         """Where the files go, made when need be. Raises ``Refused`` where nothing can be written, or not enough."""
         folder, number = Path(tempfile.gettempdir()) if self._owned else self.folder.absolute(), len(self.spec.nodes())
         try:
@@ -206,7 +204,7 @@ class LocalDeployment(EndsItself):
                     f"{folder} has {free >> 20} MB left, and {number} nodes take {wanted >> 20} MB at least",
                     remedy="free some, or name another place: TMPDIR=…, or --folder",
                 )
-            return temporary_folder() if self._owned else folder
+            return temporary_folder(janitor.remove) if self._owned else folder
         except OSError as error:
             raise Refused(
                 f"{folder} can not be written: {error.strerror}", remedy="name a folder that can: TMPDIR=…, or --folder"

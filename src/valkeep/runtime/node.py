@@ -126,6 +126,8 @@ class Process:
         self._arguments = tuple(arguments)
         self._child: subprocess.Popen[bytes] | None = None
         self._paused = False
+        self._disposed = False
+        self._starting = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------------ looking
 
@@ -174,7 +176,9 @@ class Process:
         command = [*self.binary.argv, str(file), *self._arguments]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
-        with (self.directory / "node.log").open("ab") as log:
+        with self._starting, (self.directory / "node.log").open("ab") as log:
+            if self._disposed:  # in another thread, while this one got here
+                raise NodeFailed(f"{self.binary} on port {self.port} was put away", remedy="start another one")
             self._child = _start(
                 lambda: subprocess.Popen(
                     command,
@@ -245,6 +249,8 @@ class Process:
     def dispose(self) -> None:
         """End the server, give the port back, remove the folder when it is ours."""
         try:
+            with self._starting:
+                self._disposed = True
             if self.alive:
                 self.kill()
         finally:

@@ -312,8 +312,7 @@ class RemoteDeployment:
 
     async def __aenter__(self) -> Self:
         self._janitor = await asyncio.to_thread(Janitor)
-        self.folder = await asyncio.to_thread(temporary_folder)
-        self._janitor.remove(self.folder)
+        self.folder = temporary_folder(self._janitor.remove)
         return self
 
     async def __aexit__(self, *_: object) -> None:

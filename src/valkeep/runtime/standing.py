@@ -137,8 +137,7 @@ def _path(name: str) -> Path:
 async def hold(spec: TopologySpec, name: str, runtime: str, ready: Callable[[Standing], None], folder: Path | None = None) -> None:
     """Start it, prove it, call ``ready``, and keep it until this task is cancelled; then end it. Raises ``UsageError`` for a name that is held already, and
     what the deployment raises."""
-    with _claimed(name) as claim, Janitor() as janitor:
-        janitor.run([sys.executable, "-I", "-S", "-c", _FORGET, str(_path(name))])
+    with Janitor() as janitor, _claimed(name, janitor) as claim:
         standing = Standing(name, os.getpid(), started(os.getpid()), spec, runtime)
         _tell(claim, standing)
         async with _deployment(spec, runtime, folder) as deployment:
@@ -175,8 +174,9 @@ def _described(standing: Standing, deployment: LocalDeployment | ComposeDeployme
 
 
 @contextlib.contextmanager
-def _claimed(name: str) -> Iterator[TextIO]:
+def _claimed(name: str, janitor: Janitor) -> Iterator[TextIO]:
     path, deadline = _path(name), time.monotonic() + 0.5  # who only looks locks it for a moment
+    janitor.run([sys.executable, "-I", "-S", "-c", _FORGET, str(path)])  # not where another one holds it
     while True:
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:  # noqa: PTH123 - with a mode
             try:
