@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -29,6 +29,7 @@ __all__ = ["ClusterRoute", "FixedRoute", "Route", "SentinelRoute", "Trouble", "r
 
 PATIENCE: Final = 0.2  # seconds for a question to a sentinel or a node
 PAUSE: Final = 0.02  # seconds between two times that a client looks again
+FIRST_PATIENCE: Final = 5.0  # seconds for the first look: nothing is measured yet
 
 _SLOTS: Final = resp.encode("CLUSTER", "SLOTS")
 
@@ -144,6 +145,16 @@ class _OneAtATime:
             self._running.cancel()
 
 
+async def _found(look: Callable[[], Awaitable[None]], known: Callable[[], bool]) -> bool:
+    """Whether the first looks find what a client needs to begin with."""
+    deadline = time.monotonic() + FIRST_PATIENCE
+    while True:
+        await look()
+        if known() or time.monotonic() > deadline:
+            return known()
+        await asyncio.sleep(PAUSE)
+
+
 class SentinelRoute:
     """The primary as the sentinels name it: asked after failures, heard from ``+switch-master`` in between."""
 
@@ -157,8 +168,7 @@ class SentinelRoute:
         self._listeners: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
-        await self._look()
-        if self._primary is None:
+        if not await _found(self._look, lambda: self._primary is not None):
             raise ValkeepError(
                 f"no sentinel tells the client {self._client.name} where {self._targets.monitored!r} is",
                 remedy="are the sentinels up, and do they monitor this name?",
@@ -221,8 +231,7 @@ class ClusterRoute:
         self._owners: dict[int, Place] = {}
 
     async def begin(self) -> None:
-        await self._look()
-        if len(self._owners) < len(set(self._slots)):
+        if not await _found(self._look, lambda: len(self._owners) >= len(set(self._slots))):
             raise ValkeepError(
                 f"no node tells the client {self._client.name} who serves all slots",
                 remedy="is the cluster up, and are all slots assigned?",
