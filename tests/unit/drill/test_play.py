@@ -118,3 +118,14 @@ def test_who_runs_no_more_or_claims_another_shard_disputes_nothing() -> None:
     nobody: Any = None
     playing = play._Play(find("sentinel-kill-primary"), stage, nobody, nobody)
     assert [playing._claims(shard) for shard in (0, 1, 2)] == [1, 1, 0]
+
+
+def test_two_clocks_that_go_on_together_have_one_distance() -> None:
+    assert abs(play._wall() - play._wall()) < 1_000_000
+
+
+def test_a_look_at_the_clocks_that_was_held_up_is_not_the_one_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0, 80_000_000, 90_000_000, 90_000_010, 100_000_000, 170_000_000])
+    walls = iter([5_080_000_000, 5_090_000_005, 5_100_000_000])
+    monkeypatch.setattr(play, "time", SimpleNamespace(monotonic_ns=lambda: next(ticks), time_ns=lambda: next(walls)))
+    assert play._wall() == 5_000_000_000
