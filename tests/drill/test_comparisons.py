@@ -8,13 +8,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support.drilled import unstalled
+
+pytestmark = pytest.mark.timeout(400)
+
 COMMAND = [sys.executable, "-c", "from valkeep.cli import main; main()", "drill"]
 
 
 def compared(path: Path, *words: str) -> tuple[int, list[dict[str, Any]], str]:
     """Exit status, rows, and what was said."""
-    done = subprocess.run([*COMMAND, *words, "--json", str(path)], capture_output=True, text=True, check=False, timeout=110)
-    return done.returncode, json.loads(path.read_text())["rows"] if path.exists() else [], done.stdout + done.stderr
+
+    def run() -> tuple[int, list[dict[str, Any]], str]:
+        done = subprocess.run([*COMMAND, *words, "--json", str(path)], capture_output=True, text=True, check=False, timeout=300)
+        return done.returncode, json.loads(path.read_text())["rows"] if path.exists() else [], done.stdout + done.stderr
+
+    return unstalled(run, lambda ran: [(row["verdict"], row["reason"]) for row in ran[1]])
 
 
 def test_wait_saves_what_the_defaults_lose_in_a_partition(tmp_path: Path) -> None:

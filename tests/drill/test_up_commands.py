@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,14 @@ def test_in_the_foreground_it_stands_until_a_signal(up: Up, number: signal.Signa
     assert not up.left()
 
 
-def test_kill_minus_nine_of_the_holder_leaves_nothing_after_two_seconds(up: Up) -> None:
+def test_kill_minus_nine_of_the_holder_leaves_nothing_after_two_seconds(up: Up, grace: Callable[[float], float]) -> None:
     about = up.detached("sentinel", "--acl")
     pids = pids_of(up.status()[0])
+    within = grace(4)  # two, and a machine that does other things too
     killed = time.monotonic()
     os.kill(about["holder"], signal.SIGKILL)
     until(lambda: not any(map(started, pids)) and not up.left(), lambda: f"left: {up.left()}", 10.0)
-    assert time.monotonic() - killed < 4  # two, and a machine that does other things too
+    assert time.monotonic() - killed < within
     assert "nothing is up" in up("status").stdout
 
 
@@ -184,6 +186,15 @@ def test_ctrl_c_while_a_detached_one_starts_ends_it(up: Up) -> None:
     until(lambda: not up.left() and not serving(up.files), lambda: f"left: {up.left()}", 10.0)
 
 
+def command_lines() -> str:
+    """Of every process there is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().decode(errors="replace"))
+    return "".join(found)
+
+
 def test_users_have_passwords_in_files_of_the_owner_alone_and_nowhere_else(up: Up) -> None:
     server_binary("valkey-8.1")
     about = up.detached("sentinel", "--version", "valkey-8.1", "--tls", "--acl")
@@ -203,7 +214,7 @@ def test_users_have_passwords_in_files_of_the_owner_alone_and_nowhere_else(up: U
     secrets = [password, (Path(about["folder"]) / "valkeep-admin.password").read_text().strip()]
     told = json.dumps(about) + up("status").stdout + "".join(path.read_text() for path in up.runtime.rglob("*.json"))
     logs = "".join(path.read_text() for path in Path(about["folder"]).glob("*/node.log"))
-    arguments = "".join(path.read_bytes().decode(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    arguments = command_lines()
     for secret in secrets:
         assert secret not in told
         assert secret not in logs
