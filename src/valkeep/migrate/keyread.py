@@ -1,7 +1,7 @@
 """One key as a server shows it to commands: DUMP, and the moment at which it expires.
 
-PEXPIRETIME came with 7.0. Before, the moment is TIME + PTTL, asked one behind the other: within MULTI nothing comes between them, and it is right to
-within `TOLERANCE`.
+PEXPIRETIME came with 7.0. Before, the moment is TIME + PTTL, asked one behind the other: within MULTI no other command comes between them, and it is right to
+within `TOLERANCE`. A server that stood still just then shows it: TIME is asked once more behind PTTL. What is so unsure is read again (`TRIES`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from valkeep.client.connection import Argument
 from valkeep.errors import ServerError
 
-__all__ = ["TOLERANCE", "KeyRead", "Seen"]
+__all__ = ["TOLERANCE", "TRIES", "KeyRead", "Seen"]
 
 TOLERANCE = 2  # ms, of an expiry that is TIME + PTTL
+TRIES = 5  # times that a key is read before an unsure expiry is taken
 
 
 class Seen(NamedTuple):
@@ -24,6 +25,10 @@ class Seen(NamedTuple):
     payload: bytes
     expire_ms: int
     tolerance: int = 0
+
+    @property
+    def unsure(self) -> bool:
+        return self.tolerance > TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +45,26 @@ class KeyRead:
     @property
     def width(self) -> int:
         """How many commands, and replies."""
-        return 2 if self.exact else 3
+        return 2 if self.exact else 4
 
     def commands(self, key: bytes) -> list[tuple[Argument, ...]]:
         """To be sent one behind the other; where not ``exact``, within MULTI."""
         if self.exact:
             return [("DUMP", key), ("PEXPIRETIME", key)]
-        return [("DUMP", key), ("TIME",), ("PTTL", key)]
+        return [("DUMP", key), ("TIME",), ("PTTL", key), ("TIME",)]
 
     def seen(self, replies: Sequence[Any]) -> Seen | None:
         """None: the server has no such key. Raises the first ``ServerError`` among the replies."""
         for reply in replies:
             if isinstance(reply, ServerError):
                 raise reply
-        payload, expiry = replies[0], int(replies[-1])
+        payload, expiry = replies[0], int(replies[1 if self.exact else 2])
         if payload is None or expiry == -2:  # it may have expired between the two
             return None
         if expiry < 0:
             return Seen(payload, -1)
         if self.exact:
             return Seen(payload, expiry)
-        seconds, micros = replies[1]
-        return Seen(payload, int(seconds) * 1000 + int(micros) // 1000 + expiry, TOLERANCE)
+        before, after = (int(seconds) * 1000 + int(micros) // 1000 for seconds, micros in (replies[1], replies[3]))
+        between = abs(after - before)
+        return Seen(payload, before + expiry, TOLERANCE if between < TOLERANCE else TOLERANCE + between)

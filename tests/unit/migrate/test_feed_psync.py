@@ -41,7 +41,7 @@ class Old:
         return b"OK"
 
     async def execute(self, commands: list[tuple[Any, ...]], **_: object) -> list[Any]:
-        answers: dict[Any, list[Any]] = {"DUMP": [b"payload", None], "PTTL": [1000, -2], "TIME": [[b"1900000000", b"5999"]] * 2}
+        answers: dict[Any, list[Any]] = {"DUMP": [b"payload", None], "PTTL": [1000, -2], "TIME": [[b"1900000000", b"5999"]] * 4}
         return [answers[name].pop(0) if name in answers else b"master_repl_offset:77\r\n" for name, *_ in commands]
 
 
@@ -71,6 +71,30 @@ def test_a_copy_from_a_redis_before_7_has_an_absolute_expiry() -> None:
             Copy(3, b"k", 77, b"payload", 1_900_000_001_005),
             Copy(3, b"gone", 77, None),
         ]
+
+    asyncio.run(story())
+
+
+def test_a_copy_whose_expiry_is_unsure_is_read_again() -> None:
+    class Stood(Old):
+        """Still, for 30 ms, between the first TIME and PTTL; not the second time."""
+
+        times = 0
+
+        async def execute(self, commands: list[tuple[Any, ...]], **_: object) -> list[Any]:
+            self.times += 1
+            clock = iter([b"5999", b"35999"] if self.times == 1 else [b"40000", b"40010"])
+            return [
+                [b"1900000000", next(clock)]
+                if name == "TIME"
+                else {"DUMP": b"payload", "PTTL": 970 if self.times == 1 else 966}.get(name, b"master_repl_offset:77\r\n")
+                for name, *_ in commands
+            ]
+
+    async def story() -> None:
+        source = Stood()
+        assert await feed((6, 2), source).read([(3, b"k")]) == [Copy(3, b"k", 77, b"payload", 1_900_000_001_006)]
+        assert source.times == 2
 
     asyncio.run(story())
 

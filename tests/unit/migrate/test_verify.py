@@ -407,13 +407,22 @@ def test_a_bugs_traceback_is_shown_where_debugging_is_asked_for(
 def test_an_expiry_before_7_is_made_of_time_and_pttl() -> None:
     payload = dump_payload(Record(0, b"k", -1, KIND_STRING, b"v"), DIALECT_REDIS, 9)
     read = KeyRead.of((6, 2, 7))
-    assert [command[0] for command in read.commands(b"k")] == ["DUMP", "TIME", "PTTL"]
-    assert read.seen([payload, [b"1900000000", b"5999"], 1000]) == Seen(payload, 1_900_000_001_005, 2)
-    assert read.seen([payload, [b"1900000000", b"5999"], -1]) == Seen(payload, -1, 0)
-    assert read.seen([None, [b"1900000000", b"5999"], -2]) is None
-    assert read.seen([payload, [b"1900000000", b"5999"], -2]) is None  # it expired between the two
+    assert [command[0] for command in read.commands(b"k")] == ["DUMP", "TIME", "PTTL", "TIME"]
+    at = [b"1900000000", b"5999"]
+    assert read.seen([payload, at, 1000, at]) == Seen(payload, 1_900_000_001_005, 2)
+    assert read.seen([payload, at, -1, at]) == Seen(payload, -1, 0)
+    assert read.seen([None, at, -2, at]) is None
+    assert read.seen([payload, at, -2, at]) is None  # it expired between the two
     with pytest.raises(ServerError, match="NOPERM"):
         read.seen([b"QUEUED", ServerError("NOPERM", "no"), ServerError("EXECABORT", "no")])
+
+
+@pytest.mark.parametrize(("after", "tolerance"), [(b"5999", 2), (b"6000", 2), (b"7000", 4), (b"35999", 32)])
+def test_a_server_that_stood_still_between_the_two_makes_the_expiry_unsure(after: bytes, tolerance: int) -> None:
+    payload = dump_payload(Record(0, b"k", -1, KIND_STRING, b"v"), DIALECT_REDIS, 9)
+    seen = KeyRead(exact=False).seen([payload, [b"1900000000", b"5999"], 1000, [b"1900000000", after]])
+    assert seen == Seen(payload, 1_900_000_001_005, tolerance)
+    assert seen.unsure == (tolerance > 2)
 
 
 def test_an_expiry_from_7_on_is_what_the_server_says() -> None:

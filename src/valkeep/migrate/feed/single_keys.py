@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from valkeep.client.server_info import parse_info
 from valkeep.errors import ConnectionLost, Refused, ServerError
+from valkeep.migrate.keyread import TRIES
 from valkeep.migrate.transform.copies import Copy
 from valkeep.topology.slots import key_slot
 from valkeep.wire.commands import Place
@@ -69,10 +70,13 @@ async def _together(connection: Connection, read: KeyRead, database: int, keys: 
     """All of them at one offset; of a shard that has not all of them any more, each at its own."""
     commands = [command for key in keys for command in read.commands(key)]
     try:
-        *replies, said = await connection.execute([*commands, ("INFO", "replication")], timeout=COPY_TIMEOUT)
-        seen = [read.seen(replies[at : at + read.width]) for at in range(0, len(replies), read.width)]
-        if isinstance(said, ServerError):
-            raise said
+        for _ in range(TRIES):
+            *replies, said = await connection.execute([*commands, ("INFO", "replication")], timeout=COPY_TIMEOUT)
+            seen = [read.seen(replies[at : at + read.width]) for at in range(0, len(replies), read.width)]
+            if isinstance(said, ServerError):
+                raise said
+            if not any(one is not None and one.unsure for one in seen):
+                break
     except ServerError as error:
         if shard and len(keys) > 1 and error.kind in _ELSEWHERE | _LATER:
             return [one for key in keys for one in await _together(connection, read, database, [key], shard)]
