@@ -8,14 +8,14 @@ import pytest
 
 from tests.soak.returning import Return, perform
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize(
     ("kill", "ended"),
     [
-        (Return("rollback:fence", lease=500), "rolled-back"),
-        (Return("rollback:promote", lease=500), "rolled-back"),
+        (Return("rollback:fence", lease=4000), "rolled-back"),
+        (Return("rollback:promote", lease=4000), "rolled-back"),
     ],
     ids=lambda value: value.point if isinstance(value, Return) else value,
 )
@@ -27,6 +27,6 @@ def test_no_acknowledged_write_is_missing_whenever_the_way_back_is_killed(kill: 
 
 
 def test_the_judge_of_the_way_back_finds_a_planted_loss(tmp_path: Path) -> None:
-    outcome = perform(Return("way-back:current", lease=500), tmp_path, plant=True)
+    outcome = perform(Return("way-back:current", lease=4000), tmp_path, plant=True)
     assert outcome.violations
     assert all(one.startswith("list:new0 lacks") for one in outcome.violations)
