@@ -20,6 +20,8 @@ from valkeep.topology.slots import key_slot
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 Client = Callable[..., Any]
+LEASE = ("--lease", "30000")  # the first cut-over shall succeed
+MANUAL = ("--cutover", "manual", *LEASE)
 LIBRARY = "#!lua name=push\nredis.register_function('answer', function() return 42 end)"
 
 
@@ -56,7 +58,7 @@ def crossing(here: Any, number: int) -> None:
 
 @pytest.mark.parametrize("pair", ["valkey-8.0", "valkey-8.1", "valkey-9.1"], indirect=True)
 def test_each_shard_gets_its_slots_and_no_acknowledged_write_is_lost(pair: ClusterPair) -> None:
-    with Writers(pair.source.port) as writers, pair.run() as run:
+    with Writers(pair.source.port) as writers, pair.run(*LEASE) as run:
         assert run.wait() == 0, run.stderr
         writers.stop()
         assert lost(writers.acknowledged(), pair.there) == []
@@ -70,7 +72,7 @@ def test_each_shard_gets_its_slots_and_no_acknowledged_write_is_lost(pair: Clust
 
 def test_every_write_is_there_once_although_connections_break_and_commands_cross_slots(pair: ClusterPair) -> None:
     rng = random.Random(5)
-    with Counting(pair.here, 5) as load, pair.run("--cutover", "manual") as run:
+    with Counting(pair.here, 5) as load, pair.run(*MANUAL) as run:
         run.wait_for("online")
         for number in range(25):
             before = load.done
@@ -89,14 +91,14 @@ def test_every_write_is_there_once_although_connections_break_and_commands_cross
 def test_a_killed_run_is_gone_on_with_from_the_marker_of_each_shard(pair: ClusterPair) -> None:
     with Counting(pair.here, 6) as load:
         for attempt in range(3):
-            with pair.run("--cutover", "manual") as run:
+            with pair.run(*MANUAL) as run:
                 run.wait_for("online" if attempt else "follow")
                 before = load.done
                 until(lambda before=before: load.done > before + 30, lambda: "the writers stand still")  # type: ignore[misc]
                 crossing(pair.here, attempt)
                 run.kill()
                 assert len(pair.markers()) == 3
-        with pair.run() as run:
+        with pair.run(*LEASE) as run:
             assert run.wait() == 0, run.stderr
             assert "this one goes on" in run.stderr
         load.stop()
@@ -104,7 +106,7 @@ def test_a_killed_run_is_gone_on_with_from_the_marker_of_each_shard(pair: Cluste
 
 
 def test_an_abort_after_a_kill_puts_every_shard_in_order(pair: ClusterPair) -> None:
-    with pair.run("--cutover", "manual") as run:
+    with pair.run(*MANUAL) as run:
         run.wait_for("online")
         assert pair.import_modes() == {"yes"}
         run.kill()
@@ -115,13 +117,14 @@ def test_an_abort_after_a_kill_puts_every_shard_in_order(pair: ClusterPair) -> N
 
 
 def test_a_slot_that_goes_elsewhere_meanwhile_ends_the_push_and_nothing_is_skipped(pair: ClusterPair) -> None:
-    with pair.run("--cutover", "manual") as run:
+    with pair.run(*MANUAL) as run:
         run.wait_for("online")
         slot = key_slot(b"moving")
         losing = next(shard for shard, (first, last) in zip(pair.shards, pair.ranges(), strict=True) if first <= slot <= last)
         gaining = next(shard for shard in pair.shards if shard is not losing)
         name = gaining.execute_command("CLUSTER MYID").decode()
-        for shard in (gaining, *pair.shards):
+        others = [shard for shard in pair.shards if shard not in (losing, gaining)]
+        for shard in (losing, *others, gaining):  # who has it first, else it claims it back
             shard.execute_command("CLUSTER SETSLOT", slot, "NODE", name)
         pair.here.set("moving", 1)
         assert run.wait() != 0
@@ -150,7 +153,7 @@ def test_a_second_migration_into_the_same_cluster_is_refused_whichever_of_its_no
             "all",
         )
         env = {"XDG_STATE_HOME": str(tmp_path / "states")}  # each has a folder of its own there
-        return Valkeep("migrate", "run", *where, "--cutover", "manual", folder=tmp_path / name, env=env)
+        return Valkeep("migrate", "run", *where, *MANUAL, folder=tmp_path / name, env=env)
 
     with begun(pair.source, first.address, "first") as run:
         run.wait_for("waiting")
@@ -197,7 +200,7 @@ def test_a_target_that_is_not_complete_for_a_while_is_waited_for_and_nothing_is_
     """As while one of its nodes is away: the others answer CLUSTERDOWN to whole batches."""
     _, last = pair.ranges()[0]  # no key of ours lies there, nor a marker
     owner = pair.shards[0]
-    with pair.run("--cutover", "manual") as run:
+    with pair.run(*MANUAL) as run:
         run.wait_for("waiting")
         written(pair.here, way, 1)
         before = {shard: refused_as_down(shard) for shard in pair.shards}
@@ -216,7 +219,7 @@ def test_a_target_that_is_not_complete_for_a_while_is_waited_for_and_nothing_is_
 
 
 def test_a_write_to_another_database_holds_the_stream_and_says_so(pair: ClusterPair, client: Client) -> None:
-    with pair.run("--cutover", "manual", "--hold", "0.5") as run:
+    with pair.run(*MANUAL, "--hold", "0.5") as run:
         run.wait_for("online")
         client(pair.source, db=3).set("elsewhere", 1)
         assert run.wait() != 0

@@ -144,7 +144,8 @@ class Clusters:
         return ("--source", f"valkey://{source.address}", "--target", f"valkey://{target.address}", "--state", str(self.folder / "state"))
 
     def run(self, *more: str, name: str = "run") -> Valkeep:
-        return Valkeep("migrate", "run", *self.where(), "--deliver", "push", "--acknowledge", "all", *more, folder=self.folder / name)
+        options = ("--deliver", "push", "--acknowledge", "all", "--lease", "30000")
+        return Valkeep("migrate", "run", *self.where(), *options, *more, folder=self.folder / name)
 
     def valkeep(self, command: str, *more: str) -> Valkeep:
         with Valkeep("migrate", command, *self.where(), *more, folder=self.folder / command, report=False) as process:
@@ -184,5 +185,7 @@ def clusters(source: str, target: str, folder: Path, shards: Iterable[int] = (3,
         found = Clusters(here, there, folder)
         for one in (found.here, found.there):
             one.flushall(target_nodes=ValkeyCluster.PRIMARIES)
+            if not replicas:  # where nobody takes over, a node that is slow for a second need not be taken for dead
+                one.config_set("cluster-node-timeout", 5000, target_nodes=ValkeyCluster.PRIMARIES)
         yield found
         found.close()

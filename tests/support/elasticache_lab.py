@@ -26,7 +26,9 @@ class ElastiCacheLab:
         self.folder = folder
 
     def run(self, *more: str, name: str = "run") -> Valkeep:
-        return self.valkeep("run", "--acknowledge", "all", "--field-ttl", "keep-field", *self.plane.options, *more, name=name)
+        return self.valkeep(
+            "run", "--acknowledge", "all", "--field-ttl", "keep-field", "--lease", "30000", *self.plane.options, *more, name=name
+        )
 
     def valkeep(self, command: str, *more: str, name: str = "", report: bool = True) -> Valkeep:
         where = ("--source", self.source.endpoint, "--state", str(self.folder / "state"))

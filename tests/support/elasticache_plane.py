@@ -97,7 +97,7 @@ class PlaneOfTests:
     ``lose``: actions that are carried out once without an answer; ``refuse_to_answer``: nothing is answered, or carried out.
     """
 
-    def __init__(self, target: Process, *, databases: int = 16, patience: float = 20.0) -> None:
+    def __init__(self, target: Process, *, databases: int = 16, patience: float = 90.0) -> None:
         self.target = target
         self.databases = databases
         self.patience = patience

@@ -16,8 +16,9 @@ __all__ = ["Pair", "ProxiedPair"]
 
 @dataclass
 class Pair:
-    """``here``, ``there``: ordinary clients to both."""
+    """``here``, ``there``: ordinary clients to both. ``lease``: of cut-overs, ms, which a test may change: long, so that the first one succeeds."""
 
+    lease = 30_000
     source: Process
     target: Process
     here: Any
@@ -28,11 +29,12 @@ class Pair:
         return ("--source", self.source.endpoint, "--target", self.target.endpoint, "--state", str(self.folder / "state"))
 
     def run(self, *more: str, name: str = "run") -> Valkeep:
-        return Valkeep("migrate", "run", *self.where(), "--acknowledge", "all", *more, folder=self.folder / name)
+        return Valkeep("migrate", "run", *self.where(), "--acknowledge", "all", *self._lease(), *more, folder=self.folder / name)
 
     def valkeep(self, command: str, *more: str) -> Valkeep:
-        """``cutover`` or ``abort``, ended."""
-        with Valkeep("migrate", command, *self.where(), *more, folder=self.folder / command, report=False) as process:
+        """``cutover``, ``abort``, ``rollback`` or ``commit``, ended."""
+        lease = self._lease() if command == "rollback" else ()
+        with Valkeep("migrate", command, *self.where(), *lease, *more, folder=self.folder / command, report=False) as process:
             process.wait()
         return process
 
@@ -42,6 +44,9 @@ class Pair:
         with Valkeep("migrate", "preflight", *pair, *more, folder=self.folder / "preflight", report=False) as process:
             process.wait()
         return process
+
+    def _lease(self) -> tuple[str, ...]:
+        return "--lease", str(self.lease)
 
     def valkeep_status(self) -> dict[str, Any]:
         """What `valkeep migrate status` says of it."""
@@ -65,6 +70,7 @@ class Pair:
 class ProxiedPair(Pair):
     """Valkeep reaches both through proxies, which can cut, delay and watch for a command."""
 
+    lease = 5000  # what they watch for
     to_source: Proxy
     to_target: Proxy
 

@@ -102,7 +102,7 @@ class Valkeep:
                     names.append(event["name"])
         return names
 
-    def wait_for(self, phase: str, timeout: float = 30.0) -> None:
+    def wait_for(self, phase: str, timeout: float = 90.0) -> None:
         """Return as soon as this phase has begun; fails when the process ends first."""
         needle = f'"event":"Phase","at":[0-9.e-]+,"name":"{re.escape(phase)}","done":false'
         path = self.report / "events.jsonl"
@@ -125,7 +125,7 @@ class Valkeep:
         self.send(signal.SIGKILL)
         self.process.wait()
 
-    def wait(self, timeout: float = 40.0) -> int:
+    def wait(self, timeout: float = 120.0) -> int:
         """The exit code."""
         try:
             return self.process.wait(timeout)
@@ -140,7 +140,7 @@ class Valkeep:
 
     def assert_nothing_left(self, *folders: Path) -> None:
         """No process of it runs, and no spool or socket lies in the folders (and in its own)."""
-        until(lambda: not self.descendants(), lambda: f"processes left: {self.descendants()}", 5.0)
+        until(lambda: not self.descendants(), lambda: f"processes left: {self.descendants()}", 30.0)
         for folder in (self.folder, *folders):
             left = [
                 path for path in folder.rglob("*") if "spool" in path.name or path.is_socket() or (path.is_dir() and "verify" in path.name)

@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["holds", "until"]
 
 
-def until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = 20.0, every: float = 0.005) -> Any:
+def until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = 60.0, every: float = 0.005) -> Any:
     """Wait for a condition to hold and return what it said; fails with ``what`` after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
@@ -20,7 +20,7 @@ def until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: 
     return value
 
 
-async def holds(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
+async def holds(condition: Callable[[], Any], what: str, timeout: float = 60.0) -> None:
     """The same for who waits on an event loop, which goes on meanwhile. ``condition`` may have to be awaited."""
     deadline = time.monotonic() + timeout
     while not (await value if inspect.isawaitable(value := condition()) else value):

@@ -138,7 +138,7 @@ class Writers:
         """What was acknowledged so far, by writer."""
         return {writer.name: list(writer.acked) for writer in self.writers}
 
-    def wait_for_acks(self, more: int, timeout: float = 20.0) -> None:
+    def wait_for_acks(self, more: int, timeout: float = 60.0) -> None:
         """Return when every writer got so many acknowledgements more."""
         wanted = [len(writer.acked) + more for writer in self.writers]
         deadline = time.monotonic() + timeout
