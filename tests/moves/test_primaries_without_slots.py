@@ -134,6 +134,7 @@ def test_one_that_hangs_or_does_not_let_us_in_is_no_go(source: Source, target: E
         lost = bad(asked(given, target, PreflightOptions(deliver="push", rate_seconds=0, timeout=0.5)), "VK-SOURCE-CLUSTER")
     finally:
         source.process.resume()
+        until(lambda: not any("fail" in str(node.execute_command("CLUSTER NODES")) for node in source.nodes), "nobody takes it for dead")
     assert source.own in lost.evidence["primaries"]
 
 
