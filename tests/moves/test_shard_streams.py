@@ -6,6 +6,7 @@ The facts are those of docs/explanation/replication.md ("A cluster's streams").
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -128,7 +129,7 @@ async def listening(endpoint: Endpoint, slots: Any) -> Listener:
 
 
 async def heard(listener: Listener, *last: bytes) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while list(last) not in listener.said:
             listener.news.clear()
             await listener.news.wait()
@@ -148,7 +149,9 @@ def test_a_slot_that_moves_key_by_key_is_one_lane_s_at_a_time(cluster: LocalDepl
             await here.call("SET", timed, "2")
             await here.call("PEXPIRE", timed, 500_000)
             moment = await here.call("PEXPIRETIME", timed)
+            began = time.monotonic()
             await asyncio.to_thread(move_slot, cluster, slot, number)
+            elapsed = 1000 * (time.monotonic() - began)
             await there.call("SET", new, "3")
             await heard(taking, b"SET", new, b"3")
             await heard(also, b"SET", new, b"3")
@@ -157,7 +160,7 @@ def test_a_slot_that_moves_key_by_key_is_one_lane_s_at_a_time(cluster: LocalDepl
             restored = {command[1]: command for command in also.sent if command[0] == b"RESTORE"}
             assert set(restored) == {key, timed}
             assert restored[key][2] == b"0"
-            assert abs(int(restored[timed][2]) - moment) <= 5
+            assert -1 <= int(restored[timed][2]) - moment <= elapsed + 1  # servers tell each other how long it lives still
             assert {b"REPLACE", b"ABSTTL"} <= set(restored[timed][4:])
             assert also.sent[-1] == [b"SET", new, b"3"]
             assert not [command for command in also.sent if command[0] == b"CLUSTER"]
