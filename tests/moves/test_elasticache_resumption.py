@@ -80,7 +80,7 @@ def refused(lab: ElastiCacheLab, *more: str, name: str = "refused") -> Valkeep:
 def moves(lab: ElastiCacheLab, *more: str) -> Valkeep:
     """A run that comes to its end, and has everything."""
     with lab.run(*more, name="last") as run:
-        assert run.wait(60) == 0, run.stderr
+        assert run.wait() == 0, run.stderr
     assert lab.role == b"master"
     assert lab.there.dbsize() == lab.here.dbsize()
     assert lab.plane.group["Status"] == "available"
@@ -105,7 +105,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_with_its_migration_and_los
             assert lab.plane.group["Status"] == "migrating"
             writers.wait_for_acks(5)
         with lab.run(name="last") as run:
-            assert run.wait(60) == 0, run.stderr
+            assert run.wait() == 0, run.stderr
         writers.stop()
         acknowledged = writers.acknowledged()
     assert "killed when the target followed it; this one goes on" in run.stderr
@@ -165,7 +165,7 @@ def test_killed_before_the_answer_to_the_start_it_waits_for_the_target_and_does_
         until(lambda: "not called again" in run.stderr or not run.running, lambda: run.stderr)
         assert lab.role == b"master"
         lab.plane.starts.set()
-        assert run.wait(60) == 0, run.stderr
+        assert run.wait() == 0, run.stderr
     assert lab.told == ONCE
     assert lab.there.dbsize() == lab.here.dbsize()
     assert full_syncs(lab) == 1 + 1
@@ -294,7 +294,7 @@ def test_a_migration_that_turns_out_to_be_another_is_left_alone(lab: ElastiCache
     with lab.run(name="again") as run:
         until(lambda: "not called again" in run.stderr or not run.running, lambda: run.stderr)
         lab.plane.admin.execute_command("REPLICAOF", "127.0.0.1", other.port)
-        assert run.wait(60) == 4, run.stderr
+        assert run.wait() == 4, run.stderr
     assert run.code == "VK-EC-OTHER"
     assert "nothing was done to lab" in run.stderr
     assert "CompleteMigration" not in lab.told

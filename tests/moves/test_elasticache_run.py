@@ -37,7 +37,7 @@ def test_a_source_of_redis_8_moves_under_writers_and_no_acknowledged_write_is_lo
     order: list[str] = []
     with Writers(lab.source.port, 3) as writers, lab.run() as process:
         lab.plane.before = lambda action: order.extend([action] if "snapshot-taken" in process.phases() else [])
-        assert process.wait(60) == 0, process.stderr
+        assert process.wait() == 0, process.stderr
         writers.stop()
         acknowledged = writers.acknowledged()
     assert lost(acknowledged, lab.there) == []
@@ -86,7 +86,7 @@ def test_an_answer_that_elasticache_would_not_take_stops_the_run_before_anything
 ) -> None:
     liar.lies["INFO"] = lambda reply: with_field(reply, "redis_version", "8.0.2")
     with lab.run(*liar.options) as process:
-        assert process.wait(60) == 4
+        assert process.wait() == 4
     assert process.code == "VK-EC-PROBE"
     assert "presents itself as 8.0.2" in process.stderr
     assert "remedy:" in process.stderr
@@ -98,7 +98,7 @@ def test_an_answer_that_elasticache_would_not_take_stops_the_run_before_anything
 def test_encryption_in_transit_stops_the_run_with_its_number(lab: ElastiCacheLab) -> None:
     lab.plane.group["TransitEncryptionEnabled"] = True
     with lab.run() as process:
-        assert process.wait(60) == 4
+        assert process.wait() == 4
     assert process.code == "VK-A-22"
     assert "modify-replication-group" in process.stderr
     assert lab.as_it_was()
@@ -108,7 +108,7 @@ def test_a_snapshot_that_comes_too_late_is_a_migration_that_aws_gives_up(lab: El
     liar.hold = True
     lab.plane.patience = 1.0
     with lab.run(*liar.options) as process:
-        assert process.wait(60) in (4, 5)
+        assert process.wait() in (4, 5)
     assert process.code == "VK-EC-GAVE-UP"
     assert "did not arrive in time" in process.stderr
     assert lab.plane.group["Status"] == "available"
@@ -119,7 +119,7 @@ def test_a_snapshot_that_comes_too_late_is_a_migration_that_aws_gives_up(lab: El
 def test_offsets_that_do_not_agree_are_data_not_in_sync_and_the_source_writes_again(lab: ElastiCacheLab, liar: LyingGateway) -> None:
     liar.lies["INFO"] = lambda reply: with_field(reply, "master_repl_offset", "999999999")
     with Writers(lab.source.port, 2) as writers, lab.run(*liar.options) as process:
-        assert process.wait(90) == 1, process.stderr
+        assert process.wait() == 1, process.stderr
         assert "data not in sync" in process.stderr
         until(lambda: lab.fence == "0", "the source is fenced")
         writers.wait_for_acks(3)
@@ -182,7 +182,7 @@ def test_a_permission_that_is_missing_for_the_end_gives_the_writers_back(lab: El
 
     lab.plane.before = before
     with Writers(lab.source.port, 1) as writers, lab.run() as process:
-        assert process.wait(90) == 1, process.stderr
+        assert process.wait() == 1, process.stderr
         assert "elasticache:CompleteMigration" in process.stderr
         until(lambda: lab.fence == "0", "the source is fenced")
         writers.wait_for_acks(3)
