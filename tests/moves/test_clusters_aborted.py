@@ -24,7 +24,7 @@ def killed(pair: Clusters) -> None:
     """As a kill -9 leaves it behind all fences, and before anything was promoted."""
     fill(pair.here, 60)
     with pair.run("--cutover", "manual") as run:
-        run.wait_for("waiting", 60)
+        run.wait_for("waiting")
         run.kill()
     folder = pair.folder / "state"
     whole = json.loads((folder / "migration.json").read_text())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster_pair import Clusters, fill
-from tests.support.moving import nodes_of
+from tests.support.moving import cut_over, nodes_of
 from tests.support.rdb_oracle import said
 from tests.support.waiting import until
 from valkeep.migrate.marker import is_marker
@@ -23,6 +23,11 @@ def libraries(node: Any) -> dict[bytes, bytes]:
 
 def data(pair: Clusters, cluster: LocalDeployment) -> set[bytes]:
     return {key for key in pair.keys(cluster) if not is_marker(0, key)}
+
+
+def same(pair: Clusters) -> bool:
+    keys = data(pair, pair.source)
+    return keys == data(pair, pair.target) and all(said(pair.here, key) == said(pair.there, key) for key in sorted(keys))
 
 
 @pytest.mark.parametrize("pair", [("redis-7.0", "valkey-8.1", 2, 3), ("valkey-9.1", "valkey-9.1", 2, 3)], indirect=True)
@@ -44,11 +49,8 @@ def test_what_a_shard_loses_is_lost_in_the_target_and_nothing_else(pair: Cluster
         fill(pair.here, 60)
         until(lambda: all(set(libraries(node)) == {b"new"} for node in target), "the libraries")
         assert source[1].dbsize() >= other
-        until(lambda: data(pair, pair.source) == data(pair, pair.target), "the same keys on both sides")
-        for key in sorted(data(pair, pair.source)):
-            assert said(pair.here, key) == said(pair.there, key)
-        assert pair.valkeep("cutover").process.returncode == 0, run.stderr  # what a FLUSHALL spoils is compared again
-        assert run.wait(30) == 0, run.stderr
+        until(lambda: same(pair), "the same keys with the same values on both sides")
+        cut_over(pair, run)  # what a FLUSHALL spoils is compared again
     assert pair.markers() == []
     for node in (*source, *target):
         node.close()

@@ -18,7 +18,7 @@ def test_what_is_left_of_a_shard_that_is_no_more_is_removed_when_the_move_begins
     with clusters("redis-7.0", "newest-valkey", tmp_path, (2, 1)) as pair:
         fill(pair.here, 60)
         with pair.run("--cutover", "manual") as run:
-            run.wait_for("waiting", 60)
+            run.wait_for("waiting")
             run.kill()
         shards = tmp_path / "state" / "shards"
         spool = Path(json.loads((shards / "2" / "gateway.json").read_text())["spool"])
@@ -28,11 +28,11 @@ def test_what_is_left_of_a_shard_that_is_no_more_is_removed_when_the_move_begins
         standing = json.loads((shards / "3" / "gateway.json").read_text()) | {"spool": str(third)}
         (shards / "3" / "gateway.json").write_text(json.dumps(standing))
         with pair.run("--cutover", "manual", name="on") as run:  # which goes on, and leaves alone what it does not know
-            run.wait_for("waiting", 60)
+            run.wait_for("waiting")
             assert third.exists()
             run.kill()
         with pair.run("--fresh", "--wipe-target", name="anew") as run:
-            assert run.wait(60) == 0, run.stderr
+            assert run.wait() == 0, run.stderr
         assert not third.exists()
         assert {folder.name for folder in shards.iterdir()} == {"1", "2"}
         pair.assert_same()

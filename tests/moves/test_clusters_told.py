@@ -66,10 +66,10 @@ def test_a_cut_over_that_is_called_off_is_told_again_when_it_is_tried_again(tmp_
         writer.start()
         try:
             with pair.run("--fence", "external") as run:
-                run.wait_for("cutover:call-off", 60)
+                run.wait_for("cutover:call-off")
                 stop.set()
                 writer.join()
-                assert run.wait(60) == 0, run.stderr
+                assert run.wait() == 0, run.stderr
         finally:
             stop.set()
             writer.join()
