@@ -77,7 +77,7 @@ def test_targets_that_come_before_the_snapshot_is_whole_wait_unharmed_and_keep_w
     server: Server, client: Client, tmp_path: Path
 ) -> None:
     source = server("redis-7.0", rdb_key_save_delay=10_000)
-    client(source).mset({f"k{number}": number for number in range(350)})  # three seconds and a half, and more
+    client(source).mset({f"k{number}": number for number in range(700)})  # seven seconds, and more
     early = [server(spec, repl_timeout=2) for spec in ("valkey-8.0", "valkey-8.1", "valkey-9.1")]
     there = [client(one) for one in early]
     for one in there:
@@ -98,8 +98,8 @@ def test_targets_that_come_before_the_snapshot_is_whole_wait_unharmed_and_keep_w
             assert time.monotonic() - began > 2, "it was no longer than repl-timeout"
             assert seen == {("down", 0, b"data")}
             for one, node in zip(there, early, strict=True):
-                until(lambda one=one: one.get("k349") == b"349", node.log)  # type: ignore[misc]
-                assert one.dbsize() == 350
+                until(lambda one=one: one.get("k699") == b"699", node.log)  # type: ignore[misc]
+                assert one.dbsize() == 700
     for node in early:
         assert node.log().count("Full resync from primary") == 1, node.log()
         assert "Timeout" not in node.log()
@@ -108,7 +108,7 @@ def test_targets_that_come_before_the_snapshot_is_whole_wait_unharmed_and_keep_w
 
 def test_a_target_that_is_not_promoted_in_time_is_called_off_and_the_next_time_succeeds(pair: Pair) -> None:
     pair.here.mset({f"k{number}": number for number in range(100)})
-    with Writers(pair.source.port, 2) as writers, run(pair, "--cutover", "manual", "--promote-within", "1") as process:
+    with Writers(pair.source.port, 2) as writers, run(pair, "--cutover", "manual", "--promote-within", "5") as process:
         pair.there.replicaof("127.0.0.1", gateway_port(process))
         process.wait_for("waiting")
         late = pair.valkeep("cutover")

