@@ -78,7 +78,8 @@ def serves(here: Any) -> None:
 def test_a_source_that_dies_or_restarts_ends_the_run_and_detaches_the_target(move: Move, phase: str, how: str) -> None:
     if phase == "attach":
         move.slow_snapshot()
-    with move.run("--cutover", "manual", "--source-patience", "1") as run:
+    patience = "20" if (phase, how) == ("waiting", "restarted") else "1"  # longer than a restart takes, where it is to be seen
+    with move.run("--cutover", "manual", "--source-patience", patience) as run:
         run.wait_for(phase)
         if how == "killed":
             move.source.kill()

@@ -53,8 +53,7 @@ def expect_as_before(pair: ProxiedPair, run: Valkeep, writers: Writers) -> None:
     ids=lambda value: value.name if isinstance(value, signal.Signals) else value,
 )
 def test_a_signal_ends_a_migration_and_leaves_everything_as_it_was(pair: ProxiedPair, number: signal.Signals, phase: str) -> None:
-    manual = ("--cutover", "manual") if phase == "waiting" else ()
-    with Writers(pair.source.port) as writers, pair.run(*manual) as run:
+    with Writers(pair.source.port) as writers, pair.run("--cutover", "manual") as run:  # so that it cannot be over before the signal
         run.wait_for(phase)
         run.send(number)
         assert run.wait() == 128 + number, run.stderr
@@ -96,7 +95,7 @@ def test_a_signal_after_the_point_of_no_return_completes_the_cut_over_and_says_s
 def test_ctrl_c_reaches_the_whole_foreground_group_and_still_cleans_up(pair: ProxiedPair) -> None:
     import os
 
-    with Writers(pair.source.port) as writers, pair.run() as run:
+    with Writers(pair.source.port) as writers, pair.run("--cutover", "manual") as run:
         run.wait_for("verify-snapshots")
         os.killpg(run.process.pid, INT)
         assert run.wait() == 130, run.stderr

@@ -111,15 +111,24 @@ def test_a_target_that_does_not_drain_within_the_lease_calls_the_cut_over_off_an
 
 def test_a_difference_planted_before_the_verification_ends_the_run(pair: Pair) -> None:
     pair.there.config_set("replica-read-only", "no")
-    with Writers(pair.source.port) as writers, pair.run() as run:
-        run.wait_for("online")
-        pair.there.set("planted", "1")
-        assert run.wait() == 1, run.stderr
-        assert run.code == "VK-VERIFY", run.stderr
-        assert "(0 missing, 1 extra, 0 different)" in run.stderr
-        assert pair.there.execute_command("ROLE")[0] == b"master"
-        writers.wait_for_acks(3)
-        run.assert_nothing_left()
+    with Writers(pair.source.port) as writers, Proxy(pair.target.address) as to_target:
+
+        def plant() -> None:
+            """When the verification asks what the target has; the preflight asks whether it may."""
+            if pair.there.execute_command("ROLE")[0] == b"slave":
+                pair.there.set("planted", "1")
+            else:
+                to_target.when(b"PSYNC", before=plant)
+
+        to_target.when(b"PSYNC", before=plant)
+        where = (*pair.where()[:2], "--target", to_target.url("valkey"), *pair.where()[4:])
+        with Valkeep("migrate", "run", *where, "--acknowledge", "all", folder=pair.folder / "run") as run:
+            assert run.wait() == 1, run.stderr
+            assert run.code == "VK-VERIFY", run.stderr
+            assert "(0 missing, 1 extra, 0 different)" in run.stderr
+            assert pair.there.execute_command("ROLE")[0] == b"master"
+            writers.wait_for_acks(3)
+            run.assert_nothing_left()
     assert json.loads((run.report / "verification.json").read_text())["extra"] == 1
 
 

@@ -292,15 +292,16 @@ def test_a_recorder_that_stood_still_says_when_and_for_how_long_and_loses_no_rep
             await recorded(recorder, 300)
             process = recorder._child._process
             assert process is not None
-            stopped = time.monotonic_ns()
+            before = time.monotonic_ns()
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(0.8)  # longer than an operation waits
+            after = time.monotonic_ns()
             process.send_signal(signal.SIGCONT)
             await recorded(recorder, 300)
             result = await recorder.finish()
         longest = max(result.stalls, key=lambda stall: stall.ms)
         assert longest.ms > 700
-        assert abs(longest.at - stopped) < 100_000_000
+        assert before - 500_000_000 < longest.at < after
         assert result.history.counts()["info"] == 0
 
     run(test())

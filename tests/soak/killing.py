@@ -33,7 +33,7 @@ from valkeep.runtime import ports
 
 __all__ = ["POINTS", "Kill", "Outcome", "perform"]
 
-LEASE_MS = 2000
+LEASE_MS = 5000
 DELAY = 0.001  # s, added to each piece each way
 BEFORE = {"min-replicas-to-write": "0", "min-replicas-max-lag": "7"}
 
@@ -141,7 +141,7 @@ def perform(kill: Kill, folder: Path, *, plant: Callable[[Any], None] | None = N
 
                 before = strike if when == "before" else None
                 proxy.when(request, drop=drop, before=before, after=None if before else strike)
-                until(lambda: not run.running, lambda: run.stderr, 40.0)
+                until(lambda: not run.running, lambda: run.stderr, 90.0)
             else:
                 run.wait_for(kill.point, 60)
                 time.sleep(kill.delay)
@@ -182,7 +182,7 @@ def _judge(
     else:
         if not fenced:
             try:  # by itself: nobody has done anything yet
-                writers.wait_for_acks(3, LEASE_MS / 1000 + 3)
+                writers.wait_for_acks(3, LEASE_MS / 1000 + 10)
             except AssertionError as error:
                 wrong.append(f"not fenced, but: {error}")
         code, said = _valkeep(folder, "migrate", "abort", *pair)
@@ -191,7 +191,7 @@ def _judge(
         if there.execute_command("ROLE")[0] != b"master":
             wrong.append("the target still is a replica after abort")
     try:
-        writers.wait_for_acks(3, 5)
+        writers.wait_for_acks(3)
     except AssertionError as error:
         wrong.append(f"after abort: {error}")
     now = {name: here.config_get(name)[name] for name in BEFORE}
