@@ -17,8 +17,11 @@ from valkeep.client.cluster import ClusterDirectory
 from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.resilient import ResilientClient
+from valkeep.client.retry import Patience
 from valkeep.errors import ServerError, ValkeepError
 from valkeep.topology.slots import key_slot
+
+PATIENCE = Patience(call=60.0)  # for a call: an election that nobody wins is held again, some node-timeouts later
 
 
 async def spread(client: ResilientClient, count: int) -> dict[str, int]:
@@ -80,7 +83,7 @@ async def main(urls: list[str], seconds: float) -> int:
     seeds = [Endpoint.parse(url) for url in urls]
     table = await ClusterDirectory(seeds).table()
     print(f"primaries: {', '.join(primary.address for primary in table.primaries)}")
-    async with ResilientClient.cluster(seeds) as client:
+    async with ResilientClient.cluster(seeds, patience=PATIENCE) as client:
         await spread(client, 3000)
         await follow_moved(client, "spread:0")
         acked = await write_for(client, seconds)

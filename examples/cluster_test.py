@@ -12,7 +12,7 @@ from valkeep.client.resilient import ResilientClient
 
 
 def connect(servers: Any) -> ResilientClient:
-    return ResilientClient.cluster([Endpoint.parse(url) for url in servers.urls[:2]])
+    return ResilientClient.cluster([Endpoint.parse(url) for url in servers.urls[:2]], patience=cluster_client.PATIENCE)
 
 
 def test_keys_are_spread_by_slot_and_counted_on_each_shard(valkey_cluster: Any) -> None:

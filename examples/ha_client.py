@@ -15,8 +15,11 @@ import time
 
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.resilient import ResilientClient
+from valkeep.client.retry import Patience
 from valkeep.client.sentinel import SentinelDirectory
 from valkeep.errors import ValkeepError
+
+PATIENCE = Patience(call=60.0)  # for a call: an election that nobody wins is held again, after twice the failover-timeout
 
 
 async def create_read_update_delete(client: ResilientClient) -> None:
@@ -62,7 +65,7 @@ async def main(urls: list[str], name: str, seconds: float) -> int:
     sentinels = [Endpoint.parse(url) for url in urls]
     replicas = await SentinelDirectory(sentinels, name).replicas()
     print(f"replicas: {', '.join(replica.address for replica in replicas) or 'none'}")
-    async with ResilientClient.sentinel(sentinels, name) as client:
+    async with ResilientClient.sentinel(sentinels, name, patience=PATIENCE) as client:
         await create_read_update_delete(client)
         acked = await write_for(client, seconds)
         lost = await missing(client, acked)

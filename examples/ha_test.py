@@ -12,7 +12,7 @@ from valkeep.client.resilient import ResilientClient
 
 
 def connect(servers: Any) -> ResilientClient:
-    return ResilientClient.sentinel([Endpoint.parse(url) for url in servers.urls])
+    return ResilientClient.sentinel([Endpoint.parse(url) for url in servers.urls], patience=ha_client.PATIENCE)
 
 
 def test_create_read_update_delete(valkey_sentinel: Any) -> None:

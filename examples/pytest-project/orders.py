@@ -20,7 +20,7 @@ class NotStored(Exception):
 class Orders:
     """``sentinels``: (host, port) of each; ``name``: what they call the primary. ``patience``: seconds for a call, failovers included."""
 
-    def __init__(self, sentinels: list[tuple[str, int]], name: str, patience: float = 20.0) -> None:
+    def __init__(self, sentinels: list[tuple[str, int]], name: str, patience: float = 40.0) -> None:
         self._primary = Sentinel(sentinels, socket_timeout=0.5).master_for(name, socket_timeout=0.5)
         self._patience = patience
 

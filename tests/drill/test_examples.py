@@ -13,7 +13,7 @@ import pytest
 from valkeep.runtime.local import LocalDeployment
 from valkeep.topology.spec import TopologySpec
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -26,14 +26,16 @@ async def run_beside_a_kill(deployment: LocalDeployment, example: str, begun: st
     try:
         printed = ""
         assert program.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             async for line in program.stdout:
                 printed += line.decode()
                 if begun in line.decode():
                     await asyncio.sleep(0.2)  # some writes before the kill
                     await deployment.machines["n1"].kill()
-            assert await program.wait() == 0, printed
+            code = await program.wait()
         assert ended in printed, printed
+        (lost,) = re.findall(r"numbers acknowledged, (\d+) missing", printed)
+        assert code == (0 if lost == "0" else 1), printed
         return printed
     finally:
         if program.returncode is None:
@@ -69,7 +71,7 @@ def test_cluster_client_spreads_keys_follows_moved_and_outlives_a_primary() -> N
 @pytest.mark.parametrize("example", ["ha_test.py", "cluster_test.py"])
 def test_the_example_tests_pass(example: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", f"examples/{example}"]
-    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]
 
 PROJECT = Path(__file__).parents[2] / "examples" / "pytest-project"
 
@@ -19,7 +19,7 @@ def tried(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     """pytest as a user runs it, with Valkeep's plugin as the entry point gives it; exit code and all that it printed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CI"))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-rs", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False, env=clean | environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=clean | environment)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -113,9 +113,10 @@ def test_alone(valkey_standalone, turn):
 
 def test_with_tls_and_users_an_application_gets_in_as_itself_and_finds_the_new_primary(tmp_path: Path) -> None:
     tests = """
+import time
 from valkey.sentinel import Sentinel
 
-@pytest.mark.valkey(tls=True, acl=True, version="valkey-8.1", timeout_ms=500)
+@pytest.mark.valkey(tls=True, acl=True, version="valkey-8.1", timeout_ms=2000)
 def test_sentinel(valkey_sentinel, faults):
     sentinel = Sentinel(valkey_sentinel.sentinels, sentinel_kwargs=valkey_sentinel.options, **valkey_sentinel.options)
     old = valkey_sentinel.primary()
@@ -123,7 +124,10 @@ def test_sentinel(valkey_sentinel, faults):
     assert len(sentinel.discover_slaves(valkey_sentinel.name)) == 2
     faults.kill("primary")
     new = valkey_sentinel.wait_new_primary(old)
-    assert sentinel.discover_master(valkey_sentinel.name) == (new.host, new.port)
+    deadline = time.monotonic() + 20
+    while sentinel.discover_master(valkey_sentinel.name) != (new.host, new.port):  # most sentinels know it, and one is asked
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     with pytest.raises(valkey.exceptions.NoPermissionError):
         valkey.Valkey(new.host, new.port, **valkey_sentinel.options).config_get("maxmemory")
     assert valkey_sentinel.call("ACL", "WHOAMI") == b"valkeep-admin"
@@ -213,4 +217,4 @@ def test_long(valkey_standalone):
     assert files.exists()
     running.kill()
     running.communicate()
-    until(lambda: not started(pid) and not files.exists(), "server and files gone", 5.0)
+    until(lambda: not started(pid) and not files.exists(), "server and files gone")
