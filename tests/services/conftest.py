@@ -14,6 +14,13 @@ from valkeep.runtime.docker import Docker
 collect_ignore_glob = [] if os.environ.get("VALKEEP_TEST_SERVICES") else ["test_*.py"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two containers that start at once on a busy machine take their time."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def docker() -> Docker:
     """Found by what this process has in its environment (see `daemon`), as Valkeep and Compose would find it."""

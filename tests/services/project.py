@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-__all__ = ["COMPOSE", "Project", "docker"]
+import valkey
+
+__all__ = ["COMPOSE", "Project", "docker", "if_answered"]
 
 COMPOSE = Path(__file__).parents[2] / "infra" / "compose"
 
@@ -17,6 +21,18 @@ def docker(*words: str) -> str:
     done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
     return done.stdout
+
+
+def if_answered(condition: Callable[[], Any]) -> Callable[[], Any]:
+    """This condition, which does not hold where somebody does not answer, or not yet."""
+
+    def asked() -> Any:
+        try:
+            return condition()
+        except valkey.ValkeyError:
+            return False
+
+    return asked
 
 
 class Project:
@@ -34,7 +50,9 @@ class Project:
         )
 
     def up(self) -> None:
-        done = self.compose("up", "--detach", "--wait")
+        deadline = time.monotonic() + 120
+        while (done := self.compose("up", "--detach", "--wait")).returncode and "unhealthy" in done.stderr and time.monotonic() < deadline:
+            time.sleep(1)  # a busy machine was too slow for its health check
         assert done.returncode == 0, done.stderr + self.compose("logs", "--tail", "20").stdout
 
     def down(self, *words: str) -> None:

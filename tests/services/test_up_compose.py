@@ -26,7 +26,7 @@ def test_containers_stand_until_they_are_ended(docker: Docker, tmp_path: Path, k
 
     def valkeep(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "valkeep", *words], env=environment, capture_output=True, text=True, check=False, timeout=200
+            [sys.executable, "-m", "valkeep", *words], env=environment, capture_output=True, text=True, check=False, timeout=300
         )
 
     done = valkeep("up", "sentinel", "--runtime", "compose", "--detach", "--json", "-")
@@ -44,7 +44,7 @@ def test_containers_stand_until_they_are_ended(docker: Docker, tmp_path: Path, k
             ended = valkeep("down")
             assert ended.returncode == 0, ended.stderr
             assert containers(docker, about["holder"]) == ""
-        until(lambda: containers(docker, about["holder"]) == "", "containers gone", 60.0)
-        until(lambda: not Path(about["folder"]).exists() and not list(tmp_path.rglob("*.json")), "files gone", 20.0)
+        until(lambda: containers(docker, about["holder"]) == "", "containers gone", 90.0)
+        until(lambda: not Path(about["folder"]).exists() and not list(tmp_path.rglob("*.json")), "files gone", 90.0)
     finally:
         valkeep("down", "--all")
