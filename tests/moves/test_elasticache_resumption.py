@@ -185,7 +185,7 @@ def test_killed_while_the_target_waits_for_its_snapshot_it_gets_that_at_the_addr
 ) -> None:
     liar.hold = True
     with lab.run(*liar.options, name="killed") as run:
-        until(lambda: lab.role == b"slave", lambda: run.stderr, 60)
+        until(lambda: lab.role == b"slave", lambda: run.stderr, 120)
         run.kill()
     assert (lab.state["step"], lab.state["gateway"]) == ("attaching", f"127.0.0.1:{liar.port}")
     liar.hold = False

@@ -148,7 +148,7 @@ def test_a_run_that_is_killed_while_aws_promotes_loses_nothing_and_gives_no_writ
     with Writers(lab.source.port, 2) as writers:
         with lab.run() as process:
             lab.plane.promotes.clear()
-            until(lambda: lab.plane.promoting, lambda: process.stderr, 60)
+            until(lambda: lab.plane.promoting, lambda: process.stderr, 120)
             process.kill()
         with lab.valkeep("abort", "--target", f"elasticache:{GROUP}", report=False, name="early") as early:
             assert early.wait() == 4
@@ -166,7 +166,7 @@ def test_a_run_that_is_killed_while_aws_promotes_loses_nothing_and_gives_no_writ
 
 def test_a_stop_in_the_middle_ends_what_was_started_at_aws(lab: ElastiCacheLab) -> None:
     with lab.run("--cutover", "manual") as process:
-        until(lambda: lab.plane.said("Start migration successful"), lambda: process.stderr, 60)
+        until(lambda: lab.plane.said("Start migration successful"), lambda: process.stderr, 120)
         process.send(signal.SIGINT)
         assert process.wait() == 130
     until(lambda: lab.plane.group["Status"] == "available", "still migrating")

@@ -168,7 +168,7 @@ def test_a_run_that_was_killed_goes_on_with_the_target_that_still_looks_for_it(p
         with run(pair, name="second") as process:
             until(lambda: "goes on replicating" in process.stderr, lambda: process.stderr)
             assert "let the target" not in process.stderr
-            until(lambda: "promote the target" in process.stderr, lambda: process.stderr, 30)
+            until(lambda: "promote the target" in process.stderr, lambda: process.stderr)
             pair.there.replicaof("NO", "ONE")
             assert process.wait() == 0, process.stderr
         writers.stop()
@@ -187,7 +187,7 @@ def test_a_run_that_was_killed_before_the_target_was_told_says_again_where_the_g
         assert gateway_port(process) == port
         assert "did not follow it yet; this one goes on" in process.stderr
         pair.there.replicaof("127.0.0.1", port)
-        until(lambda: "promote the target" in process.stderr, lambda: process.stderr, 30)
+        until(lambda: "promote the target" in process.stderr, lambda: process.stderr)
         pair.there.replicaof("NO", "ONE")
         assert process.wait() == 0, process.stderr
     assert pair.there.dbsize() == pair.here.dbsize()

@@ -71,7 +71,7 @@ def follow(there: Any, port: int) -> None:
 
 def drained(here: Any, there: Any) -> None:
     here.set("marker", Random().randbytes(8))
-    until(lambda: there.get("marker") == here.get("marker"), lambda: f"{there.info('replication')}", timeout=40)
+    until(lambda: there.get("marker") == here.get("marker"), lambda: f"{there.info('replication')}", timeout=120)
 
 
 def full_syncs(node: Process) -> int:

@@ -32,7 +32,7 @@ def test_a_target_that_was_detached_by_hand_before_the_fence_is_not_taken_for_pr
         writers.wait_for_acks(5)
         with pair.run("--lease", "1000") as run:
             pair.to_source.when(PAUSE, after=run.kill)
-            until(lambda: not run.running, lambda: run.stderr, 40)
+            until(lambda: not run.running, lambda: run.stderr, 120)
         pair.there.execute_command("REPLICAOF", "NO", "ONE")
         writers.wait_for_acks(5)  # the lease ended: the source has writes that the target lacks
         ended = pair.valkeep(command)
@@ -60,7 +60,7 @@ def test_an_old_server_that_was_promoted_by_hand_gets_no_writers_while_the_new_o
         with Writers(pair.target.port, 2) as writers:
             pair.to_target.when(PAUSE, after=run.kill)
             pair.valkeep("rollback")
-            until(lambda: not run.running, lambda: run.stderr, 40)
+            until(lambda: not run.running, lambda: run.stderr, 120)
             pair.here.execute_command("REPLICAOF", "NO", "ONE")
             writers.wait_for_acks(5)
             rolled = pair.valkeep("rollback")

@@ -33,6 +33,8 @@ def pair(request: pytest.FixtureRequest, server: Server, client: Client, tmp_pat
         here.mset({f"k{number}": f"v{number}" for number in range(200)})
         here.set("{k}" + "\r\n" * 9, "x" * 100_000, px=3_600_000)
         found = ClusterPair(source, cluster, here, tmp_path)
+        for shard in found.shards:
+            shard.config_set("cluster-node-timeout", 5000)  # one that is slow for a second need not be taken for dead
         yield found
         found.close()
 

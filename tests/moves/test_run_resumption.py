@@ -41,7 +41,7 @@ def killed(pair: Pair) -> Pair:
 
 
 def waiting(run: Valkeep) -> None:
-    until(lambda: "waiting" in run.phases() or not run.running, lambda: run.stderr, timeout=40)
+    until(lambda: "waiting" in run.phases() or not run.running, lambda: run.stderr, timeout=120)
     assert run.running, run.stderr
 
 
@@ -135,7 +135,7 @@ def test_abort_lets_a_killed_run_go_and_nothing_is_left(killed: Pair) -> None:
 def test_a_run_that_was_killed_before_the_snapshot_was_whole_begins_anew(pair: Pair) -> None:
     pair.here.config_set("rdb-key-save-delay", 10_000)  # microseconds for each key
     with pair.run(*MANUAL, name="killed") as run:
-        until(lambda: "attach" in run.phases() or not run.running, lambda: run.stderr, timeout=40)
+        until(lambda: "attach" in run.phases() or not run.running, lambda: run.stderr, timeout=120)
         run.kill()
     pair.here.config_set("rdb-key-save-delay", 0)
     with pair.run(name="again") as run:
