@@ -62,7 +62,7 @@ class Watch:
         self._last: dict[str, NodeView] = {name: NodeView(name, reached=False) for name in data}
         self._named: dict[str, SentinelView] = {name: SentinelView(name, reached=False) for name in sentinels}
         self._endpoints = {**data, **sentinels}
-        self._probes = PROBES if kind is Kind.CLUSTER else PROBES[:1]
+        self._probes = PROBES[:3] if kind is Kind.CLUSTER else PROBES[:1]  # nobody here asks what clients are told
         self._changed = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -35,7 +35,7 @@ from valkeep.errors import Refused, UsageError, ValkeepError
 from valkeep.runtime import image, ports, servers
 from valkeep.runtime.configuration import Lines, data_config
 from valkeep.runtime.containers import ContainerNetwork
-from valkeep.runtime.converge import converge, prove
+from valkeep.runtime.converge import converge, prove, told
 from valkeep.runtime.deployment import EndsItself
 from valkeep.runtime.docker import AddressesTaken, Docker
 from valkeep.runtime.folder import temporary_folder
@@ -233,6 +233,7 @@ class ComposeDeployment(EndsItself):
         )
         view = await converge(self.spec, self.prober, self.addresses, timeout=self._timeout)
         await prove(self.spec, self.prober, view, timeout=self._timeout)
+        await told(self.spec, self.prober, self.addresses, timeout=self._timeout)
         self.server = identify(parse_info(await self.prober.call("n1", "INFO", "server"))).product
 
     async def answering(self, name: str, timeout: float) -> None:

@@ -20,7 +20,7 @@ from valkeep.topology.slots import tag_for
 from valkeep.topology.spec import Kind, TopologySpec
 from valkeep.topology.view import View
 
-__all__ = ["NotReady", "converge", "prove"]
+__all__ = ["NotReady", "converge", "prove", "told"]
 
 CANARY = b"valkeep:canary"
 
@@ -46,6 +46,17 @@ async def converge(spec: TopologySpec, prober: Prober, addresses: Mapping[str, s
             raise NotReady(
                 f"the topology is not whole after {timeout:.0f} s: {shown}",
                 remedy="read the nodes' logs; on a busy machine give it more time (a larger --timeout-ms also calms it)",
+            )
+        await asyncio.sleep(0.01)
+
+
+async def told(spec: TopologySpec, prober: Prober, addresses: Mapping[str, str], *, timeout: float = 30.0) -> None:
+    """Until every node names every replica to clients; after `prove`, whose write is what they wait for. Raises ``NotReady``."""
+    deadline = time.monotonic() + timeout
+    while untold := plan_for(spec, await prober.look(), addresses).untold:
+        if time.monotonic() > deadline:
+            raise NotReady(
+                f"clients are not told of the whole cluster after {timeout:.0f} s: {'; '.join(untold[:6])}", remedy="read the nodes' logs"
             )
         await asyncio.sleep(0.01)
 

@@ -29,7 +29,7 @@ from valkeep.errors import Refused, ValkeepError
 from valkeep.runtime import certificate, servers
 from valkeep.runtime.access import ADMIN, Access
 from valkeep.runtime.configuration import Lines, data_config, sentinel_config, tls_lines
-from valkeep.runtime.converge import converge, prove
+from valkeep.runtime.converge import converge, prove, told
 from valkeep.runtime.deployment import EndsItself
 from valkeep.runtime.folder import temporary_folder
 from valkeep.runtime.janitor import Janitor
@@ -220,6 +220,7 @@ class LocalDeployment(EndsItself):
         view = await converge(self.spec, self.prober, self.addresses, timeout=self._timeout)
         await self._debug(sentinels, _STOCK)
         await prove(self.spec, self.prober, view, timeout=self._timeout)
+        await told(self.spec, self.prober, self.addresses, timeout=self._timeout)
 
     async def _debug(self, sentinels: list[str], periods: tuple[str, ...]) -> None:
         for name in sentinels:

@@ -33,10 +33,12 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``missing``: what keeps the topology from being whole, in words; empty when it is as wanted. ``commands``: what to send now."""
+    """``missing``: what keeps the topology from being whole, in words; empty when it is as wanted. ``commands``: what to send now. ``untold``: which nodes
+    leave out replicas when clients ask who serves the slots; news that spreads when something is written."""
 
     missing: tuple[str, ...]
     commands: tuple[Command, ...] = ()
+    untold: tuple[str, ...] = ()
 
 
 def plan_for(spec: TopologySpec, view: View, addresses: Mapping[str, str]) -> Plan:
@@ -121,7 +123,7 @@ def _cluster(spec: TopologySpec, view: View, data: list[NodeSpec], addresses: Ma
         elif mine.role == "replica" and not mine.link_up:
             missing.append(f"{node.name}'s link to its primary is down")
         elif unheard := _unheard(mine, seen):
-            missing.append(f"{node.name} does not tell clients of {', '.join(unheard)} yet")
+            missing.append(f"{node.name} does not know yet whose replica is {', '.join(unheard)}")
         if mine.state != "ok":
             missing.append(f"{node.name} says that the cluster's state is {mine.state or 'unknown'}")
         elif view.covered(mine) != SLOTS:
@@ -131,19 +133,27 @@ def _cluster(spec: TopologySpec, view: View, data: list[NodeSpec], addresses: Ma
         followers = sum(1 for other in seen.values() if other.role == "replica" and other.primary == addresses[node.name])
         if mine.role == "primary" and len(mine.online) < followers:
             missing.append(f"{node.name} counts {len(mine.online)} of {followers} replicas as online")
-    return Plan(tuple(missing), tuple(commands))
+    untold = [
+        f"{name} does not tell clients of {', '.join(left_out)} yet" for name, mine in seen.items() if (left_out := _left_out(mine, seen))
+    ]
+    return Plan(tuple(missing), tuple(commands), tuple(untold))
 
 
 def _unheard(mine: NodeView, seen: Mapping[str, NodeView]) -> list[str]:
-    """Replicas that this node does not name to a client that asks it who serves the slots, or as somebody else's."""
+    """Replicas that this node takes for somebody else's, or for primaries."""
     follows = {member.id: member.primary_id for member in mine.members}
     return [
         name
         for name, other in seen.items()
-        if (me := other.me) is not None
-        and me.primary_id
-        and (follows.get(me.id) != me.primary_id or (mine.named is not None and me.id not in mine.named))
+        if other.me is not None and other.me.primary_id and follows.get(other.me.id) != other.me.primary_id
     ]
+
+
+def _left_out(mine: NodeView, seen: Mapping[str, NodeView]) -> list[str]:
+    """Replicas that this node does not name to clients: it has heard of no offset of theirs."""
+    if mine.named is None:
+        return []
+    return [name for name, other in seen.items() if other.role == "replica" and other.me is not None and other.me.id not in mine.named]
 
 
 def _unowned(spec: TopologySpec, seen: Mapping[str, NodeView], data: list[NodeSpec]) -> Iterator[Command]:

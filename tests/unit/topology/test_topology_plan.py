@@ -182,8 +182,14 @@ def test_a_node_that_would_not_name_a_replica_yet_is_waited_for() -> None:
     view = _cluster_view()
     members = tuple(replace(member, primary_id="") if member.id == "id5" else member for member in view.nodes["n6"].members)
     plan = plan_for(CLUSTER, View(0, {**view.nodes, "n6": replace(view.nodes["n6"], members=members)}), CLUSTER_AT)
-    assert (plan.missing, plan.commands) == (("n6 does not tell clients of n5 yet",), ())
+    assert (plan.missing, plan.commands) == (("n6 does not know yet whose replica is n5",), ())
+
+
+def test_a_node_that_leaves_out_a_replica_is_whole_and_named_to_who_waits_for_that() -> None:
+    """An empty cluster's offsets are 0 until something is written: who waited for it before would wait for the next ping of the stream."""
+    view = _cluster_view()
     everybody = frozenset(member.id for member in view.nodes["n6"].members)
-    for named, missing in ((everybody, ()), (everybody - {"id5"}, ("n6 does not tell clients of n5 yet",))):
+    for named, untold in ((None, ()), (everybody, ()), (everybody - {"id5"}, ("n6 does not tell clients of n5 yet",))):
         nodes = {**view.nodes, "n6": replace(view.nodes["n6"], named=named)}
-        assert plan_for(CLUSTER, View(0, nodes), CLUSTER_AT).missing == missing
+        plan = plan_for(CLUSTER, View(0, nodes), CLUSTER_AT)
+        assert (plan.missing, plan.untold) == ((), untold)
