@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +30,7 @@ ADDRESS_LIMIT = 107
 ANSWER_SECONDS = 2.0
 NOT_NOW = "the migration that runs cannot do that at present"
 
-Handler = Callable[[], Awaitable[dict[str, Any]]]
+Handler = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
 
 class Lock:
@@ -125,13 +125,27 @@ class Control:
                 }
             else:
                 try:
-                    answer = {"ok": True, **await handler()}
+                    answer = {"ok": True, **await _unless_gone(handler(), reader)}
                 except ValkeepError as error:
                     answer = {"ok": False, "error": error.message, "remedy": error.remedy, "definite": error.definite, "code": error.code}
                     answer["exit"] = int(error.exit_code)
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         writer.close()
+
+
+async def _unless_gone(work: Coroutine[Any, Any, dict[str, Any]], reader: asyncio.StreamReader) -> dict[str, Any]:
+    """Its result; of whoever hangs up meanwhile, nothing is done any more that was not begun. Raises ``ConnectionError`` then."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ConnectionResetError
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
 
 
 def remove_socket(directory: Path) -> None:

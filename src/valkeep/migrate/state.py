@@ -84,6 +84,10 @@ class StateFile:
         write_durably(self.path, asdict(state))
         self.current = state
 
+    def forget(self) -> None:
+        """What is there is of an earlier migration; the file is left until something of this one is written."""
+        self.current = None
+
     def step(self, step: str, **changes: Any) -> None:
         """Write the current state with another step."""
         if self.current is None:

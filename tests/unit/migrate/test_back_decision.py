@@ -48,6 +48,22 @@ def test_whoever_decides_about_a_way_back_that_ends_is_told_why_before_and_after
         assert (told.code, "it was restarted" in told.message) == ("VK-ROLLBACK-LOST", True)
 
 
+def test_who_has_gone_before_anybody_began_with_it_has_not_decided() -> None:
+    async def story() -> str:
+        made = Decision()
+        made.stand()
+        gone, stays = asyncio.create_task(made.rollback()), asyncio.create_task(made.commit())
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        what, answer = await made.next()
+        answer.set_result({})
+        await stays
+        return what
+
+    assert asyncio.run(asyncio.wait_for(story(), 10)) == "commit"
+
+
 def test_a_way_back_that_does_not_come_to_stand_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decision, "STANDS_SECONDS", 0.02)
     with pytest.raises(Refused) as refused:

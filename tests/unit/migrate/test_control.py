@@ -38,3 +38,24 @@ def test_only_its_user_may_ask_and_gets_an_answer(tmp_path: Path) -> None:
         assert await ask(tmp_path, "cutover") is None
 
     asyncio.run(story())
+
+
+def test_of_whoever_hangs_up_nothing_is_done_any_more(tmp_path: Path) -> None:
+    async def story() -> None:
+        begun, over = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> dict[str, object]:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+                return {}
+            finally:
+                over.set()
+
+        async with Control(tmp_path, {"commit": slow}):
+            asking = asyncio.create_task(ask(tmp_path, "commit"))
+            await begun.wait()
+            asking.cancel()
+            await over.wait()
+
+    asyncio.run(asyncio.wait_for(story(), 10))

@@ -37,6 +37,37 @@ def test_a_stop_after_the_point_of_no_return_is_told_that_the_cut_over_is_comple
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("step", "go", "stop"),
+    [
+        ("promoted", "cut over already", "the cut-over is complete"),
+        ("committed", "cut over already", "the cut-over is complete"),
+        ("rolled-back", "was rolled back", "was rolled back"),
+    ],
+)
+def test_who_comes_after_the_cut_over_is_told_who_is_the_primary(state: StateFile, step: str, go: str, stop: str) -> None:
+    async def story() -> None:
+        handover = Handover(Ready(waiting=True), state)
+        state.step(step)
+        handover.ended()
+        for say, said in ((handover.go, go), (handover.stop, stop)):
+            with pytest.raises(Refused, match=said) as refused:
+                await say()
+            assert refused.value.remedy == f"move the writers to the {'source' if step == 'rolled-back' else 'target'}"
+
+    asyncio.run(story())
+
+
+def test_what_an_earlier_migration_left_is_no_cut_over_of_this_one(state: StateFile) -> None:
+    async def story() -> None:
+        state.step("promoted")
+        state.forget()
+        assert not Handover(Ready(), state).is_cut_over()
+        assert StateFile(state.directory).read() is not None  # the file is there still
+
+    asyncio.run(story())
+
+
 def test_a_second_stop_does_not_interrupt_what_the_first_one_undoes(state: StateFile) -> None:
     async def story() -> None:
         handover = Handover(Ready(), state)

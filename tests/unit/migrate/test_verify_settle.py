@@ -264,9 +264,27 @@ class Answering:
         return [b"1900000000", b"0"]
 
 
-def eye_on(connection: Answering) -> Eye:
-    info = cast("ServerInfo", SimpleNamespace(redis_version=(7, 2)))
+def eye_on(connection: Answering, *version: int) -> Eye:
+    info = cast("ServerInfo", SimpleNamespace(redis_version=version or (7, 2)))
     return Eye(cast("Connection", connection), info)
+
+
+@pytest.mark.parametrize(("still", "looks", "tolerance"), [(0, 1, 2), (1, 2, 2), (99, 5, 3002)])
+def test_an_expiry_is_read_again_while_the_server_stands_still_in_between(still: int, looks: int, tolerance: int) -> None:
+    """``still``: so many looks in which it stands still for 3 s between PTTL and the second TIME."""
+
+    class Old(Answering):
+        async def pipeline(self, commands: list[tuple[Any, ...]], _timeout: float) -> list[Any]:
+            self.sent += commands
+            held = 3 if len([one for one in self.sent if one[0] == "EXEC"]) <= still else 0
+            inside = [b"payload", [b"1900000000", b"0"], 1000, [b"%d" % (1_900_000_000 + held), b"0"]]
+            return [inside if command[0] == "EXEC" else b"OK" for command in commands]
+
+    connection = Old()
+    (seen,) = asyncio.run(eye_on(connection, 6, 2).look([(0, b"k")])).seen
+    assert seen is not None
+    assert seen.tolerance == tolerance
+    assert [command[0] for command in connection.sent].count("EXEC") == looks
 
 
 @pytest.mark.parametrize("kind", ["LOADING", "MASTERDOWN", "BUSY"])

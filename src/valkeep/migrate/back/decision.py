@@ -55,7 +55,8 @@ class Decision:
         return await answer
 
     async def next(self) -> Asked:
-        asked = await self._asked.get()
+        while (asked := await self._asked.get())[1].cancelled():  # whoever asked has gone
+            pass
         self._open = asked[1]
         return asked
 

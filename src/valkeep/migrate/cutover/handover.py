@@ -41,6 +41,7 @@ class Handover:
 
     async def go(self) -> dict[str, Any]:
         """`valkeep migrate cutover`: answers when the cut-over is over. Raises ``Refused`` before there is something to be cut over, and afterwards."""
+        self._refuse_when_rolled_back()
         if self.is_cut_over():
             raise Refused("the migration is cut over already: the target is the primary", remedy="move the writers to the target")
         if not self.ready.waiting:
@@ -58,7 +59,15 @@ class Handover:
         self._refuse_when_promoted()  # it was past the point of no return
         return {"done": self.undone or [NOTHING_UNDONE]}
 
+    def _refuse_when_rolled_back(self) -> None:
+        if self._step() == "rolled-back":
+            raise Refused(
+                "the migration was rolled back: the source is the primary, and nothing is left to decide",
+                remedy="move the writers to the source",
+            )
+
     def _refuse_when_promoted(self) -> None:
+        self._refuse_when_rolled_back()
         if self.is_cut_over():
             raise Refused(
                 "the cut-over is complete: the target is the primary, and the source refuses writes",
@@ -67,8 +76,11 @@ class Handover:
             )
 
     def is_cut_over(self) -> bool:
+        return self._step() in ("promoted", "committed")
+
+    def _step(self) -> str:
         state = self._state.current
-        return state is not None and state.step == "promoted"
+        return state.step if state is not None else ""
 
     def answer(self, outcome: dict[str, Any] | ValkeepError, *, again: bool = False) -> None:
         """Tell whoever said go. ``again``: the migration goes on, and may be told to go once more."""

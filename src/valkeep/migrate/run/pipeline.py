@@ -107,6 +107,7 @@ class _Migration:
         self.footing = await take_up(options, self.state, [start.resumption for start in self.starts], journal)
         if not self.footing.goes_on:  # it may not be the one of that run
             self.starts = await starts(options, here, self.state, journal)
+            self.state.forget()
         report = await self._preflight(here)
         async with contextlib.AsyncExitStack() as asking:
             result = await self._move(report, asking)
