@@ -84,7 +84,7 @@ def test_ctrl_c_decides_nothing_and_says_so(pair: Pair) -> None:
 
         def told() -> bool:
             status = pair.valkeep_status()
-            return (status["running"], status["live"]["doing"]) == (True, "way-back")
+            return status["running"] and (status["live"] or {}).get("doing") == "way-back"  # it may be too busy to say
 
         until(told, lambda: run.stderr)
         run.send(signal.SIGINT)
@@ -119,6 +119,7 @@ def test_a_way_back_tells_how_far_it_is_from_its_first_moment_on(proxied: Proxie
         run.wait_for("way-back:current")
         told.append(pair.valkeep_status())
         assert pair.valkeep("commit").process.returncode == 0
+    told = [one for one in told if one["live"] is not None]  # it may be too busy to say
     doing = [one["live"]["doing"] for one in told]
     assert "way-back:attach" in doing
     assert doing[-1] == "way-back"
