@@ -16,6 +16,8 @@ from tests.support.load import Load, digest
 from tests.support.pair import Pair
 from tests.support.valkeep_process import Valkeep
 from tests.support.waiting import until
+from valkeep.migrate.control import SOCKET
+from valkeep.migrate.state import MigrationState, StateFile
 
 pytestmark = [pytest.mark.slow]
 Client = Callable[..., Any]
@@ -47,6 +49,18 @@ def waiting(run: Valkeep) -> None:
 
 def kept(pair: Pair) -> list[Path]:
     return [path for path in (pair.folder / "state").iterdir() if path.name.startswith(("gateway.json", "valkeep-"))]
+
+
+def test_where_an_earlier_migration_ended_is_not_taken_for_where_this_one_is(pair: Pair) -> None:
+    pair.here.config_set("repl-diskless-sync-delay", 60)  # nothing is attached meanwhile
+    StateFile(pair.folder / "state").write(MigrationState("promoted", pair.source.endpoint, pair.target.endpoint, 1))
+    with pair.run(*MANUAL) as run:
+        until(lambda: (pair.folder / "state" / SOCKET).exists() or not run.running, lambda: run.stderr)
+        cutover, abort = pair.valkeep("cutover"), pair.valkeep("abort")
+        assert "not ready to be cut over yet" in cutover.stderr
+        assert (abort.process.returncode, abort.stdout.strip()) == (0, "nothing had been changed yet"), abort.stderr
+        assert (run.wait(), run.code) == (4, "VK-ABORTED")
+    assert pair.there.dbsize() == 0
 
 
 def test_a_run_that_is_killed_under_load_goes_on_and_is_cut_over_without_another_full_sync(pair: Pair) -> None:

@@ -141,6 +141,7 @@ class _Restoration:
         found = await survey(self.files, journal.emit, journal.clock)
         self.files.expect_unchanged()
         await self._put_back_what_was_left()
+        self.state.forget()
         report = await self._preflight(found)
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(await Connection.open(options.target, client_name="valkeep-migrate"))
