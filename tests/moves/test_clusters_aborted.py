@@ -12,6 +12,7 @@ import pytest
 from tests.support.cluster_pair import Clusters, Roamers, fill
 from tests.support.moving import fences, nodes_of
 from tests.support.valkeep_process import Valkeep
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.server]
 
@@ -71,6 +72,7 @@ def test_a_shard_of_the_target_that_hangs_keeps_no_writer_out(pair: Clusters, ki
             writers.wait_for_acks(3)
     finally:
         os.kill(hangs, signal.SIGCONT)
+    until(lambda: all("ok" in node.cluster("info")["cluster_state"] for node in nodes_of(pair.target)), "they take it for alive again", 60)
     again = pair.valkeep("abort")
     assert again.process.returncode == 0, again.stderr
     assert pair.markers() == []
