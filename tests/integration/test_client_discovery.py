@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable
+from dataclasses import replace
 
 import pytest
 
@@ -82,6 +83,16 @@ def test_a_primary_that_a_sentinel_names_and_that_is_none_is_not_believed(server
         directory = SentinelDirectory([Endpoint("127.0.0.1", first.port)])
         with pytest.raises(NoPrimary, match="says that it is a slave"):
             await directory._confirmed([b"127.0.0.1", b"%d" % second.port], 5.0)
+
+    run(check())
+
+
+def test_every_node_of_a_started_cluster_names_every_other_one_however_slowly_news_spread() -> None:
+    async def check() -> None:
+        async with LocalDeployment(replace(TopologySpec.cluster(), timeout_ms=8000)) as deployment:
+            nodes = endpoints(deployment, "primary", "replica")
+            for node in nodes:
+                assert set((await ClusterDirectory([node], source="127.0.0.1").table()).nodes) == set(nodes)
 
     run(check())
 

@@ -365,6 +365,22 @@ def test_a_run_from_files_that_is_stopped_or_killed_can_be_undone_and_begun_agai
     assert there.role()[0] in (b"master", "master")
 
 
+def test_where_an_earlier_restore_ended_is_not_taken_for_where_this_one_is(server: Any, tmp_path: Path) -> None:
+    target = server("valkey-8.1")
+    (tmp_path / "appendonly.aof").write_bytes(encode(b"SET", b"a", b"x"))
+    StateFile(tmp_path / "state").write(MigrationState("promoted", "file:", target.endpoint, 1))
+    target.pause()  # nothing is attached meanwhile
+    try:
+        with command(tmp_path / "appendonly.aof", target, tmp_path, "--acknowledge", "all") as valkeep:
+            valkeep.wait_for("preflight")
+            abort = ("migrate", "abort", "--target", target.endpoint, "--state", str(tmp_path / "state"))
+            with Valkeep(*abort, folder=tmp_path / "abort", report=False) as stopped:
+                assert (stopped.wait(), stopped.stdout.strip()) == (0, "nothing had been changed yet"), stopped.stderr
+            assert (valkeep.wait(), valkeep.code) == (4, "VK-ABORTED")
+    finally:
+        target.resume()
+
+
 def test_the_state_of_another_migration_is_left_alone(server: Any, client: Callable[..., Any], tmp_path: Path) -> None:
     target = server("valkey-8.1")
     (tmp_path / "appendonly.aof").write_bytes(encode(b"SET", b"a", b"x"))

@@ -6,14 +6,16 @@ within `TOLERANCE`. A server that stood still just then shows it: TIME is asked 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from valkeep.client.connection import Argument
 from valkeep.errors import ServerError
 
-__all__ = ["TOLERANCE", "TRIES", "KeyRead", "Seen"]
+__all__ = ["TOLERANCE", "TRIES", "KeyRead", "Seen", "read_surely"]
+
+Key = TypeVar("Key")
 
 TOLERANCE = 2  # ms, of an expiry that is TIME + PTTL
 TRIES = 5  # times that a key is read before an unsure expiry is taken
@@ -68,3 +70,15 @@ class KeyRead:
         before, after = (int(seconds) * 1000 + int(micros) // 1000 for seconds, micros in (replies[1], replies[3]))
         between = abs(after - before)
         return Seen(payload, before + expiry, TOLERANCE if between < TOLERANCE else TOLERANCE + between)
+
+
+async def read_surely(read: Callable[[Sequence[Key]], Awaitable[list[Seen | None]]], keys: Sequence[Key]) -> list[Seen | None]:
+    """What ``read`` says of these keys; those that are unsure are read again."""
+    seen = await read(keys)
+    for _ in range(TRIES - 1):
+        unsure = [place for place, one in enumerate(seen) if one is not None and one.unsure]
+        if not unsure:
+            break
+        for place, one in zip(unsure, await read([keys[place] for place in unsure]), strict=True):
+            seen[place] = one
+    return seen

@@ -13,7 +13,9 @@ from valkeep.client.replication import ReplicationLink
 from valkeep.client.server_info import ServerInfo
 from valkeep.errors import Refused, ServerError
 from valkeep.migrate.feed.psync import PsyncFeed
+from valkeep.migrate.keyread import KeyRead, Seen
 from valkeep.migrate.transform.copies import Copy
+from valkeep.migrate.verify.scan import KeyScan
 
 SOURCE = Endpoint.parse("redis://h")
 
@@ -97,6 +99,29 @@ def test_a_copy_whose_expiry_is_unsure_is_read_again() -> None:
         assert source.times == 2
 
     asyncio.run(story())
+
+
+def test_a_scan_reads_again_only_what_is_unsure() -> None:
+    sent: list[list[Any]] = []
+
+    class Stood:
+        """Still for 30 ms at the second of two keys, the first time."""
+
+        async def execute(self, commands: list[tuple[Any, ...]], *_: object) -> list[Any]:
+            keys = [words[1] for words in commands if words[0] == "DUMP"]
+            sent.append(keys)
+            still = len(sent) == 1
+            return [
+                reply
+                for key in keys
+                for reply in (key, [b"1900000000", b"0"], 1000, [b"1900000000", b"30000" if still and key == b"b" else b"0"])
+            ]
+
+    scan = object.__new__(KeyScan)
+    scan._read = KeyRead(exact=False)
+    found = asyncio.run(scan._look(cast("Connection", Stood()), [b"a", b"b"]))
+    assert found == [(b"a", Seen(b"a", 1_900_000_001_000, 2)), (b"b", Seen(b"b", 1_900_000_001_000, 2))]
+    assert sent == [[b"a", b"b"], [b"b"]]
 
 
 def test_a_copy_that_is_denied_is_a_refusal_that_can_be_remedied_and_not_the_end() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from valkeep.client.connection import Argument, Connection
 from valkeep.client.server_info import ServerInfo, parse_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
-from valkeep.migrate.keyread import TRIES, KeyRead, Seen
+from valkeep.migrate.keyread import KeyRead, Seen, read_surely
 from valkeep.migrate.verify.written import Key
 
 __all__ = ["Eye", "Looked", "cannot_select"]
@@ -65,15 +65,13 @@ class Eye:
     async def look(self, keys: Sequence[Key]) -> Looked:
         """Read all ``keys`` in one go. Raises ``Refused`` where that is not permitted, ``ValkeepError`` where the server can't now."""
         try:
-            seen = [self.read.seen(replies) for replies in await self._by_database(keys, self._ask)]
-            for _ in range(TRIES - 1):
-                if not (unsure := [place for place, one in enumerate(seen) if one is not None and one.unsure]):
-                    break
-                for place, replies in zip(unsure, await self._by_database([keys[place] for place in unsure], self._ask), strict=True):
-                    seen[place] = self.read.seen(replies)
+            seen = await read_surely(self._read, keys)
         except ServerError as error:
             raise self._unseen(error) from None
         return Looked(seen, await self.clock())
+
+    async def _read(self, keys: Sequence[Key]) -> list[Seen | None]:
+        return [self.read.seen(replies) for replies in await self._by_database(keys, self._ask)]
 
     async def select(self, database: int) -> None:
         """For the owner of the connection, who shares it with this eye."""

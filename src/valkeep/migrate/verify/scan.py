@@ -22,7 +22,7 @@ from valkeep.client.connection import Connection
 from valkeep.client.endpoint import Endpoint
 from valkeep.client.server_info import ServerInfo, parse_info, server_info
 from valkeep.errors import ConnectionLost, Refused, ServerError, ValkeepError
-from valkeep.migrate.keyread import TRIES, KeyRead, Seen
+from valkeep.migrate.keyread import KeyRead, Seen, read_surely
 from valkeep.migrate.verify.functions import libraries_of
 from valkeep.migrate.verify.side import Progress, Snapshot, Spill
 from valkeep.topology.slots import key_slot, slots_of
@@ -205,19 +205,16 @@ class KeyScan:
 
     async def _look(self, connection: Connection, names: list[bytes]) -> list[tuple[bytes, Seen | None]]:
         read, width = self._read, self._read.width
-        if read.exact:
-            block = b"".join([_ASK % (len(name), name, len(name), name) for name in names])
-            replies = await connection.exchange(block, 2 * len(names), "DUMP", TIMEOUT)
-            return [(name, read.seen(replies[at : at + width])) for name, at in zip(names, range(0, len(replies), width), strict=True)]
-        found: dict[bytes, Seen | None] = {}
-        unsure = names
-        for _ in range(TRIES):  # TIME and PTTL stand beside each other
-            replies = await connection.execute([command for name in unsure for command in read.commands(name)], TIMEOUT)
-            found |= {name: read.seen(replies[at : at + width]) for name, at in zip(unsure, range(0, len(replies), width), strict=True)}
-            unsure = [name for name in unsure if (one := found[name]) is not None and one.unsure]
-            if not unsure:
-                break
-        return [(name, found[name]) for name in names]
+
+        async def seen(names: Sequence[bytes]) -> list[Seen | None]:
+            if read.exact:
+                block = b"".join([_ASK % (len(name), name, len(name), name) for name in names])
+                replies = await connection.exchange(block, 2 * len(names), "DUMP", TIMEOUT)
+            else:  # TIME and PTTL stand beside each other
+                replies = await connection.execute([command for name in names for command in read.commands(name)], TIMEOUT)
+            return [read.seen(replies[at : at + width]) for at in range(0, len(replies), width)]
+
+        return list(zip(names, await read_surely(seen, names), strict=True))
 
     def _denied(self, error: ServerError) -> ValkeepError:
         where = self._walker.endpoint.address
